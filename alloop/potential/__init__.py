@@ -1,0 +1,1 @@
+"""DeePMD potentials and the molecular dynamics they drive; knows no campaigns."""

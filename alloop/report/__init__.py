@@ -1,0 +1,1 @@
+"""What a person reads: status, statistics, plan and plots."""

@@ -1,0 +1,1 @@
+"""Selection of configurations: deviation, classes, picks; takes arrays, knows no campaigns."""

@@ -1,0 +1,1 @@
+"""What an attempt does: one module per kind of task."""
