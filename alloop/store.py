@@ -1,0 +1,289 @@
+"""Tasks and results on disk: keys, attempt folders, publishing by one rename, validation, quarantine.
+
+A task folder holds ``task.json``, ``attempts/<id>/`` (private to one attempt each) and, exactly when the task is
+done, ``result/`` with a MANIFEST.json of checksums. Nothing in a result ever changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from alloop.failpoint import failpoint
+from alloop.process import ProcessIdentity, this_process
+from alloop.structure import content_key
+
+MANIFEST = "MANIFEST.json"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One piece of work.
+
+    key: hash of kind and spec, so the same work has the same key wherever it is asked for;
+    group: folder under ``iterations/``; name: for people; spec: all that decides the result (JSON);
+    inputs: keys of the tasks whose results it reads.
+    """
+
+    key: str
+    kind: str
+    group: str
+    name: str
+    spec: dict[str, Any] = field(repr=False, compare=False)
+    inputs: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """Return the task's folder relative to ``iterations/``."""
+        return f"{self.group}/{self.name}-{self.key}"
+
+
+def make_task(kind: str, group: str, name: str, spec: dict[str, Any], inputs: tuple[str, ...] = ()) -> Task:
+    """Return a task with its content key; the spec may hold no paths, dates or host names."""
+    return Task(content_key({"kind": kind, "spec": spec}), kind, group, name, spec, inputs)
+
+
+# ---------------------------------------------------------------------------------------- single files
+
+
+def _fsync_dir(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_aside(path: Path, data: bytes) -> Path:
+    aside = path.parent / f".tmp.{path.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        with aside.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
+    return aside
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file in one step; on a full disk the old file stays."""
+    aside = _write_aside(path, (json.dumps(value, indent=1) + "\n").encode())
+    aside.rename(path)
+    _fsync_dir(path.parent)
+
+
+def create_json_once(path: Path, value: Any) -> bool:
+    """Put a JSON file in place unless one is there already; tell whether this call did it (link(2), NFS-safe)."""
+    aside = _write_aside(path, (json.dumps(value) + "\n").encode())
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        return os.stat(aside).st_nlink == 2  # a lost reply: the link may be ours
+    finally:
+        aside.unlink(missing_ok=True)
+    _fsync_dir(path.parent)
+    return True
+
+
+def read_json(path: Path) -> Any:
+    """Return the value of a JSON file."""
+    return json.loads(path.read_text())
+
+
+# ---------------------------------------------------------------------------------------- the store
+
+
+class Store:
+    """The tasks and results under one campaign's ``iterations/`` folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.iterations = root / "iterations"
+
+    def folder(self, task: Task) -> Path:
+        """Return the task's folder."""
+        return self.iterations / task.folder
+
+    def result(self, task: Task) -> Path:
+        """Return the task's result folder, which exists exactly when the task is done."""
+        return self.folder(task) / "result"
+
+    def is_done(self, task: Task) -> bool:
+        """Tell whether the task has a published result."""
+        return (self.result(task) / MANIFEST).is_file()
+
+    def prepare(self, task: Task, campaign_id: str, input_folders: dict[str, str]) -> Path:
+        """Write ``task.json`` if it is not there and return the task's folder.
+
+        input_folders: key to folder (relative to ``iterations/``) of every input task.
+        """
+        folder = self.folder(task)
+        file = folder / "task.json"
+        if not file.exists():
+            (folder / "attempts").mkdir(parents=True, exist_ok=True)
+            record = {
+                "key": task.key,
+                "kind": task.kind,
+                "group": task.group,
+                "name": task.name,
+                "campaign": campaign_id,
+                "inputs": input_folders,
+                "spec": task.spec,
+            }
+            create_json_once(file, record)
+        return folder
+
+    def check_result(self, task: Task, *, checksums: bool = True) -> bool:
+        """Validate a published result; a bad one goes to ``quarantine/`` and False is returned."""
+        problem = result_problem(self.result(task), task.key, checksums=checksums)
+        if problem is None:
+            return True
+        self.quarantine(task, problem)
+        return False
+
+    def quarantine(self, task: Task, problem: str) -> Path:
+        """Move a task's bad result aside, with the reason beside it, so that the work is done again."""
+        place = self.iterations / "quarantine" / f"{task.name}-{task.key}.{uuid.uuid4().hex[:6]}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        self.result(task).rename(place)
+        write_json(place.with_suffix(".reason.json"), {"task": task.folder, "problem": problem})
+        return place
+
+    def sweep(self) -> None:
+        """Delete half-written files that a killed process left beside the decisions."""
+        for aside in (self.iterations / "decisions").glob(".tmp.*"):
+            aside.unlink(missing_ok=True)
+
+
+def result_problem(result: Path, key: str, *, checksums: bool = True) -> str | None:
+    """Return what is wrong with a result folder, or None; without checksums only names and sizes are compared."""
+    try:
+        manifest = read_json(result / MANIFEST)
+        files = manifest["files"]
+    except (OSError, ValueError, KeyError) as error:
+        return f"unreadable manifest: {error}"
+    if manifest.get("key") != key:
+        return f"manifest of another task: {manifest.get('key')}"
+    for name, entry in files.items():
+        file = result / name
+        if not file.is_file():
+            return f"missing file {name}"
+        if file.stat().st_size != entry["size"]:
+            return f"{name}: {file.stat().st_size} bytes instead of {entry['size']}"
+        if checksums and _sha256(file) != entry["sha256"]:
+            return f"{name}: checksum differs"
+    return None
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+# ---------------------------------------------------------------------------------------- attempts
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at a task: its private folder and, inside it, ``out/``, which becomes the result."""
+
+    task_folder: Path
+    folder: Path
+
+    @property
+    def out(self) -> Path:
+        """Return the folder whose content will be published."""
+        return self.folder / "out"
+
+
+def begin_attempt(task_folder: Path) -> Attempt:
+    """Create a private attempt folder owned by this process."""
+    folder = task_folder / "attempts" / uuid.uuid4().hex[:8]
+    (folder / "out").mkdir(parents=True)
+    write_json(folder / "attempt.json", this_process().to_json() | {"started": _now()})
+    return Attempt(task_folder, folder)
+
+
+def publish(attempt: Attempt, key: str, record: dict[str, Any]) -> bool:
+    """Make the attempt's output the task's result by one rename; False if another attempt was first.
+
+    The manifest, written last, holds sizes and checksums of all files and `record` (who, when, how long).
+    """
+    files = {}
+    for file in sorted(p for p in attempt.out.rglob("*") if p.is_file()):
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+        files[str(file.relative_to(attempt.out))] = {"size": file.stat().st_size, "sha256": _sha256(file)}
+    record = record | {"ended": _now(), "attempt": attempt.folder.name}
+    write_json(attempt.out / MANIFEST, {"key": key, "files": files, "record": record})
+    failpoint("publish:before")
+    target = attempt.task_folder / "result"
+    try:
+        attempt.out.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        shutil.rmtree(attempt.out, ignore_errors=True)
+        return False
+    _fsync_dir(attempt.task_folder)
+    failpoint("publish:after")
+    return True
+
+
+def fail(attempt_folder: Path, kind: str, message: str, detail: str = "") -> None:
+    """Record why an attempt failed: class, one line, and the tail of its log."""
+    write_json(
+        attempt_folder / "failed.json", {"class": kind, "message": message, "detail": detail, "time": _now()}
+    )
+
+
+def attempts(task_folder: Path) -> Iterator[Path]:
+    """Yield the folders of all attempts at a task."""
+    with contextlib.suppress(FileNotFoundError):
+        for folder in sorted((task_folder / "attempts").iterdir()):
+            if (folder / "attempt.json").is_file():
+                yield folder
+
+
+def attempt_owner(folder: Path) -> ProcessIdentity | None:
+    """Return the process that runs or ran an attempt; None while its record is not readable."""
+    try:
+        return ProcessIdentity.from_json(read_json(folder / "attempt.json"))
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def live_attempt(task_folder: Path) -> ProcessIdentity | None:
+    """Return the process of an attempt that still runs on this host, if there is one."""
+    for folder in attempts(task_folder):
+        if (folder / "failed.json").exists() or not (folder / "out").exists():
+            continue
+        owner = attempt_owner(folder)
+        if owner is not None and owner.alive():
+            return owner
+    return None
+
+
+def failures(task_folder: Path) -> list[dict[str, Any]]:
+    """Return the failure records of a task's attempts, oldest first."""
+    found = []
+    for folder in attempts(task_folder):
+        with contextlib.suppress(OSError, ValueError):
+            found.append(read_json(folder / "failed.json") | {"attempt": folder.name})
+    return sorted(found, key=lambda record: record["time"])
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
