@@ -90,7 +90,7 @@ def create_json_once(path: Path, value: Any) -> bool:
     try:
         os.link(aside, path)
     except FileExistsError:
-        return os.stat(aside).st_nlink == 2  # a lost reply: the link may be ours
+        return aside.stat().st_nlink == 2  # a lost reply: the link may be ours
     finally:
         aside.unlink(missing_ok=True)
     _fsync_dir(path.parent)
@@ -244,9 +244,7 @@ def publish(attempt: Attempt, key: str, record: dict[str, Any]) -> bool:
 
 def fail(attempt_folder: Path, kind: str, message: str, detail: str = "") -> None:
     """Record why an attempt failed: class, one line, and the tail of its log."""
-    write_json(
-        attempt_folder / "failed.json", {"class": kind, "message": message, "detail": detail, "time": _now()}
-    )
+    write_json(attempt_folder / "failed.json", {"class": kind, "message": message, "detail": detail, "time": _now()})
 
 
 def attempts(task_folder: Path) -> Iterator[Path]:

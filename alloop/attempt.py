@@ -1,0 +1,190 @@
+"""Run one task, or several cheap ones of one kind: ``python -m alloop.attempt [--epoch N] DIR...``.
+
+Needs neither dask nor the driver: it reads ``task.json``, works in a private attempt folder and publishes each
+result as it ends. It goes on when the driver dies, and takes up no further task once another driver holds the campaign.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import os
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alloop import __version__
+from alloop.process import this_process
+from alloop.store import (
+    MANIFEST,
+    Attempt,
+    attempt_owner,
+    attempts,
+    begin_attempt,
+    fail,
+    publish,
+    read_json,
+    write_json,
+)
+
+MODULES = {
+    "bootstrap": "alloop.tasks.bootstrap",
+    "label": "alloop.tasks.label",
+    "train": "alloop.tasks.train",
+    "explore": "alloop.tasks.explore",
+    "evaluate": "alloop.tasks.evaluate",
+    "quench": "alloop.tasks.quench",
+}
+
+
+class TaskError(Exception):
+    """A task failed for a known reason; `kind` is its failure class."""
+
+    def __init__(self, message: str, kind: str = "numeric") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a task's ``run(context)`` works with.
+
+    spec: the task's JSON; work: a private scratch folder; out: the folder that becomes the result;
+    earlier: scratch folders of earlier attempts that have ended, newest first.
+    """
+
+    spec: dict[str, Any]
+    name: str
+    work: Path
+    out: Path
+    earlier: list[Path]
+    inputs: dict[str, Path]
+
+    def result_of(self, key: str) -> Path:
+        """Return the result folder of an input task."""
+        return self.inputs[key] / "result"
+
+    def progress(self, done: float, note: str = "") -> None:
+        """Tell whoever watches how far the task is, from 0 to 1."""
+        with contextlib.suppress(OSError):
+            write_json(self.work.parent / "progress.json", {"done": round(done, 4), "note": note})
+
+
+def run_tasks(folders: list[Path], epoch: int | None) -> int:
+    """Run the tasks one after the other; return 0 if none failed."""
+    worst = 0
+    for folder in folders:
+        if (folder / "result" / MANIFEST).exists():
+            continue
+        attempt = begin_attempt(folder)
+        if not _may_go_on(attempt, epoch):
+            shutil.rmtree(attempt.folder)
+            break
+        worst = max(worst, _run_one(attempt))
+    return worst
+
+
+def _may_go_on(attempt: Attempt, epoch: int | None) -> bool:
+    """Tell whether this process may work on the task: no new driver, and nobody else at it.
+
+    The attempt folder exists already, so a driver that takes over now either sees it or is seen here.
+    """
+    campaign_run = attempt.task_folder.parents[_depth(attempt.task_folder)] / "run" / "driver.json"
+    if epoch is not None:
+        with contextlib.suppress(OSError, ValueError):
+            if read_json(campaign_run).get("epoch") not in (None, epoch):
+                return False
+    return not any(
+        owner is not None and owner != this_process() and owner.alive()
+        for owner in (attempt_owner(folder) for folder in attempts(attempt.task_folder))
+    )
+
+
+def _depth(task_folder: Path) -> int:
+    names = [parent.name for parent in task_folder.parents]
+    return names.index("iterations")
+
+
+def _run_one(attempt: Attempt) -> int:
+    task = read_json(attempt.task_folder / "task.json")
+    root = attempt.task_folder.parents[_depth(attempt.task_folder)]
+    work = attempt.folder / "work"
+    work.mkdir()
+    earlier = [folder for folder in attempts(attempt.task_folder) if folder != attempt.folder]
+    earlier.sort(key=lambda folder: (folder / "attempt.json").stat().st_mtime_ns, reverse=True)
+    context = Context(
+        task["spec"],
+        task["name"],
+        work,
+        attempt.out,
+        [folder / "work" for folder in earlier],
+        {key: root / path for key, path in task["inputs"].items()},
+    )
+    began = time.monotonic()
+    started = read_json(attempt.folder / "attempt.json")["started"]
+    log = attempt.folder / "log.txt"
+    try:
+        with _output_to(log):
+            importlib.import_module(MODULES[task["kind"]]).run(context)
+    except Exception as error:
+        kind = error.kind if isinstance(error, TaskError) else _failure_class(error)
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
+        fail(attempt.folder, kind, f"{type(error).__name__}: {error}", f"{traceback.format_exc()}\n{tail}")
+        return 1
+    record = this_process().to_json() | {
+        "started": started,
+        "seconds": round(time.monotonic() - began, 3),
+        "threads": int(os.environ.get("OMP_NUM_THREADS", "1")),
+        "alloop": __version__,
+        "failed_attempts": sum((folder / "failed.json").exists() for folder in earlier),
+    }
+    if publish(attempt, task["key"], record):
+        for folder in [attempt.folder, *(f for f in earlier if not (f / "failed.json").exists())]:
+            shutil.rmtree(folder / "work", ignore_errors=True)
+    else:
+        fail(attempt.folder, "late", "another attempt had published the result")
+    return 0
+
+
+def _failure_class(error: Exception) -> str:
+    if isinstance(error, MemoryError | OSError):
+        return "infra"
+    return "bug"
+
+
+@contextlib.contextmanager
+def _output_to(log: Path) -> Iterator[None]:
+    """Send everything this process and its libraries print to a file, below Python's own streams."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    with log.open("ab") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, copy in zip((1, 2), saved, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
+
+
+def main() -> int:
+    """Run the tasks named on the command line."""
+    parser = argparse.ArgumentParser(prog="python -m alloop.attempt", description=__doc__)
+    parser.add_argument("--epoch", type=int, help="number of the driver that asks for the work")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="task folders, in order")
+    arguments = parser.parse_args()
+    return run_tasks([folder.resolve() for folder in arguments.folders], arguments.epoch)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,61 @@
+"""``frames.npz``: the structures a task brings home, with what was seen in each of them.
+
+Arrays over F frames of at most N atoms: ``symbols`` (F, N), ``n_atoms`` (F,), ``cell_A`` (F, 3, 3),
+``positions_A`` (F, N, 3), and any further arrays of length F, such as ``step`` or ``max_force_deviation_eV_A``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from alloop.structure import Record, to_record
+
+
+def write_frames(path: Path, frames: Sequence[Atoms], **columns: Any) -> None:
+    """Write frames and their columns (each of length F); F may be 0."""
+    count, width = len(frames), max((len(atoms) for atoms in frames), default=0)
+    symbols = np.full((count, width), "", dtype="U2")
+    positions = np.zeros((count, width, 3))
+    cells = np.zeros((count, 3, 3))
+    for index, atoms in enumerate(frames):
+        record = to_record(atoms)
+        symbols[index, : len(atoms)] = record["symbols"]
+        positions[index, : len(atoms)] = record["positions_A"]
+        cells[index] = record["cell_A"]
+    sizes = np.array([len(atoms) for atoms in frames], dtype=int)
+    arrays = {name: np.asarray(column) for name, column in columns.items()}
+    for name, column in arrays.items():
+        if len(column) != count:
+            raise ValueError(f"column {name} has {len(column)} entries for {count} frames")
+    np.savez_compressed(path, symbols=symbols, n_atoms=sizes, cell_A=cells, positions_A=positions, **arrays)
+
+
+def read_structure(result: Path, frame: int) -> Record:
+    """Return the structure record of one frame of a result's ``frames.npz``."""
+    return read_structures(result, [frame])[0]
+
+
+def read_structures(result: Path, frames: Sequence[int]) -> list[Record]:
+    """Return the structure records of some frames of a result's ``frames.npz``, reading the file once."""
+    with np.load(result / "frames.npz") as archive:
+        sizes, symbols = archive["n_atoms"], archive["symbols"]
+        cells, positions = archive["cell_A"], archive["positions_A"]
+    return [
+        {
+            "symbols": symbols[frame][: sizes[frame]].tolist(),
+            "cell_A": cells[frame].tolist(),
+            "positions_A": positions[frame][: sizes[frame]].tolist(),
+        }
+        for frame in frames
+    ]
+
+
+def read_columns(result: Path) -> dict[str, np.ndarray]:
+    """Return all columns of a result's ``frames.npz`` but the structures themselves."""
+    with np.load(result / "frames.npz") as archive:
+        return {name: archive[name] for name in archive.files if name not in ("symbols", "cell_A", "positions_A")}
