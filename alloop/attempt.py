@@ -65,6 +65,7 @@ class Context:
     out: Path
     earlier: list[Path]
     inputs: dict[str, Path]
+    files: dict[str, Path]
 
     def result_of(self, key: str) -> Path:
         """Return the result folder of an input task."""
@@ -125,6 +126,7 @@ def _run_one(attempt: Attempt) -> int:
         attempt.out,
         [folder / "work" for folder in earlier],
         {key: root / path for key, path in task["inputs"].items()},
+        {name: root.parent / path for name, path in task["files"].items()},
     )
     began = time.monotonic()
     started = read_json(attempt.folder / "attempt.json")["started"]

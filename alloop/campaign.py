@@ -55,7 +55,15 @@ def decision_tasks(decision: dict[str, Any]) -> list[Task]:
         ]
     common = decision.get("common", {})
     return [
-        Task(entry["key"], kind, group, entry["name"], common | entry["spec"], tuple(entry["inputs"]))
+        Task(
+            entry["key"],
+            kind,
+            group,
+            entry["name"],
+            common | entry["spec"],
+            tuple(entry["inputs"]),
+            entry.get("files", {}),
+        )
         for entry in decision["tasks"]
     ]
 
@@ -69,6 +77,7 @@ def task_entries(tasks: list[Task], common: dict[str, Any]) -> list[dict[str, An
             "inputs": list(task.inputs),
             "spec": {k: v for k, v in task.spec.items() if k not in common},
         }
+        | ({"files": task.files} if task.files else {})
         for task in tasks
     ]
 

@@ -32,7 +32,8 @@ class Task:
 
     key: hash of kind and spec, so the same work has the same key wherever it is asked for;
     group: folder under ``iterations/``; name: for people; spec: all that decides the result (JSON);
-    inputs: keys of the tasks whose results it reads.
+    inputs: keys of the tasks whose results it reads; files: paths of foreign files, relative to the campaign
+    folder, whose content (a hash in the spec) counts and not their place.
     """
 
     key: str
@@ -41,6 +42,7 @@ class Task:
     name: str
     spec: dict[str, Any] = field(repr=False, compare=False)
     inputs: tuple[str, ...] = ()
+    files: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def folder(self) -> str:
@@ -48,9 +50,16 @@ class Task:
         return f"{self.group}/{self.name}-{self.key}"
 
 
-def make_task(kind: str, group: str, name: str, spec: dict[str, Any], inputs: tuple[str, ...] = ()) -> Task:
+def make_task(
+    kind: str,
+    group: str,
+    name: str,
+    spec: dict[str, Any],
+    inputs: tuple[str, ...] = (),
+    files: dict[str, str] | None = None,
+) -> Task:
     """Return a task with its content key; the spec may hold no paths, dates or host names."""
-    return Task(content_key({"kind": kind, "spec": spec}), kind, group, name, spec, inputs)
+    return Task(content_key({"kind": kind, "spec": spec}), kind, group, name, spec, inputs, files or {})
 
 
 # ---------------------------------------------------------------------------------------- single files
@@ -140,6 +149,7 @@ class Store:
                 "name": task.name,
                 "campaign": campaign_id,
                 "inputs": input_folders,
+                "files": task.files,
                 "spec": task.spec,
             }
             create_json_once(file, record)

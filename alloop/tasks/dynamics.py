@@ -1,0 +1,147 @@
+"""One chunk of molecular dynamics with the ensemble, recorded as a compact table; used by explore and quench."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from alloop.attempt import Context
+from alloop.frames import read_structure
+from alloop.glass.events import FrameEvents, frame_events
+from alloop.potential.engines import AseEngine, LammpsEngine, MdCondition, MdState, TrajectoryLost
+from alloop.store import read_json, write_json
+from alloop.structure import from_record, to_record
+from alloop.tasks.evaluate import model_file
+
+ENGINES = {"lammps": LammpsEngine, "ase": AseEngine}
+
+
+@dataclass
+class Record:
+    """What was seen at one recorded step."""
+
+    state: MdState
+    events: FrameEvents
+
+    @property
+    def max_deviation(self) -> float:
+        """Largest force deviation of the frame's atoms in eV/Å."""
+        return float(self.state.force_deviation_eV_A.max())
+
+
+@dataclass
+class Chunk:
+    """All records of a chunk, and how it ended: finished, lost (with the reason) or void (no state to start from)."""
+
+    status: str
+    reason: str = ""
+    records: list[Record] = field(default_factory=list)
+    end: Atoms | None = None
+
+    def table(self) -> dict[str, np.ndarray]:
+        """Return the compact table: one row per record, nearest distances in one column per element pair."""
+        rows = self.records
+        pairs = sorted({pair for row in rows for pair in row.events.min_distance_A})
+        deviation = [row.state.force_deviation_eV_A for row in rows]
+        columns: dict[str, Any] = {
+            "step": [row.state.step for row in rows],
+            "max_force_deviation_eV_A": [values.max() for values in deviation],
+            "mean_force_deviation_eV_A": [values.mean() for values in deviation],
+            "min_force_deviation_eV_A": [values.min() for values in deviation],
+            "max_virial_deviation_eV": [row.state.max_virial_deviation_eV for row in rows],
+            "potential_energy_eV": [row.state.potential_energy_eV for row in rows],
+            "temperature_K": [row.state.temperature_K for row in rows],
+            "pressure_bar": [row.state.pressure_bar for row in rows],
+            "volume_A3": [row.state.atoms.get_volume() for row in rows],
+            "overlap": [len(row.events.overlap_atoms) > 0 for row in rows],
+            "five_coordinated_Si": [len(row.events.five_coordinated_Si_atoms) > 0 for row in rows],
+        }
+        for pair in pairs:
+            columns[f"min_distance_A:{pair}"] = [row.events.min_distance_A.get(pair, np.nan) for row in rows]
+        return {name: np.asarray(values) for name, values in columns.items()}
+
+
+def run_chunk(context: Context, on_record: Callable[[Record], None] | None = None) -> Chunk:
+    """Run the chunk that the spec describes, from its start, until its end or until the trajectory is lost."""
+    spec = context.spec
+    start = starting_state(context)
+    if start is None:
+        return Chunk("void", "the chunk before it was lost")
+    condition = MdCondition(**spec["condition"])
+    engine = ENGINES[spec["engine"]](
+        [model_file(context, key) for key in spec["models"]],
+        start,
+        condition,
+        seed=spec["seed"],
+        directory=context.work,
+        deviation_every=spec["deviation_every"],
+        type_map=spec["type_map"],
+    )
+    chunk = Chunk("finished", end=start)
+    try:
+        for record in _records(engine, condition.n_steps, spec, context):
+            chunk.records.append(record)
+            if on_record is not None:
+                on_record(record)
+            reason = lost_reason(record, spec["lost_eV_A"])
+            if reason is not None:
+                chunk.status, chunk.reason = "lost", f"step {record.state.step}: {reason}"
+                break
+            chunk.end = record.state.atoms
+    except TrajectoryLost as error:
+        chunk.status, chunk.reason = "lost", str(error)
+    finally:
+        engine.close()
+    return chunk
+
+
+def _records(engine: Any, n_steps: int, spec: dict[str, Any], context: Context) -> Iterator[Record]:
+    done = 0
+    while done < n_steps:
+        engine.advance(spec["deviation_every"])
+        done += spec["deviation_every"]
+        state = engine.state()
+        yield Record(state, frame_events(state.atoms))
+        if done % (50 * spec["deviation_every"]) == 0:
+            context.progress(done / n_steps, f"{state.temperature_K:.0f} K")
+
+
+def lost_reason(record: Record, lost_eV_A: float) -> str | None:
+    """Return why a trajectory is lost at this record, or None: the deviation, a distance gate, or no number at all."""
+    if not np.isfinite(record.max_deviation):
+        return "force deviation is not finite"
+    if record.max_deviation > lost_eV_A:
+        return f"force deviation {record.max_deviation:.2f} > {lost_eV_A:g} eV/A"
+    return record.events.lost_reason
+
+
+def starting_state(context: Context) -> Atoms | None:
+    """Return the atoms a chunk starts from (with velocities if it continues another), None after a lost chunk."""
+    start = context.spec["start"]
+    result = context.result_of(start["task"])
+    if "frame" in start:
+        return from_record(read_structure(result, start["frame"]))
+    states = read_json(result / "restart.json")
+    state = states[start["state"]]
+    if state is None:
+        return None
+    atoms = from_record(state)
+    atoms.set_velocities(np.array(state["velocities_ase"]))
+    return atoms
+
+
+def write_restart(out: Path, end: Atoms | None, good: Atoms | None) -> None:
+    """Write ``restart.json``: the state at the end (None if lost) and the last good one (None if there is none)."""
+    write_json(out / "restart.json", {"end": _state(end), "good": _state(good)})
+
+
+def _state(atoms: Atoms | None) -> dict[str, Any] | None:
+    """Velocities in ASE's own unit, so that nothing is lost in a conversion."""
+    if atoms is None:
+        return None
+    return to_record(atoms) | {"velocities_ase": atoms.get_velocities().tolist()}

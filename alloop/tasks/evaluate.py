@@ -1,0 +1,72 @@
+"""Measure an ensemble on labels: the error of its forces, energies and virials, and its deviation on each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from alloop.attempt import Context
+from alloop.potential.ensemble import Ensemble
+from alloop.selection.deviation import force_deviation
+from alloop.store import read_json, write_json
+from alloop.tasks.label import read_label
+
+
+def run(context: Context) -> None:
+    """Write ``errors.npz`` (one row per label, K columns where models differ) and ``summary.json``.
+
+    Arrays over L labels and K models: ``label`` (L,) keys, ``n_atoms`` (L,), ``force_se`` (L, K) summed squared
+    force error in (eV/Å)², ``force_max`` (L,) largest error of a mean force, ``mean_force_se`` (L,) that of the
+    ensemble's mean, ``energy_error_eV`` (L, K), ``virial_se`` (L, K), ``max_deviation_eV_A`` (L,).
+    """
+    spec = context.spec
+    keys = sorted({key for group in spec["sets"].values() for key in group})
+    rows: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+    ensemble = Ensemble([model_file(context, key) for key in spec["models"]], spec["type_map"])
+    labels = [read_label(context.result_of(key)) for key in keys]
+    for label, found in zip(labels, ensemble.evaluate_many([label.atoms for label in labels]), strict=True):
+        force_error = found.forces_eV_A - label.forces_eV_A
+        mean_error = force_error.mean(axis=0)
+        rows["n_atoms"].append(len(label.atoms))
+        rows["force_se"].append((force_error**2).sum(axis=(1, 2)))
+        rows["force_max"].append(np.linalg.norm(mean_error, axis=1).max())
+        rows["mean_force_se"].append((mean_error**2).sum())
+        rows["energy_error_eV"].append(found.energies_eV - label.energy_eV)
+        rows["virial_se"].append(((found.virials_eV - label.virial_eV) ** 2).sum(axis=(1, 2)))
+        rows["max_deviation_eV_A"].append(force_deviation(found.forces_eV_A).max())
+    errors = {name: np.array(values) for name, values in rows.items()} | {"label": np.array(keys)}
+    np.savez_compressed(context.out / "errors.npz", **errors)
+    summary = {name: summarise(errors, np.isin(errors["label"], group)) for name, group in spec["sets"].items()}
+    write_json(context.out / "summary.json", summary)
+
+
+_COLUMNS = ("n_atoms", "force_se", "force_max", "mean_force_se", "energy_error_eV", "virial_se", "max_deviation_eV_A")
+
+
+def summarise(errors: dict[str, np.ndarray], chosen: np.ndarray) -> dict[str, Any]:
+    """Return the errors over the chosen labels; all None for an empty choice.
+
+    ``force_rmse_eV_A`` is the root mean square over labels, atoms, components AND models: the error of one model,
+    as the dynamics is driven by one. ``mean_force_rmse_eV_A`` is that of the ensemble's mean force.
+    """
+    count = int(chosen.sum())
+    if count == 0:
+        names = ("force_rmse_eV_A", "mean_force_rmse_eV_A", "energy_rmse_eV_atom", "max_force_error_eV_A")
+        return {"labels": 0} | dict.fromkeys(names)
+    atoms = errors["n_atoms"][chosen]
+    components = 3 * atoms.sum()
+    per_atom = errors["energy_error_eV"][chosen] / atoms[:, None]
+    return {
+        "labels": count,
+        "force_rmse_eV_A": float(np.sqrt(errors["force_se"][chosen].mean(axis=1).sum() / components)),
+        "mean_force_rmse_eV_A": float(np.sqrt(errors["mean_force_se"][chosen].sum() / components)),
+        "energy_rmse_eV_atom": float(np.sqrt((per_atom**2).mean())),
+        "max_force_error_eV_A": float(errors["force_max"][chosen].max()),
+    }
+
+
+def model_file(context: Context, key: str) -> Any:
+    """Return the model file, compressed if there is one, of a trained model."""
+    result = context.result_of(key)
+    return result / read_json(result / "summary.json")["model"]

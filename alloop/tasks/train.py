@@ -1,0 +1,70 @@
+"""Train one model of the ensemble: train, freeze and compress in this one process."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+from alloop.attempt import Context
+from alloop.potential.dataset import write_systems
+from alloop.potential.training import TrainRequest, train
+from alloop.store import write_json
+from alloop.tasks.label import read_label
+
+CHECKPOINT = "model.ckpt"
+
+
+def run(context: Context) -> None:
+    """Write the model, its compressed form, its checkpoint, ``lcurve.out``, ``input.json`` and ``summary.json``."""
+    spec = context.spec
+    began = time.monotonic()
+    directory = context.work / "train"
+    directory.mkdir()
+    if spec["resume"] == "checkpoint":
+        _continue_from(context, directory)
+    systems = write_systems(
+        [read_label(context.result_of(key)) for key in spec["training"]], context.work / "training", spec["type_map"]
+    )
+    validation = write_systems(
+        [read_label(context.result_of(key)) for key in spec["held_out"]], context.work / "held_out", spec["type_map"]
+    )
+    request = TrainRequest(
+        template=spec["template"],
+        type_map=spec["type_map"],
+        training_systems=systems,
+        validation_systems=validation,
+        n_steps=spec["steps"],
+        start_lr=spec["start_lr"],
+        stop_lr=spec["stop_lr"],
+        seed=spec["seed"],
+        init_checkpoint=context.result_of(spec["init"]) / CHECKPOINT if spec["init"] else None,
+        restart=spec["resume"] == "checkpoint",
+        save_freq=spec["save_every"],
+        compress=spec["compress"],
+        backend=spec["backend"],
+    )
+    trained = train(request, directory)
+    files = [trained.model, *([trained.compressed_model] if trained.compressed_model else []), trained.lcurve]
+    for file in [*files, *trained.checkpoint_files, directory / "input.json"]:
+        shutil.move(file, context.out / file.name)
+    driving = trained.compressed_model or trained.model
+    write_json(
+        context.out / "summary.json",
+        {
+            "model": driving.name,
+            "training_labels": len(spec["training"]),
+            "steps": spec["steps"],
+            "seconds": round(time.monotonic() - began, 1),
+            "continued_from_step": trained.continued_from_step,
+        },
+    )
+
+
+def _continue_from(context: Context, directory: Path) -> None:
+    """Bring in what the newest earlier attempt left behind: checkpoint and learning curve."""
+    for earlier in context.earlier:
+        found = earlier / "train"
+        if (found / "checkpoint").is_file():
+            shutil.copytree(found, directory, dirs_exist_ok=True)
+            return
