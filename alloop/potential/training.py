@@ -1,0 +1,276 @@
+"""Train, freeze and compress one DeePMD model in one process.
+
+``dp train``, ``dp freeze`` and ``dp compress`` started one by one import TensorFlow three times; here
+DeePMD's own entry point is called three times in this process. It works in the current directory and logs to
+the standard streams, so :func:`train` changes both for the whole process while it runs: give it a process of its
+own, started with the environment of :func:`alloop.potential.environment.md_environment`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alloop.potential.checkpoints import (
+    PREFIX,
+    Backend,
+    backend_named,
+    is_whole,
+    model_of_checkpoint,
+    newest_whole_checkpoint,
+)
+from alloop.potential.neighbours import adequate_sel, neighbour_counts, sampled_structures
+from alloop.potential.quiet import output_to
+
+LCURVE = "lcurve.out"
+LOG = "train.log"
+REQUEST = "request.json"
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """One model to train.
+
+    template: DeePMD input with network and loss; `sel` may be numbers or "auto" (see :func:`train`).
+    Learning rate, steps, seeds, type map and data are set from the fields below. `init_checkpoint` is the prefix of a
+    checkpoint whose weights the training starts from (step counter and learning rate begin anew).
+    `restart` continues from the newest whole checkpoint in the directory if it belongs to this same request.
+    """
+
+    template: dict[str, Any]
+    type_map: Sequence[str]
+    training_systems: Sequence[Path]
+    n_steps: int
+    seed: int
+    start_lr: float = 1e-3
+    stop_lr: float = 1e-6
+    validation_systems: Sequence[Path] = field(default_factory=tuple)
+    init_checkpoint: Path | None = None
+    restart: bool = True
+    save_freq: int = 1000
+    compress: bool = True
+    backend: str = "tensorflow"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training left behind; `started_from` is "scratch", "warm start" or "step <n>" of an earlier run."""
+
+    model: Path
+    compressed_model: Path | None
+    checkpoint: Path
+    checkpoint_files: tuple[Path, ...]
+    lcurve: Path
+    log: Path
+    started_from: str
+
+
+def train(request: TrainRequest, directory: Path) -> TrainResult:
+    """Train a model in `directory` (made if missing), freeze it, compress it if asked, and say what came of it.
+
+    With `sel` "auto" it is counted from the training and validation structures with room for denser and hotter
+    ones (`adequate_sel`), or taken over from the checkpoint of a warm start: weights fit one `sel` only. A
+    checkpoint with too small a `sel` for the data, of another network, or unreadable is passed over and the training
+    starts from scratch, as `started_from` tells. All output goes to ``train.log`` in the directory. Raises
+    ValueError for a request that cannot be trained.
+    """
+    backend = backend_named(request.backend)
+    _check(request)
+    directory = directory.resolve()
+    directory.mkdir(parents=True, exist_ok=True)
+    with output_to(directory / LOG), contextlib.chdir(directory):
+        warm = _usable_init_checkpoint(request, backend)
+        warm_model = model_of_checkpoint(warm, backend) if warm else None
+        dp_input = training_input(request, directory, warm_model)
+        digest = _request_digest(request, dp_input, warm, backend)
+        step, prefix = _resume_point(request, directory, backend, digest)
+        (directory / REQUEST).write_text(json.dumps({"digest": digest}) + "\n")
+        (directory / "input.json").write_text(json.dumps(dp_input, indent=1) + "\n")
+        if step < request.n_steps:
+            _run_training(backend, prefix, warm, step)
+        checkpoint = backend.prefix(directory, request.n_steps)
+        model, compressed = _freeze(backend, checkpoint, request.compress)
+    started = f"step {step}" if prefix else "warm start" if warm else "scratch"
+    return TrainResult(
+        model=directory / model,
+        compressed_model=directory / compressed if compressed else None,
+        checkpoint=checkpoint,
+        checkpoint_files=backend.files(checkpoint),
+        lcurve=directory / LCURVE,
+        log=directory / LOG,
+        started_from=started,
+    )
+
+
+def derived_seeds(seed: int) -> tuple[int, int, int]:
+    """Return the descriptor's, the fitting network's and the batch order's seed, independent 31-bit numbers."""
+    first, second, third = np.random.SeedSequence(seed).generate_state(3) >> np.uint32(1)
+    return int(first), int(second), int(third)
+
+
+def training_input(
+    request: TrainRequest, directory: Path, warm_model: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the full ``input.json``; systems are given relative to `directory`, where DeePMD will run."""
+    dp_input = copy.deepcopy(request.template)
+    descriptor_seed, fitting_seed, batch_seed = derived_seeds(request.seed)
+    model = dp_input["model"]
+    model["type_map"] = list(request.type_map)
+    model["descriptor"]["seed"] = descriptor_seed
+    model["fitting_net"]["seed"] = fitting_seed
+    if str(model["descriptor"]["sel"]).startswith("auto"):
+        model["descriptor"]["sel"] = warm_model["descriptor"]["sel"] if warm_model else _sel_of_data(request)
+    rates = {"start_lr": request.start_lr, "stop_lr": request.stop_lr}
+    dp_input["learning_rate"] = {"type": "exp", **dp_input.get("learning_rate", {}), **rates}
+    training = dp_input.setdefault("training", {})
+    training.update(
+        numb_steps=request.n_steps,
+        seed=batch_seed,
+        save_freq=request.save_freq,
+        save_ckpt=PREFIX,
+        disp_file=LCURVE,
+        # DeePMD saves only at steps that it also displays
+        disp_freq=math.gcd(training.get("disp_freq", 100), request.save_freq),
+    )
+    for key, systems in (
+        ("training_data", request.training_systems),
+        ("validation_data", request.validation_systems),
+    ):
+        training[key] = {"batch_size": "auto", **training.get(key, {})}
+        training[key]["systems"] = [os.path.relpath(Path(s).resolve(), directory) for s in systems]
+    if not request.validation_systems:
+        del training["validation_data"]
+    return dp_input
+
+
+def _check(request: TrainRequest) -> None:
+    if not request.training_systems:
+        raise ValueError("no training systems; write at least one with write_systems")
+    missing = [str(s) for s in (*request.training_systems, *request.validation_systems) if not Path(s).is_dir()]
+    if missing:
+        raise ValueError(f"systems not found: {', '.join(missing)}; give folders in deepmd/npy layout")
+    if request.n_steps < 1 or request.save_freq < 1:
+        raise ValueError(f"n_steps {request.n_steps}, save_freq {request.save_freq}: both must be 1 or more")
+
+
+def _structures(request: TrainRequest) -> list[Any]:
+    return sampled_structures([Path(s) for s in (*request.training_systems, *request.validation_systems)])
+
+
+def _sel_of_data(request: TrainRequest) -> list[int]:
+    cutoff_A = request.template["model"]["descriptor"]["rcut"]
+    return adequate_sel(_structures(request), request.type_map, cutoff_A)
+
+
+def _usable_init_checkpoint(request: TrainRequest, backend: Backend) -> Path | None:
+    """Return the warm start's prefix if it is whole and its network, type map and `sel` suit the request."""
+    if request.init_checkpoint is None:
+        return None
+    prefix = Path(request.init_checkpoint).resolve()
+    if not is_whole(prefix, backend):
+        print(f"checkpoint {prefix} is missing or damaged; training from scratch")
+        return None
+    old, new = model_of_checkpoint(prefix, backend), request.template["model"]
+    wanted = new["descriptor"]["sel"]
+    if str(wanted).startswith("auto"):
+        wanted = old["descriptor"]["sel"]
+        cutoff_A = new["descriptor"]["rcut"]
+        counts = [neighbour_counts(atoms, request.type_map, cutoff_A) for atoms in _structures(request)]
+        if (np.max(counts, axis=0) > wanted).any():
+            print(f"data have up to {np.max(counts, axis=0)} neighbours, the checkpoint's sel is {wanted}")
+            return None
+    same = (
+        list(old["type_map"]) == list(request.type_map)
+        and old["descriptor"]["sel"] == wanted
+        and all(
+            old[part].get(key) == value
+            for part in ("descriptor", "fitting_net")
+            for key, value in new[part].items()
+            if key not in ("seed", "sel")
+        )
+    )
+    if not same:
+        print(f"checkpoint {prefix} is of another network, type map or sel; training from scratch")
+    return prefix if same else None
+
+
+def _request_digest(request: TrainRequest, dp_input: dict[str, Any], warm: Path | None, backend: Backend) -> str:
+    """Hash all that decides the training: input without paths, data and starting weights by content."""
+    plain = copy.deepcopy(dp_input)
+    for key in ("training_data", "validation_data"):
+        plain["training"].get(key, {}).pop("systems", None)
+    digest = hashlib.sha256(json.dumps([backend.flag, plain], sort_keys=True).encode())
+    for systems in (request.training_systems, request.validation_systems):
+        digest.update(b"systems")
+        for path in (p for s in systems for p in sorted(Path(s).rglob("*")) if p.is_file()):
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    for path in backend.files(warm) if warm else ():
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _resume_point(request: TrainRequest, directory: Path, backend: Backend, digest: str) -> tuple[int, Path | None]:
+    """Return the step and checkpoint to continue from, (0, None) to begin; what does not belong is removed."""
+    record = directory / REQUEST
+    same = request.restart and record.is_file() and json.loads(record.read_text()).get("digest") == digest
+    found = newest_whole_checkpoint(directory, backend) if same else None
+    if found is None:
+        for path in (*directory.glob(f"{PREFIX}*"), directory / LCURVE):
+            path.unlink(missing_ok=True)
+        return 0, None
+    return found
+
+
+def _run_training(backend: Backend, resume: Path | None, warm: Path | None, step: int) -> None:
+    arguments = ["train", "input.json"]
+    if resume:
+        _cut_lcurve(Path(LCURVE), step)
+        arguments += ["--restart", str(resume)]
+    elif warm:
+        arguments += ["--init-model", str(warm)]
+    _dp([backend.flag, *arguments])
+    _cut_lcurve(Path(LCURVE), None)
+
+
+def _dp(arguments: list[str]) -> None:
+    from deepmd.main import main
+
+    main(arguments)
+
+
+def _cut_lcurve(lcurve: Path, before_step: int | None) -> None:
+    """Drop repeated headers and, if a step is given, the rows from it on (a continued run writes them again)."""
+    if not lcurve.is_file():
+        return
+    header: list[str] = []
+    rows: list[str] = []
+    for line in lcurve.read_text().splitlines(keepends=True):
+        words = line.split()
+        if line.startswith("#"):
+            header += [line] if line not in header else []
+        elif line.endswith("\n") and words and (before_step is None or int(words[0]) < before_step):
+            rows.append(line)
+    lcurve.write_text("".join(header + rows))
+
+
+def _freeze(backend: Backend, checkpoint: Path, compress: bool) -> tuple[str, str | None]:
+    """Freeze into the current directory and compress; the names appear only when the files are complete."""
+    model, compressed = f"model{backend.model_suffix}", f"model-compressed{backend.model_suffix}"
+    unfinished = f"unfinished{backend.model_suffix}"
+    _dp([backend.flag, "freeze", "-c", checkpoint.name, "-o", unfinished])
+    Path(unfinished).replace(model)
+    if not compress:
+        return model, None
+    _dp([backend.flag, "compress", "-i", model, "-o", unfinished])
+    Path(unfinished).replace(compressed)
+    return model, compressed
