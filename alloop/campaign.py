@@ -14,10 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from alloop import config
 from alloop.errors import CampaignHeldError, InputError
 from alloop.failpoint import failpoint
-from alloop.frames import read_structure
+from alloop.frames import read_columns, read_structure
 from alloop.process import ProcessIdentity, this_process
 from alloop.store import Store, Task, attempts, create_json_once, live_attempt, make_task, read_json, write_json
 from alloop.structure import Record
@@ -61,7 +63,7 @@ def decision_tasks(decision: dict[str, Any]) -> list[Task]:
             group,
             entry["name"],
             common | entry["spec"],
-            tuple(entry["inputs"]),
+            tuple(decision.get("inputs", ())) + tuple(entry["inputs"]),
             entry.get("files", {}),
         )
         for entry in decision["tasks"]
@@ -391,12 +393,26 @@ class Campaign:
         if task.kind != "label":
             return task
         pick = self.state.picks[task.key]
-        structure = read_structure(self.result(pick["source"]["task"]), pick["source"]["frame"])
-        return label_task(task.group, task.name, structure, pick["level"], task.inputs)
+        result, frame = self.result(pick["source"]["task"]), pick["source"]["frame"]
+        level = pick["level"] or given_labels(read_columns(result), frame, pick["given"])
+        return label_task(task.group, task.name, read_structure(result, frame), level, task.inputs)
 
     def attempts_at(self, key: str) -> list[Path]:
         """Return the folders of the attempts at a task that have not been cleared away."""
         return list(attempts(self.store.folder(self.state.tasks[key])))
+
+
+def given_labels(columns: dict[str, np.ndarray], frame: int, level: str) -> dict[str, Any]:
+    """Return the part of a label's spec that holds the numbers which came with a frame of imported data."""
+    count = columns["n_atoms"][frame]
+    return {
+        "imported": level,
+        "given": {
+            "energy_eV": float(columns["energy_eV"][frame]),
+            "forces_eV_A": columns["forces_eV_A"][frame][:count].tolist(),
+            "virial_eV": columns["virial_eV"][frame].tolist(),
+        },
+    }
 
 
 def label_task(group: str, name: str, structure: Record, level: dict[str, Any], inputs: tuple[str, ...]) -> Task:

@@ -38,6 +38,7 @@ def run(context: Context) -> None:
         "classes": counts,
         "events": {event: int(table[event].sum()) for event in EVENTS},
         "kept_frames": len(kept),
+        "has_good_state": bool(good),
     }
     write_json(context.out / "summary.json", summary)
 

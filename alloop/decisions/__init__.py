@@ -1,0 +1,27 @@
+"""What each decision holds once it is due: one function per kind, reading results and returning plain content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from alloop.campaign import Campaign
+from alloop.config import Param
+from alloop.decisions.exploration import decide_explore, decide_select
+from alloop.decisions.production import decide_assess, decide_quench
+from alloop.decisions.seeding import decide_bootstrap, decide_seed_labels
+from alloop.decisions.training import decide_evaluate, decide_train, decide_verdict
+
+Content = dict[str, Any]
+
+DECIDERS: dict[str, Callable[[Campaign, Param, int], Content]] = {
+    "bootstrap": decide_bootstrap,
+    "seed_labels": decide_seed_labels,
+    "train": decide_train,
+    "explore": decide_explore,
+    "select": decide_select,
+    "evaluate": decide_evaluate,
+    "verdict": decide_verdict,
+    "assess": decide_assess,
+    "quench": decide_quench,
+}

@@ -1,0 +1,285 @@
+"""Exploring with an ensemble, and selecting what to label of what it found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from alloop.campaign import Campaign, label_task, task_entries
+from alloop.config import ExploreParam, Param, steps
+from alloop.decisions.seeding import draw_roles
+from alloop.errors import NeedsPersonError
+from alloop.frames import read_columns, read_structures
+from alloop.glass.composition import stoichiometric_counts
+from alloop.seeds import derived_seed
+from alloop.selection.picks import Candidate, Rules, pick
+from alloop.store import Task, make_task
+from alloop.tasks.explore import EVENTS
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One trajectory of the exploration, which goes on over chunks and iterations under the same name."""
+
+    name: str
+    glass: str
+    n_atoms: int
+    ensemble: str
+    from_K: float
+    to_K: float
+
+    @property
+    def is_ramp(self) -> bool:
+        """Tell whether the temperature changes along it; a ramp begins anew in every iteration."""
+        return self.from_K != self.to_K
+
+    @property
+    def stratum(self) -> str:
+        """Return glass and temperature, over which selection is spread and statistics are kept."""
+        return f"{self.glass} {_temperatures(self.from_K, self.to_K)}"
+
+
+def _temperatures(from_K: float, to_K: float) -> str:
+    return f"{from_K:g}K" if from_K == to_K else f"{from_K:g}-{to_K:g}K"
+
+
+def trajectories(param: Param) -> list[Trajectory]:
+    """Return all trajectories one iteration runs: glasses x cell sizes x (temperatures and ramps) x ensembles x copies."""
+    own = param.explore
+    ladders = [(t, t) for t in own.temperatures_K] + [(ramp.from_K, ramp.to_K) for ramp in own.ramps]
+    found = []
+    for entry in param.glasses:
+        for wanted in entry.n_atoms:
+            size = sum(stoichiometric_counts(entry.glass(), wanted).values())
+            for ensemble in own.ensembles:
+                for from_K, to_K in ladders:
+                    for copy in range(own.trajectories):
+                        suffix = "" if ensemble == "nvt" else f".{ensemble}"
+                        name = f"{entry.name}.n{size}.{_temperatures(from_K, to_K)}{suffix}.t{copy:02d}"
+                        found.append(Trajectory(name, entry.name, size, ensemble, from_K, to_K))
+    return found
+
+
+def decide_explore(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
+    """Ask for the chunks of every trajectory with this iteration's ensemble; draw the role of new trajectories."""
+    state, own = campaign.state, param.explore
+    planned = trajectories(param)
+    roles: dict[str, str] = {}
+    for glass in {trajectory.glass: None for trajectory in planned}:
+        names = [t.name for t in planned if t.glass == glass and t.name not in state.trajectories]
+        seed = derived_seed(param.seed, "held-out", iteration, glass)
+        roles |= draw_roles(names, param.select.held_out_fraction, seed)
+    starts = Starts(campaign)
+    common = {
+        "models": state.models(iteration),
+        "type_map": param.elements,
+        "engine": own.engine,
+        "deviation_every": own.deviation_every,
+        "trust_low_eV_A": param.select.trust_low_eV_A,
+        "trust_high_eV_A": param.select.trust_high_eV_A,
+        "lost_eV_A": own.lost_eV_A,
+        "frames_per_chunk": own.frames_per_chunk,
+    }
+    last_chunk = {}
+    for (kind, number), decision in state.decisions.items():
+        if kind == "explore" and number < iteration:
+            last_chunk |= decision["last_chunk"]
+    tasks: list[Task] = []
+    ends = {}
+    for trajectory in planned:
+        role = roles.get(trajectory.name) or state.trajectories[trajectory.name]
+        start = starts.next(
+            trajectory,
+            role,
+            last_chunk.get(trajectory.name),
+            derived_seed(param.seed, "start", iteration, trajectory.name),
+        )
+        for chunk in range(own.chunks):
+            task = _chunk(param, common, trajectory, start, iteration, chunk)
+            tasks.append(task)
+            start = {"task": task.key, "state": "end"}
+        ends[trajectory.name] = tasks[-1].key
+    entries = task_entries(tasks, common)
+    return {"inputs": common["models"], "common": common, "tasks": entries, "trajectories": roles, "last_chunk": ends}
+
+
+def _chunk(
+    param: Param, common: dict[str, Any], trajectory: Trajectory, start: dict[str, Any], iteration: int, chunk: int
+) -> Task:
+    own: ExploreParam = param.explore
+    slope = (trajectory.to_K - trajectory.from_K) / own.chunks
+    number = iteration * own.chunks + chunk
+    condition = {
+        "ensemble": trajectory.ensemble,
+        "temperature_start_K": trajectory.from_K + slope * chunk,
+        "temperature_end_K": trajectory.from_K + slope * (chunk + 1),
+        "pressure_bar": own.pressure_bar,
+        "timestep_fs": own.timestep_fs,
+        "n_steps": steps(own.chunk_ps, own.timestep_fs, own.deviation_every),
+    }
+    seed = derived_seed(param.seed, "explore", iteration, trajectory.name, chunk)
+    spec = common | {"start": start, "condition": condition, "seed": seed}
+    group = f"iter.{iteration:06d}/explore"
+    return make_task("explore", group, f"{trajectory.name}.c{number:02d}", spec, (start["task"],))
+
+
+class Starts:
+    """Where trajectories begin: bootstrap frames of the same composition, or where the last iteration left them."""
+
+    def __init__(self, campaign: Campaign) -> None:
+        self.campaign = campaign
+        self.frames: list[tuple[str, int, str, float, str, str]] = []  # task, frame, composition, T/K, role, source
+        state = campaign.state
+        for entry in state.decisions["bootstrap", -1]["tasks"]:
+            if entry["key"] not in state.done:
+                continue
+            result = campaign.result(entry["key"])
+            columns = read_columns(result)
+            strained = columns.get("strained", np.zeros(len(columns["n_atoms"]), dtype=bool))
+            structures = read_structures(result, range(len(columns["n_atoms"])))
+            for frame in np.flatnonzero(~strained).tolist():
+                composition = _composition(Counter(structures[frame]["symbols"]))
+                temperature = float(columns["temperature_K"][frame])
+                role = state.trajectories[entry["name"]]
+                self.frames.append((entry["key"], frame, composition, temperature, role, entry["name"]))
+        self.param_glasses = {glass["name"]: glass for glass in state.starts[-1]["config"]["glasses"]}
+
+    def next(self, trajectory: Trajectory, role: str, last_chunk: str | None, seed: int) -> dict[str, Any]:
+        """Return the start of the trajectory's next chunk.
+
+        A hold goes on from its last good state, which rewinds a lost one; anything else begins at a bootstrap frame
+        of its composition, of its role if there is one, near its temperature, drawn by the seed.
+        """
+        if last_chunk is not None and not trajectory.is_ramp and self._has_good_state(last_chunk):
+            return {"task": last_chunk, "state": "good"}
+        return self.fresh(trajectory.glass, trajectory.n_atoms, trajectory.from_K, role, seed)
+
+    def _has_good_state(self, key: str) -> bool:
+        if key not in self.campaign.state.done:
+            return False
+        return self.campaign.summary(key)["has_good_state"]
+
+    def fresh(self, glass: str, n_atoms: int, temperature_K: float, role: str, seed: int) -> dict[str, Any]:
+        """Return a bootstrap frame of the glass near a temperature; NeedsPersonError if there is none."""
+        from alloop.config import GlassParam
+
+        wanted = GlassParam.model_validate(self.param_glasses[glass]).glass()
+        composition = _composition(Counter(stoichiometric_counts(wanted, n_atoms)))
+        fitting = [frame for frame in self.frames if frame[2] == composition]
+        if not fitting:
+            raise NeedsPersonError(
+                f"no starting configuration of {glass} ({composition}): its bootstrap failed or was not asked for\n"
+                "  set bootstrap.trajectories to 2 or more, or give bootstrap.structures of this composition"
+            )
+        same_size = [frame for frame in fitting if f".n{n_atoms}." in frame[5]] or fitting
+        pool = [frame for frame in same_size if frame[4] == role] or same_size
+        distance = np.array([abs(frame[3] - temperature_K) if np.isfinite(frame[3]) else 0.0 for frame in pool])
+        near = np.argsort(distance, kind="stable")[: max(3, len(pool) // 4)]
+        chosen = pool[int(np.random.default_rng(seed).choice(near))]
+        return {"task": chosen[0], "frame": chosen[1]}
+
+
+def _composition(counts: Counter[str]) -> str:
+    divisor = int(np.gcd.reduce(list(counts.values())))
+    return "".join(f"{symbol}{counts[symbol] // divisor}" for symbol in sorted(counts))
+
+
+def decide_select(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
+    """Pick frames to label from this iteration's chunks, and count what was seen per glass, temperature and event."""
+    state, own = campaign.state, param.select
+    decision = state.decisions["explore", iteration]
+    by_name = {trajectory.name: trajectory for trajectory in trajectories(campaign_param(campaign, decision))}
+    chunk_ps = (
+        decision["tasks"][0]["spec"]["condition"]["n_steps"]
+        * decision["tasks"][0]["spec"]["condition"]["timestep_fs"]
+        / 1000
+    )
+    frames: list[Candidate] = []
+    origin: list[dict[str, Any]] = []
+    statistics = Statistics()
+    level = param.label.level_of_theory()
+    for entry in decision["tasks"]:
+        trajectory, chunk = by_name[entry["name"].rsplit(".c", 1)[0]], int(entry["name"].rsplit(".c", 1)[1])
+        if entry["key"] not in state.done:
+            statistics.failed_chunks += 1
+            continue
+        result = campaign.result(entry["key"])
+        statistics.add(trajectory.stratum, campaign.summary(entry["key"]))
+        columns = read_columns(result)
+        for frame, structure in enumerate(read_structures(result, range(len(columns["n_atoms"])))):
+            step = int(columns["step"][frame])
+            task = label_task("", "", structure, level, ())
+            time_ps = chunk * chunk_ps + step * entry["spec"]["condition"]["timestep_fs"] / 1000
+            deviation = float(columns["max_force_deviation_eV_A"][frame])
+            events = frozenset(event for event in EVENTS if columns[event][frame])
+            kept_for, trust = str(columns["kept_for"][frame]), str(columns["trust_class"][frame])
+            frames.append(
+                Candidate(task.key, trajectory.name, time_ps, trajectory.stratum, trust, kept_for, deviation, events)
+            )
+            origin.append(
+                {
+                    "key": task.key,
+                    "name": f"{entry['name']}.s{step:04d}",
+                    "source": {"task": entry["key"], "frame": frame},
+                    "level": level,
+                    "trajectory": trajectory.name,
+                    "role": state.trajectories[trajectory.name],
+                    "stratum": trajectory.stratum,
+                    "step": step,
+                    "trust_class": trust,
+                    "max_force_deviation_eV_A": deviation,
+                    "temperature_K": float(columns["temperature_K"][frame]),
+                    "events": sorted(events),
+                }
+            )
+    rules = Rules(own.max_labels, own.max_per_trajectory, own.min_separation_ps, own.audit, dict(own.event_quota))
+    chosen = pick(frames, set(state.picks), rules, derived_seed(param.seed, "select", iteration))
+    picks = [origin[index] | {"reason": reason} for index, reason in chosen]
+    return statistics.content(picks) | {"picks": picks, "trust_levels_eV_A": [own.trust_low_eV_A, own.trust_high_eV_A]}
+
+
+def campaign_param(campaign: Campaign, decision: dict[str, Any]) -> Param:
+    """Return the configuration that was in force when a decision was taken."""
+    from alloop.config import parse
+
+    start = next(start for start in reversed(campaign.state.starts) if start["number"] <= decision["number"])
+    return parse(start["config"], "the recorded configuration")
+
+
+class Statistics:
+    """What an iteration's exploration saw, summed over chunks."""
+
+    def __init__(self) -> None:
+        self.by_stratum: dict[str, Counter[str]] = {}
+        self.events: Counter[str] = Counter()
+        self.lost = 0
+        self.failed_chunks = 0
+
+    def add(self, stratum: str, summary: dict[str, Any]) -> None:
+        """Count one chunk's records."""
+        entry = self.by_stratum.setdefault(stratum, Counter(accurate=0, candidate=0, failed=0, lost=0))
+        entry.update(summary["classes"])
+        entry["lost"] += summary["status"] == "lost"
+        self.lost += summary["status"] == "lost"
+        self.events.update(summary["events"])
+
+    def content(self, picks: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the record for the decision: classes, per stratum, per event seen and labelled, labels by reason."""
+        classes = Counter(accurate=0, candidate=0, failed=0)
+        for entry in self.by_stratum.values():
+            classes.update({name: entry[name] for name in ("accurate", "candidate", "failed")})
+        reasons = Counter(item["reason"] for item in picks)
+        return {
+            "classes": dict(classes),
+            "strata": {
+                name: dict(entry) | {"labels": sum(item["stratum"] == name for item in picks)}
+                for name, entry in sorted(self.by_stratum.items())
+            },
+            "events": {event: {"seen": self.events[event], "labelled": reasons[event]} for event in EVENTS},
+            "reasons": dict(reasons),
+            "lost_chunks": self.lost,
+            "failed_chunks": self.failed_chunks,
+        }

@@ -1,0 +1,160 @@
+"""The bootstrap: which starting configurations are made, and which of them are labelled and held out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alloop.campaign import Campaign, given_labels, label_task, task_entries
+from alloop.config import Param
+from alloop.frames import read_columns, read_structures
+from alloop.glass.composition import Glass, stoichiometric_counts
+from alloop.glass.crystals import CRYSTALS
+from alloop.resources import find_template
+from alloop.seeds import derived_seed
+from alloop.store import Task, make_task
+from alloop.tasks.sources import file_hash
+
+_GROUP = "bootstrap/seed"
+
+
+def decide_bootstrap(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
+    """Ask for melt-quench runs, crystals and a person's own structures and data; draw the held-out trajectories."""
+    melts = _melt_quenches(campaign, param)
+    others = _crystals(campaign, param) + _own(campaign, param)
+    fraction = param.bootstrap.held_out_fraction
+    trajectories: dict[str, str] = {}
+    for group in [*melts, others]:
+        trajectories |= draw_roles(
+            [task.name for task in group], fraction, derived_seed(param.seed, "held-out", group[0].name) if group else 0
+        )
+    tasks = [task for group in melts for task in group] + others
+    return {"tasks": task_entries(tasks, {}), "trajectories": trajectories}
+
+
+def draw_roles(names: list[str], fraction: float, seed: int) -> dict[str, str]:
+    """Return name -> training or held_out; of two or more names at least one of each, if fraction is above 0."""
+    count = round(fraction * len(names))
+    if fraction > 0 and len(names) > 1:
+        count = min(max(count, 1), len(names) - 1)
+    chosen = set(np.random.default_rng(seed).permutation(len(names))[:count].tolist())
+    return {name: "held_out" if index in chosen else "training" for index, name in enumerate(names)}
+
+
+def glass_record(glass: Glass) -> dict[str, Any]:
+    """Return the JSON form of a glass, from which `Glass(**record)` makes it again."""
+    return asdict(glass) | {"mole_fractions": dict(glass.mole_fractions)}
+
+
+def _melt_quenches(campaign: Campaign, param: Param) -> list[list[Task]]:
+    own = param.bootstrap
+    template = find_template("lammps/melt_quench.in", campaign.root).read_text()
+    schedule = {
+        "melt_temperature_K": own.melt_temperature_K,
+        "final_temperature_K": own.final_temperature_K,
+        "melt_ps": own.melt_ps,
+        "cooling_rate_K_ps": (own.melt_temperature_K - own.final_temperature_K) / own.quench_ps,
+        "timestep_fs": own.timestep_fs,
+        "n_snapshots": own.snapshots,
+    }
+    groups = []
+    for entry in param.glasses:
+        glass = entry.glass()
+        for wanted in entry.n_atoms:
+            counts = stoichiometric_counts(glass, wanted)
+            size = sum(counts.values())
+            group = []
+            for number in range(own.trajectories):
+                name = f"{glass.name}.n{size}.t{number:02d}"
+                spec = {
+                    "source": "melt-quench",
+                    "glass": glass_record(glass) | {"experimental_4B": None},
+                    "counts": counts,
+                    "schedule": schedule,
+                    "template": template,
+                    "seed": derived_seed(param.seed, "bootstrap", name),
+                    "strained_copies": own.strained_copies,
+                    "max_strain": own.max_strain,
+                    "rattle_A": own.rattle_A,
+                }
+                group.append(make_task("bootstrap", _GROUP, name, spec))
+            if group:
+                groups.append(group)
+    return groups
+
+
+def _crystals(campaign: Campaign, param: Param) -> list[Task]:
+    own = param.bootstrap
+    size = max((n for glass in param.glasses for n in glass.n_atoms), default=84)
+    tasks = []
+    for crystal in own.crystals:
+        name = f"crystal.{Path(crystal).stem}"
+        spec = {
+            "source": "crystal",
+            "crystal": crystal if crystal in CRYSTALS else "file",
+            "n_atoms": size,
+            "copies": own.crystal_copies,
+            "max_strain": own.max_strain,
+            "rattle_A": own.rattle_A,
+            "seed": derived_seed(param.seed, "bootstrap", name),
+        }
+        files = {} if crystal in CRYSTALS else {"file": crystal}
+        tasks.append(_task_on_file(campaign, name, spec, files))
+    return tasks
+
+
+def _own(campaign: Campaign, param: Param) -> list[Task]:
+    tasks = []
+    for path in param.bootstrap.structures:
+        tasks.append(_task_on_file(campaign, f"structures.{Path(path).stem}", {"source": "structures"}, {"file": path}))
+    for data in param.bootstrap.data:
+        spec = {"source": "data", "format": data.format, "every": data.every, "level": data.level}
+        tasks.append(_task_on_file(campaign, f"data.{Path(data.path).stem}", spec, {"file": data.path}))
+    return tasks
+
+
+def _task_on_file(campaign: Campaign, name: str, spec: dict[str, Any], files: dict[str, str]) -> Task:
+    if files:
+        spec = spec | {"sha256": file_hash(campaign.root / files["file"])}
+    return make_task("bootstrap", _GROUP, name, spec, files=files)
+
+
+def decide_seed_labels(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
+    """Ask for the label of every bootstrap frame, in the set its trajectory belongs to; equal frames once."""
+    state = campaign.state
+    picks: dict[str, dict[str, Any]] = {}
+    for entry in state.decisions["bootstrap", -1]["tasks"]:
+        if entry["key"] not in state.done:
+            continue
+        result = campaign.result(entry["key"])
+        columns = read_columns(result)
+        count = len(columns["n_atoms"])
+        given = "energy_eV" in columns
+        for frame, structure in enumerate(read_structures(result, range(count))):
+            level = param.label.level_of_theory()
+            if given:
+                level = given_labels(columns, frame, entry["spec"]["level"])
+            name = f"{entry['name']}.s{frame:04d}"
+            task = label_task("bootstrap/label", name, structure, level, ())
+            picks.setdefault(
+                task.key,
+                {
+                    "key": task.key,
+                    "name": name,
+                    "source": {"task": entry["key"], "frame": frame},
+                    "given": entry["spec"]["level"] if given else None,
+                    "level": None if given else level,
+                    "trajectory": entry["name"],
+                    "role": state.trajectories[entry["name"]],
+                    "reason": "bootstrap",
+                    "temperature_K": _finite(columns["temperature_K"][frame]),
+                },
+            )
+    return {"picks": list(picks.values())}
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

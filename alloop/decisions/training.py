@@ -1,0 +1,143 @@
+"""Training and judging an ensemble: its data sets, its errors, and whether the campaign is converged."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from alloop.campaign import Campaign, task_entries
+from alloop.config import Param
+from alloop.errors import NeedsPersonError
+from alloop.resources import find_template
+from alloop.seeds import derived_seed
+from alloop.store import make_task
+
+
+def decide_train(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
+    """Ask for K models on all training labels, each with its own seed, warm-started from the last ensemble."""
+    state, own = campaign.state, param.train
+    training, held_out = sorted(state.labels("training")), sorted(state.labels("held_out"))
+    if not training:
+        raise NeedsPersonError(
+            "no label to train on: every label was quarantined or held out\n"
+            "  alloop status shows why; mend the labeler and run again"
+        )
+    before = state.models(iteration - 1) if own.warm_start else []
+    warm = len(before) == own.models and state.decisions["train", iteration - 1]["common"]["network"] == _network(own)
+    template = apply_network(json.loads(find_template(own.template, campaign.root).read_text()), _network(own))
+    common = {
+        "type_map": param.elements,
+        "training": training,
+        "held_out": held_out,
+        "template": template,
+        "network": _network(own),
+        "backend": own.backend,
+        "steps": own.warm_steps if warm else own.steps,
+        "start_lr": own.warm_learning_rate if warm else own.learning_rate,
+        "stop_lr": own.final_learning_rate,
+        "save_every": own.save_every,
+        "compress": own.compress,
+        "resume": own.resume,
+    }
+    tasks = []
+    for number in range(own.models):
+        init = before[number] if warm else None
+        spec = common | {"init": init, "seed": derived_seed(param.seed, "train", iteration, number)}
+        inputs = (init,) if init else ()
+        group = f"iter.{iteration:06d}/train"
+        tasks.append(make_task("train", group, f"model.{number:02d}", spec, inputs))
+    return {"inputs": training + held_out, "common": common, "tasks": task_entries(tasks, common)}
+
+
+def _network(own: Any) -> dict[str, Any]:
+    return {
+        "cutoff_A": own.cutoff_A,
+        "smoothing_A": own.smoothing_A,
+        "neuron": own.neuron,
+        "axis_neuron": own.axis_neuron,
+        "fitting_neuron": own.fitting_neuron,
+        "backend": own.backend,
+    }
+
+
+def apply_network(template: dict[str, Any], network: dict[str, Any]) -> dict[str, Any]:
+    """Return the DeePMD input with the network settings of `param.json` written over the template's."""
+    descriptor = dict(template["model"]["descriptor"])
+    fitting = dict(template["model"]["fitting_net"])
+    descriptor |= {"rcut": network["cutoff_A"], "rcut_smth": network["smoothing_A"]}
+    if network["neuron"]:
+        descriptor["neuron"] = network["neuron"]
+    if network["axis_neuron"]:
+        descriptor["axis_neuron"] = network["axis_neuron"]
+    if network["fitting_neuron"]:
+        fitting["neuron"] = network["fitting_neuron"]
+    return template | {"model": template["model"] | {"descriptor": descriptor, "fitting_net": fitting}}
+
+
+def new_labels(campaign: Campaign, iteration: int) -> dict[str, list[str]]:
+    """Return the finished labels that an iteration's selection asked for, candidates and audit apart."""
+    state = campaign.state
+    picks = state.decisions["select", iteration]["picks"]
+    done = [pick for pick in picks if pick["key"] in state.done]
+    return {
+        "new": [pick["key"] for pick in done if pick["reason"] != "audit"],
+        "audit": [pick["key"] for pick in done if pick["reason"] == "audit"],
+    }
+
+
+def evaluation_task(campaign: Campaign, param: Param, iteration: int, sets: dict[str, list[str]], group: str) -> Any:
+    """Return the task that measures an iteration's ensemble on sets of labels."""
+    models = campaign.state.models(iteration)
+    spec = {"models": models, "type_map": param.elements, "sets": {name: sorted(keys) for name, keys in sets.items()}}
+    inputs = tuple(models) + tuple(sorted({key for keys in sets.values() for key in keys}))
+    return make_task("evaluate", group, f"ensemble.{iteration:02d}", spec, inputs)
+
+
+def decide_evaluate(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
+    """Ask for the ensemble's errors on the newest labels, before anything trains on them, and on the held-out sets."""
+    sets = new_labels(campaign, iteration) | held_out_sets(campaign)
+    task = evaluation_task(campaign, param, iteration, sets, f"iter.{iteration:06d}/evaluate")
+    return {"tasks": task_entries([task], {})}
+
+
+def held_out_sets(campaign: Campaign) -> dict[str, list[str]]:
+    """Return the two held-out sets: of the bootstrap, and the one that grows with exploration."""
+    state = campaign.state
+    keys = state.labels("held_out")
+    return {
+        "held_out_bootstrap": [key for key in keys if state.picks[key]["iteration"] < 0],
+        "held_out_explore": [key for key in keys if state.picks[key]["iteration"] >= 0],
+    }
+
+
+def decide_verdict(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
+    """Judge the ensemble: accurate fraction AND force error on new labels AND on both held-out sets."""
+    state = campaign.state
+    select = state.decisions["select", iteration]
+    errors = campaign.summary(state.decisions["evaluate", iteration]["tasks"][0]["key"])
+    problems = verdict_problems(select["classes"], errors, param.stop.accurate_fraction, param.stop.force_rmse_eV_A)
+    problems += [f"{count} chunk(s) could not be run" for count in [select["failed_chunks"]] if count]
+    return {"converged": not problems, "reason": "; ".join(problems) or "all criteria met", "errors": errors}
+
+
+def verdict_problems(
+    classes: dict[str, int], errors: dict[str, Any], accurate_fraction: float, force_rmse_eV_A: float
+) -> list[str]:
+    """Return what still speaks against convergence, each as a phrase; an empty list means converged.
+
+    With no new labels the audit decides; with neither, nothing was measured and the campaign is not converged.
+    """
+    problems = []
+    total = sum(classes.values())
+    fraction = classes["accurate"] / total if total else 0.0
+    if fraction < accurate_fraction:
+        problems.append(f"accurate fraction {fraction:.3f} < {accurate_fraction:g}")
+    newest = "new" if errors["new"]["labels"] else "audit"
+    names = {newest: "new labels" if newest == "new" else "audit labels (there were no others)"}
+    names |= {"held_out_bootstrap": "held-out bootstrap labels", "held_out_explore": "held-out exploration labels"}
+    for key, what in names.items():
+        if errors[key]["labels"] == 0:
+            problems.append(f"no {what} to measure the force error on")
+        elif not errors[key]["force_rmse_eV_A"] <= force_rmse_eV_A:
+            problems.append(f"force RMSE on {what} {errors[key]['force_rmse_eV_A']:.3f} > {force_rmse_eV_A:g} eV/A")
+    return problems
