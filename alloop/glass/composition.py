@@ -53,9 +53,7 @@ class Glass:
                 f"{self.name}: density is {self.density_g_cm3} g/cm3; give the measured density, which is > 0"
             )
         if self.experimental_4B is not None and not 0 <= self.experimental_4B <= 1:
-            raise ValueError(
-                f"{self.name}: experimental 4B is {self.experimental_4B}; give a fraction between 0 and 1"
-            )
+            raise ValueError(f"{self.name}: experimental 4B is {self.experimental_4B}; give a fraction between 0 and 1")
         normalised = {oxide: self.mole_fractions[oxide] / total for oxide in OXIDES if self.mole_fractions.get(oxide)}
         object.__setattr__(self, "mole_fractions", normalised)
 
@@ -88,8 +86,7 @@ TABLE_1: dict[str, Glass] = _table_1()
 def formula_units(glass: Glass) -> dict[str, int]:
     """Return the smallest whole numbers of oxide units in the glass's ratio, such as SiO2 1, B2O3 3, Li2O 1."""
     parts = {
-        oxide: Fraction(value).limit_denominator(_LARGEST_DENOMINATOR)
-        for oxide, value in glass.mole_fractions.items()
+        oxide: Fraction(value).limit_denominator(_LARGEST_DENOMINATOR) for oxide, value in glass.mole_fractions.items()
     }
     parts = {oxide: part for oxide, part in parts.items() if part}
     common = math.lcm(*(part.denominator for part in parts.values()))

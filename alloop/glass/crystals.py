@@ -8,7 +8,6 @@ with matminer.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -133,7 +132,8 @@ def supercell_near(atoms: Atoms, n_atoms: int) -> Atoms:
     with the largest smallest height between cell faces is taken, then the closest in size.
     """
     most = max(1, int(np.ceil((1 + _SIZE_LEEWAY) * n_atoms / len(atoms))))
-    repeats = np.array([r for r in itertools.product(range(1, most + 1), repeat=3) if np.prod(r) <= most])
+    sizes = range(1, most + 1)
+    repeats = np.array([(a, b, c) for a in sizes for b in sizes[: most // a] for c in sizes[: most // (a * b)]])
     heights = 1 / np.linalg.norm(np.linalg.inv(np.asarray(atoms.cell)), axis=0)
     misfit = np.abs(repeats.prod(axis=1) * len(atoms) - n_atoms)
     allowed = misfit <= max(_SIZE_LEEWAY * n_atoms, int(misfit.min()))

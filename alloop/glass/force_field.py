@@ -44,6 +44,7 @@ _BO_RHO_A, _BO_C_EV_A6 = 0.171271, 28.500
 _TABLE_POINTS = 5000
 _TABLE_INNER_A = 0.2
 _LARGEST_K = 8.0
+_COINCIDENT_A = 1e-6
 
 
 @dataclass(frozen=True)
@@ -224,8 +225,10 @@ def write_lammps_table(path: Path, parameters: TeterParameters, elements: Collec
     """Write every pair of these elements, Coulomb term included, as a LAMMPS ``pair_style table`` file (metal units).
 
     Energies and forces are the analytic ones, zero at CUTOFF_A, on 5000 points even in r^2 from 0.2 Å, the points
-    LAMMPS itself uses with ``table spline 5000``; one table takes half the time of ``hybrid/overlay`` with
-    ``coul/dsf``. Sections are named first-second in alphabetical order; see lammps_pair_commands.
+    LAMMPS itself uses with ``table spline 5000``. Above 0.7 Å forces agree with the calculator's to about 1e-3 eV/Å
+    at r0, where the third derivative jumps, and to 3e-4 or far better elsewhere. One table takes half the time of
+    ``hybrid/overlay`` with ``coul/dsf``. Sections are named first-second in alphabetical order; see
+    lammps_pair_commands.
     """
     parameters.check_elements(elements)
     r_A = np.sqrt(np.linspace(_TABLE_INNER_A**2, CUTOFF_A**2, _TABLE_POINTS))
@@ -291,7 +294,7 @@ class TeterCalculator(Calculator):
         self.teter.check_elements(set(symbols.tolist()))
         i, j, vectors = _neighbours(self.atoms)
         r = np.sqrt(np.einsum("mk,mk->m", vectors, vectors))
-        if (r == 0).any():
+        if (r < _COINCIDENT_A).any():
             first = int(np.argmin(r))
             raise ValueError(f"atoms {i[first]} and {j[first]} are at the same place; move them apart")
         energy, slope = self._pair_terms(symbols[i], symbols[j], r)

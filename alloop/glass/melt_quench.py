@@ -220,10 +220,29 @@ def _filled(template: str, values: Mapping[str, object]) -> str:
     unknown = sorted(set(re.findall(r"@(\w+)@", template)) - set(values))
     if unknown:
         raise ValueError(
-            f"the melt-quench template asks for @{unknown[0]}@; it can use "
-            + ", ".join(f"@{name}@" for name in values)
+            f"the melt-quench template asks for @{unknown[0]}@; it can use " + ", ".join(f"@{name}@" for name in values)
         )
     return re.sub(r"@(\w+)@", lambda match: str(values[match.group(1)]), template)
+
+
+def _template_values(schedule: MeltQuench, rng: np.random.Generator) -> dict[str, object]:
+    velocity_seed, langevin_seed = rng.integers(1, _LARGEST_LAMMPS_SEED, size=2).tolist()
+    every = schedule.steps_between_snapshots
+    return {
+        "DATA": "start.data",
+        "DUMP": "snapshots.dump",
+        "TIMESTEP_PS": schedule.timestep_fs / 1000,
+        "DAMPING_PS": _DAMPING_STEPS * schedule.timestep_fs / 1000,
+        "THERMO_STEPS": every,
+        "MELT_TEMPERATURE_K": schedule.melt_temperature_K,
+        "FINAL_TEMPERATURE_K": schedule.final_temperature_K,
+        "VELOCITY_SEED": velocity_seed,
+        "LANGEVIN_SEED": langevin_seed,
+        "START_STEPS": schedule.start_steps,
+        "MELT_STEPS": schedule.melt_steps,
+        "SNAPSHOT_STEPS": every,
+        "QUENCH_STEPS": every * (schedule.n_snapshots - 1),
+    }
 
 
 def melt_quench(
@@ -253,25 +272,8 @@ def melt_quench(
     start = random_start(counts, cell_length_A(counts, glass.density_g_cm3), rng)
     write_lammps_data(directory / "start.data", start, types)
     write_lammps_table(directory / "teter.table", parameters, counts)
-    velocity_seed, langevin_seed = rng.integers(1, _LARGEST_LAMMPS_SEED, size=2).tolist()
-    every, intervals = schedule.steps_between_snapshots, schedule.n_snapshots - 1
-    values = {
-        "DATA": "start.data",
-        "DUMP": "snapshots.dump",
-        "PAIR_COMMANDS": lammps_pair_commands(types, "teter.table"),
-        "ELEMENTS": " ".join(types),
-        "TIMESTEP_PS": schedule.timestep_fs / 1000,
-        "DAMPING_PS": _DAMPING_STEPS * schedule.timestep_fs / 1000,
-        "THERMO_STEPS": every,
-        "MELT_TEMPERATURE_K": schedule.melt_temperature_K,
-        "FINAL_TEMPERATURE_K": schedule.final_temperature_K,
-        "VELOCITY_SEED": velocity_seed,
-        "LANGEVIN_SEED": langevin_seed,
-        "START_STEPS": schedule.start_steps,
-        "MELT_STEPS": schedule.melt_steps,
-        "SNAPSHOT_STEPS": every,
-        "QUENCH_STEPS": every * intervals,
-    }
+    commands = lammps_pair_commands(types, "teter.table")
+    values = _template_values(schedule, rng) | {"PAIR_COMMANDS": commands, "ELEMENTS": " ".join(types)}
     text = (template or find_template("lammps/melt_quench.in")).read_text()
     (directory / "melt_quench.in").write_text(_filled(text, values))
     dump = directory / "snapshots.dump"
