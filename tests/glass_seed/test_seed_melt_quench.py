@@ -99,7 +99,8 @@ def test_launcher_without_plugins_and_with_one_thread(monkeypatch: pytest.Monkey
     own = tmp_path / "my_lammps"
     own.write_text("#!/bin/sh\n")
     own.chmod(own.stat().st_mode | stat.S_IXUSR)
-    assert lammps_command(str(own))[0] == str(own)
+    monkeypatch.chdir(tmp_path)
+    assert lammps_command("./my_lammps")[0] == str(own)
 
 
 def test_missing_lammps_is_reported_with_a_remedy(tmp_path: Path) -> None:
