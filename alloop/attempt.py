@@ -92,14 +92,16 @@ def run_tasks(folders: list[Path], epoch: int | None) -> int:
 
 
 def _may_go_on(attempt: Attempt, epoch: int | None) -> bool:
-    """Tell whether this process may work on the task: no new driver, and nobody else at it.
+    """Tell whether this process may work on the task: no new driver, no stop asked for, and nobody else at it.
 
     The attempt folder exists already, so a driver that takes over now either sees it or is seen here.
     """
-    campaign_run = attempt.task_folder.parents[_depth(attempt.task_folder)] / "run" / "driver.json"
+    run_folder = attempt.task_folder.parents[_depth(attempt.task_folder)] / "run"
+    if (run_folder / "stop.json").exists():
+        return False
     if epoch is not None:
         with contextlib.suppress(OSError, ValueError):
-            if read_json(campaign_run).get("epoch") not in (None, epoch):
+            if read_json(run_folder / "driver.json").get("epoch") not in (None, epoch):
                 return False
     return not any(
         owner is not None and owner != this_process() and owner.alive()

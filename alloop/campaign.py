@@ -21,7 +21,18 @@ from alloop.errors import CampaignHeldError, InputError
 from alloop.failpoint import failpoint
 from alloop.frames import read_columns, read_structure
 from alloop.process import ProcessIdentity, this_process
-from alloop.store import Store, Task, attempts, create_json_once, live_attempt, make_task, read_json, write_json
+from alloop.store import (
+    MANIFEST,
+    Store,
+    Task,
+    attempts,
+    create_json_once,
+    live_attempt,
+    make_task,
+    read_json,
+    result_problem,
+    write_json,
+)
 from alloop.structure import Record
 
 Stage = tuple[str, int]
@@ -200,6 +211,21 @@ class State:
         return "running" if key in self.running else "waiting"
 
 
+@dataclass
+class Cost:
+    """What finished tasks of one kind took: how many, and seconds and core-seconds in all."""
+
+    tasks: int = 0
+    seconds: float = 0.0
+    core_seconds: float = 0.0
+
+    def add(self, seconds: float, threads: int) -> None:
+        """Count one finished task."""
+        self.tasks += 1
+        self.seconds += seconds
+        self.core_seconds += seconds * threads
+
+
 class Campaign:
     """A campaign folder: read by every command, written by the one driver that holds it."""
 
@@ -207,6 +233,7 @@ class Campaign:
         self.root = root.resolve()
         self.store = Store(self.root)
         self.state = State()
+        self.costs: dict[str, Cost] = {}
         self.epoch: int | None = None
         self._beat_counter = 0
         self._beat_time = 0.0
@@ -232,7 +259,7 @@ class Campaign:
 
     def load(self) -> State:
         """Fold all decisions and look which results exist and which attempts still run."""
-        self.state = State()
+        self.state, self.costs = State(), {}
         if self.decisions_folder.is_dir():
             numbers = sorted(int(file.stem) for file in self.decisions_folder.glob("[0-9]*.json"))
             if numbers != list(range(len(numbers))):
@@ -249,9 +276,17 @@ class Campaign:
     def _look_at_results(self) -> None:
         for key, task in self.state.tasks.items():
             if self.store.is_done(task):
-                self.state.settle_done(key)
+                self._accept_unread(key, task)
             elif key not in self.state.quarantined and live_attempt(self.store.folder(task)) is not None:
                 self.state.begin(key)
+
+    def _accept_unread(self, key: str, task: Task) -> None:
+        """Note a result found on disk; only names and sizes are compared, as all were checked when they landed."""
+        if result_problem(self.store.result(task), key, checksums=False) is None:
+            self.state.settle_done(key)
+            self._count_cost(task)
+        elif self.epoch is not None:
+            self.store.check_result(task)
 
     def check_identity(self, param: config.Param) -> None:
         """Refuse a `param.json` that names another campaign than the one in ``iterations/``."""
@@ -302,6 +337,7 @@ class Campaign:
         self._append("start", process=this_process().to_json(), config=effective, limit=limit)
         self.epoch = self.state.next_number - 1
         self.store.sweep()
+        (self.run_folder / "stop.json").unlink(missing_ok=True)
         self.beat(force=True)
         self.load()
 
@@ -396,6 +432,23 @@ class Campaign:
         result, frame = self.result(pick["source"]["task"]), pick["source"]["frame"]
         level = pick["level"] or given_labels(read_columns(result), frame, pick["given"])
         return label_task(task.group, task.name, read_structure(result, frame), level, task.inputs)
+
+    def folder(self, key: str) -> Path:
+        """Return the folder of a wanted task."""
+        return self.store.folder(self.state.tasks[key])
+
+    def accept(self, key: str) -> bool:
+        """Note a task's result if it is there and whole; a broken one is quarantined, and False returned."""
+        task = self.state.tasks[key]
+        if not self.store.is_done(task) or not self.store.check_result(task):
+            return False
+        self.state.settle_done(key)
+        self._count_cost(task)
+        return True
+
+    def _count_cost(self, task: Task) -> None:
+        record = read_json(self.store.result(task) / MANIFEST)["record"]
+        self.costs.setdefault(task.kind, Cost()).add(record["seconds"], record["threads"])
 
     def attempts_at(self, key: str) -> list[Path]:
         """Return the folders of the attempts at a task that have not been cleared away."""

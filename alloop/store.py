@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -255,6 +256,25 @@ def publish(attempt: Attempt, key: str, record: dict[str, Any]) -> bool:
 def fail(attempt_folder: Path, kind: str, message: str, detail: str = "") -> None:
     """Record why an attempt failed: class, one line, and the tail of its log."""
     write_json(attempt_folder / "failed.json", {"class": kind, "message": message, "detail": detail, "time": _now()})
+
+
+def record_death(task_folder: Path, return_code: int | None) -> None:
+    """Record attempts whose process is gone without a word: killed by a signal, or crashed on its own.
+
+    Nobody saw the end of a process that outlived its driver (return code None); it counts as killed.
+    """
+    for folder in attempts(task_folder):
+        owner = attempt_owner(folder)
+        if (folder / "failed.json").exists() or owner is None or not owner.is_local() or owner.alive():
+            continue
+        if not (folder / "out").exists():
+            continue
+        log = folder / "log.txt"
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:]) if log.exists() else ""
+        if return_code is None or return_code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT):
+            fail(folder, "killed", "the process was killed from outside", tail)
+        else:
+            fail(folder, "crash", f"the process ended with code {return_code}", tail)
 
 
 def attempts(task_folder: Path) -> Iterator[Path]:

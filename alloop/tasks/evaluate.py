@@ -53,12 +53,13 @@ def summarise(errors: dict[str, np.ndarray], chosen: np.ndarray) -> dict[str, An
     count = int(chosen.sum())
     if count == 0:
         names = ("force_rmse_eV_A", "mean_force_rmse_eV_A", "energy_rmse_eV_atom", "max_force_error_eV_A")
-        return {"labels": 0} | dict.fromkeys(names)
+        return {"labels": 0, "force_components": 0} | dict.fromkeys(names)
     atoms = errors["n_atoms"][chosen]
     components = 3 * atoms.sum()
     per_atom = errors["energy_error_eV"][chosen] / atoms[:, None]
     return {
         "labels": count,
+        "force_components": int(components),
         "force_rmse_eV_A": float(np.sqrt(errors["force_se"][chosen].mean(axis=1).sum() / components)),
         "mean_force_rmse_eV_A": float(np.sqrt(errors["mean_force_se"][chosen].sum() / components)),
         "energy_rmse_eV_atom": float(np.sqrt((per_atom**2).mean())),

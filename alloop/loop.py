@@ -1,0 +1,328 @@
+"""The loop: one pure policy that says what should be in flight, and one driver that brings it about."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from alloop import store
+from alloop.campaign import Campaign, State
+from alloop.config import Param
+from alloop.decisions import DECIDERS
+from alloop.errors import DONE, NEEDS_PERSON, NOT_CONVERGED, NeedsPersonError
+from alloop.pools import Ended
+from alloop.pools.local import LocalPool
+from alloop.report.progress import Watcher
+from alloop.report.status import write_snapshot
+from alloop.store import live_attempt
+
+TASK_ATTEMPTS = 3
+KILLED_LIMIT = 5
+TICK_SECONDS = 1.0
+SNAPSHOT_SECONDS = 2.0
+NEEDED = ("bootstrap", "train", "evaluate", "quench")
+"""Kinds of task the campaign cannot go on without; a lost label or chunk costs itself only."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What bounds a run: iterations to explore, slots, tasks that share a process, failures before quarantine."""
+
+    max_iterations: int
+    slots: int
+    batch: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why a run ends, and with which exit code."""
+
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do now: batches to launch, the decision that is due (kind, iteration), or the end."""
+
+    launch: tuple[tuple[str, ...], ...] = ()
+    due: tuple[str, int] | None = None
+    ending: Ending | None = None
+
+
+STOPPED = Ending(NOT_CONVERGED, "stopped by a person; nothing finished is lost, go on with: alloop run")
+
+
+def policy(state: State, limits: Limits, free_slots: int) -> Plan:
+    """Return which tasks should be in flight now and which decision is due: the whole strategy of alloop.
+
+    Decisions fall due when the work they rest on has ended. An iteration is train, explore, select (which asks for
+    labels), evaluate, verdict; before the first come bootstrap and its labels; after the last, all ensembles are
+    assessed on one set and the glass is quenched. What is wanted and waits is launched as slots come free.
+    """
+    paused = [key for key in state.quarantined if state.tasks[key].kind in NEEDED]
+    if paused:
+        task = state.tasks[paused[0]]
+        reason = f"{task.kind} {task.name} failed for good: {state.quarantined[paused[0]]['message']}"
+        return Plan(ending=Ending(NEEDS_PERSON, reason))
+    due = next_decision(state, limits.max_iterations)
+    if isinstance(due, Ending):
+        return Plan(ending=due)
+    return Plan(launch=batches(state, limits, free_slots), due=due)
+
+
+def next_decision(state: State, max_iterations: int) -> tuple[str, int] | Ending | None:
+    """Return the decision that is due, None while work it rests on is unfinished, or the end of the run."""
+    for kind in ("bootstrap", "seed_labels"):
+        if not state.decided(kind):
+            return kind, -1
+        if state.open(kind):
+            return None
+    i = max(state.iteration, 0)
+    explores = i < max_iterations
+    for kind in ("train", "explore", "select", "evaluate", "verdict") if explores else ("train",):
+        if not state.decided(kind, i):
+            return kind, i
+        if state.open(kind, i):
+            return None
+    if explores and not state.decisions["verdict", i]["converged"]:
+        return "train", i + 1
+    for kind in ("assess", "quench"):
+        if not state.decided(kind, i):
+            return kind, i
+    if state.open("assess", i) or state.open("quench", i):
+        return None
+    return _ending(state, i)
+
+
+def _ending(state: State, iteration: int) -> Ending:
+    verdict = state.decisions.get(("verdict", iteration))
+    if verdict and verdict["converged"]:
+        return Ending(DONE, f"converged in iteration {iteration}: {verdict['reason']}")
+    last = state.decisions.get(("verdict", iteration - 1))
+    reason = last["reason"] if last else "no iteration has explored"
+    return Ending(NOT_CONVERGED, f"not converged, the iteration limit is used up: {reason}")
+
+
+def batches(state: State, limits: Limits, free_slots: int) -> tuple[tuple[str, ...], ...]:
+    """Return waiting tasks as batches for the free slots, in order of request; cheap tasks share a process.
+
+    A task that reads another's result waits for it, or follows it in the same batch.
+    """
+    found: list[tuple[str, ...]] = []
+    waiting = dict(state.waiting)
+    while waiting and len(found) < free_slots:
+        chains = _ready_chains(state, waiting)
+        if not chains:
+            break
+        share = -(-len(chains) // (free_slots - len(found)))
+        together = [key for chain in chains[:share] for key in chain]
+        batch = tuple(together[: limits.batch.get(state.tasks[together[0]].kind, 1)])
+        found.append(batch)
+        for key in batch:
+            del waiting[key]
+    return tuple(found)
+
+
+def _ready_chains(state: State, waiting: dict[str, None]) -> list[list[str]]:
+    """Return the ready tasks of the kind that is first in line, each with those that may follow it directly."""
+    chains: list[list[str]] = []
+    place: dict[str, list[str]] = {}
+    kind = None
+    for key in waiting:
+        task = state.tasks[key]
+        if kind is not None and task.kind != kind:
+            continue
+        missing = [name for name in task.inputs if name not in state.done and name not in state.quarantined]
+        if not missing:
+            chains.append([key])
+            place[key] = chains[-1]
+        elif len(missing) == 1 and missing[0] in place:
+            place[missing[0]].append(key)
+            place[key] = place[missing[0]]
+        else:
+            continue
+        kind = task.kind
+    return chains
+
+
+class Driver:
+    """Brings about what the policy wants, as the one driver of a campaign."""
+
+    def __init__(self, campaign: Campaign, param: Param, limits: Limits, pool: LocalPool, watcher: Watcher) -> None:
+        self.campaign = campaign
+        self.param = param
+        self.limits = limits
+        self.pool = pool
+        self.watcher = watcher
+        self.interrupts = 0
+
+    def run(self) -> Ending:
+        """Go on until the policy says it is the end, or a person says stop."""
+        self._adopt()
+        while True:
+            plan = policy(self.campaign.state, self.limits, self.pool.free)
+            if plan.ending or self._asked_to_stop():
+                return self._finish(plan.ending or STOPPED)
+            if plan.due:
+                self._decide(*plan.due)
+                continue
+            self._launch(plan.launch)
+            self._settle(self.pool.wait(TICK_SECONDS))
+            self._tick()
+
+    def interrupt(self) -> None:
+        """Ask the driver to stop: the first time running tasks may end by themselves, the second time not."""
+        self.interrupts += 1
+        request_stop(self.campaign, now=self.interrupts > 1)
+
+    def _decide(self, kind: str, iteration: int) -> None:
+        self.campaign.check_held()
+        content = DECIDERS[kind](self.campaign, self.param, iteration)
+        self.campaign.decide(kind, iteration=iteration, **content)
+        self.watcher.decided(kind, iteration, content)
+        self._snapshot(force=True)
+
+    def _launch(self, launch: tuple[tuple[str, ...], ...]) -> None:
+        for keys in launch:
+            self.campaign.check_held()
+            folders = [self.campaign.prepare(key) for key in keys]
+            self.pool.start(keys, folders)
+            for key in keys:
+                self.campaign.state.begin(key)
+
+    def _adopt(self) -> None:
+        """Take over attempts that an earlier driver started and that still run; they occupy their slots."""
+        for key in sorted(self.campaign.state.running):
+            process = live_attempt(self.campaign.folder(key))
+            if process is None:
+                self._settle_one(key, None)
+            else:
+                self.pool.adopt(process, (key,))
+                self.watcher.adopted(self.campaign.state.tasks[key])
+
+    def _settle(self, ended: list[Ended]) -> None:
+        for batch in ended:
+            if batch.return_code not in (None, 0) and not any(self.campaign.attempts_at(key) for key in batch.keys):
+                raise NeedsPersonError(
+                    f"an attempt process ended with code {batch.return_code} before it began a task\n"
+                    f"  its output is in {self.campaign.run_folder / 'attempts.log'}"
+                )
+            for key in batch.keys:
+                if key in self.campaign.state.running:
+                    self._settle_one(key, batch.return_code)
+
+    def _settle_one(self, key: str, return_code: int | None) -> None:
+        self.campaign.check_held()
+        state, task = self.campaign.state, self.campaign.state.tasks[key]
+        if self.campaign.accept(key):
+            self.watcher.done(task)
+            return
+        process = live_attempt(self.campaign.folder(key))
+        if process is not None:
+            self.pool.adopt(process, (key,))
+            return
+        store.record_death(self.campaign.folder(key), return_code)
+        state.put_back(key)
+        failures = store.failures(self.campaign.folder(key))
+        problem = given_up(failures, self.param.label.max_attempts if task.kind == "label" else TASK_ATTEMPTS)
+        if problem is not None:
+            self.campaign.decide("quarantine", key=key, name=task.name, **problem)
+            self.watcher.quarantined(task, problem["message"])
+
+    def _tick(self) -> None:
+        """Look at tasks whose batch goes on, tell that this driver lives, and refresh what people read."""
+        for key in list(self.campaign.state.running):
+            if self.campaign.store.is_done(self.campaign.state.tasks[key]):
+                self._settle_one(key, None)
+        self.campaign.beat()
+        self._snapshot()
+        self.watcher.tick(self.campaign.state)
+
+    def _snapshot(self, *, force: bool = False) -> None:
+        if force or time.monotonic() - self._snapshot_time > SNAPSHOT_SECONDS:
+            self.campaign.check_held()
+            write_snapshot(self.campaign)
+            self._snapshot_time = time.monotonic()
+
+    _snapshot_time = 0.0
+
+    def _asked_to_stop(self) -> bool:
+        return stop_requested(self.campaign) is not None
+
+    def _finish(self, ending: Ending) -> Ending:
+        """Let running tasks end (or end them, if asked to stop now) and leave the campaign in order."""
+        if self.campaign.state.running:
+            self.watcher.say(
+                f"waiting for {len(self.campaign.state.running)} running task(s); Ctrl-C again ends them now"
+            )
+        asked = False
+        while self.campaign.state.running:
+            if stop_requested(self.campaign) == "now" and not asked:
+                asked = True
+                running = [live_attempt(self.campaign.folder(key)) for key in self.campaign.state.running]
+                self.pool.end([process for process in running if process is not None])
+            self._settle(self.pool.wait(TICK_SECONDS))
+            self._tick()
+        self._snapshot(force=True)
+        return ending
+
+
+def given_up(failures: list[dict[str, Any]], limit: int) -> dict[str, Any] | None:
+    """Return class and message of the failure for which a task is given up, None while another try is due.
+
+    A killed process is no fault of the task, so it is tried more often; a late writer is no failure at all.
+    """
+    counted = [failure for failure in failures if failure["class"] not in ("late", "killed")]
+    killed = [failure for failure in failures if failure["class"] == "killed"]
+    if len(counted) >= limit:
+        return {
+            "class": counted[-1]["class"],
+            "message": counted[-1]["message"],
+            "detail": counted[-1]["detail"][-4000:],
+        }
+    if len(killed) >= KILLED_LIMIT:
+        return {"class": "killed", "message": f"killed {len(killed)} times: {killed[-1]['message']}", "detail": ""}
+    return None
+
+
+def request_stop(campaign: Campaign, *, now: bool) -> None:
+    """Ask the campaign's driver, from any process, to stop deciding; with `now` also to end what runs."""
+    campaign.run_folder.mkdir(parents=True, exist_ok=True)
+    store.write_json(campaign.run_folder / "stop.json", {"mode": "now" if now else "finish"})
+
+
+def stop_requested(campaign: Campaign) -> str | None:
+    """Return "finish" or "now" if a person asked the driver to stop."""
+    try:
+        return store.read_json(campaign.run_folder / "stop.json")["mode"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def run(campaign: Campaign, param: Param, limits: Limits, watcher: Watcher) -> Ending:
+    """Drive a campaign that this process has taken, from wherever it is."""
+    assert campaign.epoch is not None, "take the campaign before driving it"
+    pool = LocalPool(limits.slots, param.pools.local.threads, campaign.run_folder, campaign.epoch)
+    driver = Driver(campaign, param, limits, pool, watcher)
+    with on_interrupt(driver.interrupt):
+        try:
+            return driver.run()
+        finally:
+            pool.close()
+            campaign.release()
+
+
+@contextlib.contextmanager
+def on_interrupt(act: Callable[[], None]) -> Iterator[None]:
+    """Call `act` on Ctrl-C or SIGTERM instead of raising where the program happens to be."""
+    before = {number: signal.signal(number, lambda *_: act()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

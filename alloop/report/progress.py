@@ -1,0 +1,102 @@
+"""What a running driver shows: one line per decision and per finished stage, and a live line on a terminal."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.status import Status
+
+from alloop.campaign import State
+from alloop.store import Task
+
+_QUIET_SECONDS = 60.0
+
+
+class Watcher:
+    """Tells a person what the driver does."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._live: Status | None = None
+        self._last_line = time.monotonic()
+        self._done: dict[str, int] = {}
+
+    def say(self, text: str) -> None:
+        """Print one line with the time of day."""
+        self.console.print(f"[dim]{datetime.now():%H:%M:%S}[/dim] {text}", highlight=False)
+        self._last_line = time.monotonic()
+
+    def decided(self, kind: str, iteration: int, content: dict[str, Any]) -> None:
+        """Tell of a decision."""
+        where = f"iteration {iteration}: " if iteration >= 0 else ""
+        self.say(where + _sentence(kind, content))
+
+    def adopted(self, task: Task) -> None:
+        """Tell of an attempt taken over from an earlier driver."""
+        self.say(f"{task.kind} {task.name} still runs; taken over")
+
+    def done(self, task: Task) -> None:
+        """Note a finished task; long ones get a line of their own."""
+        self._done[task.kind] = self._done.get(task.kind, 0) + 1
+        if task.kind in ("train", "bootstrap", "quench"):
+            self.say(f"{task.kind} {task.name} done")
+
+    def quarantined(self, task: Task, message: str) -> None:
+        """Tell of a task that was given up."""
+        self.say(f"[red]{task.kind} {task.name} quarantined[/red]: {message}")
+
+    def tick(self, state: State) -> None:
+        """Refresh the live line; where there is no terminal, say something once a minute."""
+        text = _in_flight(state)
+        if self.console.is_terminal:
+            if self._live is None:
+                self._live = self.console.status(text)
+                self._live.start()
+            self._live.update(text)
+        elif time.monotonic() - self._last_line > _QUIET_SECONDS and text:
+            self.say(text)
+
+    def close(self) -> None:
+        """Take the live line away."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def _in_flight(state: State) -> str:
+    parts = []
+    for kind, iteration in state.unfinished:
+        done, total = state.stage_counts(kind, iteration)
+        if done < total:
+            what = {"seed_labels": "label", "select": "label"}.get(kind, kind)
+            parts.append(f"{what} {done}/{total}")
+    return ", ".join(parts)
+
+
+def _sentence(kind: str, content: dict[str, Any]) -> str:
+    if kind == "bootstrap":
+        return f"{len(content['tasks'])} sources of starting configurations"
+    if kind == "seed_labels":
+        return f"{len(content['picks'])} starting configurations to label"
+    if kind == "train":
+        return f"train {len(content['tasks'])} models on {len(content['common']['training'])} labels"
+    if kind == "explore":
+        return f"explore {len(content['last_chunk'])} trajectories in {len(content['tasks'])} chunks"
+    if kind == "select":
+        counts = content["classes"]
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(content["reasons"].items())) or "none"
+        return (
+            f"{counts['accurate']} accurate, {counts['candidate']} candidate, {counts['failed']} failed frames; "
+            f"to label: {reasons}"
+        )
+    if kind == "evaluate":
+        return "measure the ensemble on the new labels, before training on them"
+    if kind == "verdict":
+        return ("[green]converged[/green]: " if content["converged"] else "not converged: ") + content["reason"]
+    if kind == "assess":
+        return f"measure {len(content['tasks'])} ensembles on the final held-out sets"
+    mark = "" if content["converged"] else " (ensemble not converged)"
+    return f"melt-quench in {len(content['tasks'])} chunks{mark}" if content["tasks"] else "no melt-quench asked for"

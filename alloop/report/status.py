@@ -1,0 +1,344 @@
+"""The morning view: where the campaign stands, as JSON and as text; works while the driver is dead."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from alloop.campaign import Campaign, State
+from alloop.config import parse
+from alloop.errors import DONE
+from alloop.store import read_json, write_json
+
+_SNAPSHOT = "state.json"
+
+
+def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
+    """Return the status record of a loaded campaign; counts add up by construction."""
+    state = campaign.state
+    if not state.identity:
+        return {"campaign": None, "driver": driver, "reason": "no campaign has begun here; start it with: alloop run"}
+    iterations = [_iteration(campaign, number) for number in range(state.iteration + 1)]
+    verdict = state.verdict
+    return {
+        "campaign": state.identity["name"],
+        "driver": driver,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "decisions": state.next_number,
+        "iteration": max(state.iteration, 0),
+        "converged": bool(verdict and verdict["converged"]),
+        "reason": _reason(state),
+        "labels": label_counts(state),
+        "tasks": state.task_counts(),
+        "iterations": iterations,
+        "final_held_out": final_errors(campaign),
+        "models": [str(_model_path(campaign, key)) for key in _final_models(state)],
+        "glasses": glass_table(campaign),
+        "cost": {
+            "core_hours": round(sum(cost.core_seconds for cost in campaign.costs.values()) / 3600, 4),
+            "by_kind": {
+                kind: {"tasks": cost.tasks, "seconds": round(cost.seconds, 1)} for kind, cost in campaign.costs.items()
+            },
+        },
+        "eta_hours": eta_hours(campaign),
+        "quarantined": [
+            {
+                "task": campaign.state.tasks[key].name,
+                "kind": campaign.state.tasks[key].kind,
+                "message": entry["message"],
+            }
+            for key, entry in state.quarantined.items()
+        ],
+        "config_changes": config_changes(state),
+    }
+
+
+def label_counts(state: State) -> dict[str, int]:
+    """Return how many labels are where; done is the sum of training, held_out and excluded."""
+    keys = list(state.picks)
+    done = [key for key in keys if key in state.done]
+    roles = [state.picks[key]["role"] for key in done]
+    return {
+        "done": len(done),
+        "in_flight": sum(key in state.running for key in keys),
+        "waiting": sum(key in state.waiting for key in keys),
+        "quarantined": sum(key in state.quarantined for key in keys),
+        "training": roles.count("training"),
+        "held_out": roles.count("held_out"),
+        "excluded": 0,
+    }
+
+
+def _iteration(campaign: Campaign, number: int) -> dict[str, Any]:
+    state = campaign.state
+    record: dict[str, Any] = {"iteration": number}
+    train = state.decisions.get(("train", number))
+    record["training_labels"] = len(train["common"]["training"]) if train else 0
+    select = state.decisions.get(("select", number))
+    if select:
+        record |= select["classes"] | {"events": select["events"], "lost_chunks": select["lost_chunks"]}
+        record["labels"] = sum(pick["key"] in state.done for pick in select["picks"])
+    verdict = state.decisions.get(("verdict", number))
+    if verdict:
+        errors = verdict["errors"]
+        record |= {
+            "new_label_force_rmse_eV_A": errors["new"]["force_rmse_eV_A"],
+            "audit_force_rmse_eV_A": errors["audit"]["force_rmse_eV_A"],
+            "held_out_bootstrap_force_rmse_eV_A": errors["held_out_bootstrap"]["force_rmse_eV_A"],
+            "held_out_explore_force_rmse_eV_A": errors["held_out_explore"]["force_rmse_eV_A"],
+            "test_force_rmse_eV_A": pooled_rmse([errors["held_out_bootstrap"], errors["held_out_explore"]]),
+            "verdict": verdict["reason"],
+        }
+    return record
+
+
+def pooled_rmse(parts: list[dict[str, Any]]) -> float | None:
+    """Return the force RMSE of several sets together, weighting each by its number of force components."""
+    measured = [part for part in parts if part["labels"]]
+    components = sum(part["force_components"] for part in measured)
+    if not components:
+        return None
+    return float(
+        (sum(part["force_components"] * part["force_rmse_eV_A"] ** 2 for part in measured) / components) ** 0.5
+    )
+
+
+def _reason(state: State) -> str:
+    if state.verdict:
+        return str(state.verdict["reason"])
+    last = state.decisions.get(("verdict", state.iteration - 1))
+    if last:
+        return f"iteration {state.iteration - 1}: {last['reason']}"
+    return "no verdict yet: the first iteration is not finished"
+
+
+def _final_models(state: State) -> list[str]:
+    return next((models for i in range(state.iteration, -1, -1) if (models := state.models(i))), [])
+
+
+def _model_path(campaign: Campaign, key: str) -> Any:
+    result = campaign.result(key)
+    return (result / read_json(result / "summary.json")["model"]).relative_to(campaign.root)
+
+
+def final_errors(campaign: Campaign) -> list[dict[str, Any]]:
+    """Return each ensemble's errors on the one final set of held-out labels, once it has been measured."""
+    state = campaign.state
+    decisions = [decision for (kind, _), decision in sorted(state.decisions.items()) if kind == "assess"]
+    if not decisions:
+        return []
+    return [
+        {"iteration": number} | campaign.summary(task["key"])["held_out"]
+        for number, task in enumerate(decisions[-1]["tasks"])
+        if task["key"] in state.done
+    ]
+
+
+def eta_hours(campaign: Campaign) -> float | None:
+    """Return the hours the wanted tasks still need at the mean duration of their kind; None before it is known."""
+    state = campaign.state
+    if not state.starts:
+        return None
+    open_tasks = [state.tasks[key] for key in [*state.waiting, *state.running]]
+    costs = campaign.costs
+    if any(task.kind not in costs for task in open_tasks):
+        return None
+    seconds = sum(costs[task.kind].seconds / costs[task.kind].tasks for task in open_tasks)
+    return round(seconds / state.starts[-1]["limit"]["slots"] / 3600, 4)
+
+
+def config_changes(state: State) -> list[str]:
+    """Return what the last start's configuration changed against the campaign's first, as ``key: old -> new``."""
+    if not state.starts:
+        return []
+    before, after = _flat(state.identity["config"]), _flat(state.starts[-1]["config"])
+    return [
+        f"{key}: {json.dumps(before.get(key))} -> {json.dumps(after.get(key))}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        key: leaf for name, part in value.items() for key, leaf in _flat(part, f"{prefix}.{name}".lstrip(".")).items()
+    }
+
+
+def glass_table(campaign: Campaign) -> list[dict[str, Any]]:
+    """Return, for each quenched glass, the means over the kept frames of the final hold, beside experiment."""
+    state = campaign.state
+    decisions = [decision for (kind, _), decision in sorted(state.decisions.items()) if kind == "quench"]
+    if not decisions or not decisions[-1]["tasks"]:
+        return []
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for entry in decisions[-1]["tasks"]:
+        runs.setdefault(entry["name"].rsplit(".s", 1)[0], []).append(entry)
+    param = parse(state.starts[-1]["config"], "the recorded configuration")
+    experiment = {entry.name: entry.glass().experimental_4B for entry in param.glasses}
+    return [_glass_row(campaign, name, chunks, decisions[-1], experiment) for name, chunks in runs.items()]
+
+
+def _glass_row(
+    campaign: Campaign, name: str, chunks: list[dict[str, Any]], decision: dict[str, Any], experiment: dict[str, Any]
+) -> dict[str, Any]:
+    done = [entry for entry in chunks if entry["key"] in campaign.state.done]
+    summaries = [campaign.summary(entry["key"]) for entry in done]
+    frames = [
+        frame
+        for entry in done
+        if entry["spec"]["stage"] == "final"
+        for frame in read_json(campaign.result(entry["key"]) / "analysis.json")
+    ]
+    lost = [summary["reason"] for summary in summaries if summary["status"] == "lost"]
+    running = "lost: " + lost[0] if lost else f"running {len(done)}/{len(chunks)}"
+    records = sum(summary["records"] for summary in summaries)
+    trusted = sum(summary["classes"]["accurate"] + summary["classes"]["candidate"] for summary in summaries)
+    glass = chunks[0]["spec"]["glass"]
+    return {
+        "run": name,
+        "glass": glass,
+        "status": "done" if len(done) == len(chunks) and not lost else running,
+        "converged_ensemble": decision["converged"],
+        "cooling_rate_K_ps": decision["common"]["cooling_rate_K_ps"],
+        "frames": len(frames),
+        "fraction_4B": _mean([frame["fraction_4B"] for frame in frames]),
+        "experimental_4B": experiment.get(glass),
+        "fraction_5Si": _mean([frame["fraction_5Si"] for frame in frames]),
+        "three_membered_rings_B": _mean([frame["rings"]["counts"].get("3", 0) for frame in frames]),
+        "boroxol_rings": _mean([frame["boroxol"]["rings"] for frame in frames]),
+        "max_force_deviation_eV_A": max((summary["max_force_deviation_eV_A"] for summary in summaries), default=None),
+        "records_above_trust_high": 1 - trusted / records if records else None,
+    }
+
+
+def _mean(values: list[float | None]) -> float | None:
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) / len(numbers) if numbers else None
+
+
+# ---------------------------------------------------------------------------------------- snapshot
+
+
+def write_snapshot(campaign: Campaign) -> None:
+    """Write the driver's view to ``state.json``, a disposable cache that `status` may read instead of everything."""
+    write_json(campaign.store.iterations / _SNAPSHOT, build_status(campaign, "alive"))
+
+
+def read_status(campaign: Campaign) -> dict[str, Any]:
+    """Return the status: the live driver's snapshot if there is one, else counted anew from what is on disk."""
+    alive = campaign.driver_alive()
+    if alive:
+        try:
+            return read_json(campaign.store.iterations / _SNAPSHOT)
+        except (OSError, ValueError):
+            pass
+    campaign.load()
+    return build_status(campaign, "alive" if alive else "not running")
+
+
+# ---------------------------------------------------------------------------------------- text
+
+
+def print_status(status: dict[str, Any], console: Console) -> None:
+    """Print the morning view."""
+    if status["campaign"] is None:
+        console.print(status["reason"])
+        return
+    labels, cost = status["labels"], status["cost"]
+    console.print(f"[bold]{status['campaign']}[/bold]   driver: {status['driver']}   iteration {status['iteration']}")
+    verdict = "[green]yes[/green]" if status["converged"] else "[yellow]no[/yellow]"
+    console.print(f" converged? {verdict}: {status['reason']}", highlight=False)
+    console.print(
+        f" labels     {labels['done']} done ({labels['training']} training, {labels['held_out']} held out), "
+        f"{labels['in_flight']} in flight, {labels['waiting']} waiting, {labels['quarantined']} quarantined",
+        highlight=False,
+    )
+    eta = "unknown" if status["eta_hours"] is None else f"{status['eta_hours']:.2f} h for the work decided so far"
+    console.print(f" cost       {cost['core_hours']:.2f} core-hours   remaining: {eta}", highlight=False)
+    for kind, counts in status["tasks"].items():
+        text = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        console.print(f" {kind:<10} {text}", highlight=False)
+    for entry in status["quarantined"][:5]:
+        console.print(f" [red]quarantined[/red] {entry['kind']} {entry['task']}: {entry['message']}", highlight=False)
+    for change in status["config_changes"]:
+        console.print(f" changed    {change}", highlight=False)
+    if status["iterations"]:
+        console.print(_iteration_table(status["iterations"]))
+    if status["final_held_out"]:
+        console.print(_final_table(status["final_held_out"]))
+    if status["glasses"]:
+        console.print(glass_text_table(status["glasses"]))
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number as text, a dash for None."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _iteration_table(iterations: list[dict[str, Any]]) -> Table:
+    table = Table("iter", "trained on", "accurate", "candidate", "failed", "lost", "labels", title="iterations")
+    for column in ("F-RMSE new", "audit", "held out"):
+        table.add_column(column, justify="right")
+    table.caption = "force RMSE in eV/Å; of new labels before training on them"
+    for row in iterations:
+        counts = [str(row.get(key, "-")) for key in ("accurate", "candidate", "failed", "lost_chunks", "labels")]
+        errors = ("new_label_force_rmse_eV_A", "audit_force_rmse_eV_A", "test_force_rmse_eV_A")
+        table.add_row(
+            str(row["iteration"]), str(row["training_labels"]), *counts, *(number(row.get(key)) for key in errors)
+        )
+    return table
+
+
+def _final_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(
+        "ensemble",
+        "labels",
+        "force RMSE eV/Å",
+        "energy RMSE meV/atom",
+        title="all ensembles on the final held-out sets",
+    )
+    for row in rows:
+        energy = row["energy_rmse_eV_atom"]
+        table.add_row(
+            str(row["iteration"]),
+            str(row["labels"]),
+            number(row["force_rmse_eV_A"]),
+            number(energy and 1000 * energy, 1),
+        )
+    return table
+
+
+def glass_text_table(rows: list[dict[str, Any]]) -> Table:
+    """Return the glasses beside experiment; an ensemble that is not converged is marked."""
+    table = Table("glass", "status", "4B", "4B exp.", "5Si", "3-rings B", "boroxol", "max dev. eV/Å", "> trust_high")
+    table.title = "quenched glasses"
+    if not all(row["converged_ensemble"] for row in rows):
+        table.title += " (ensemble NOT converged)"
+    rates = sorted({row["cooling_rate_K_ps"] for row in rows})
+    table.caption = f"cooled at {', '.join(f'{rate:g}' for rate in rates)} K/ps; means over the final hold"
+    for row in rows:
+        above = row["records_above_trust_high"]
+        table.add_row(
+            row["run"],
+            row["status"],
+            number(row["fraction_4B"]),
+            number(row["experimental_4B"]),
+            number(row["fraction_5Si"]),
+            number(row["three_membered_rings_B"], 1),
+            number(row["boroxol_rings"], 1),
+            number(row["max_force_deviation_eV_A"], 2),
+            "-" if above is None else f"{100 * above:.0f} %",
+        )
+    return table
+
+
+def exit_text(code: int, reason: str) -> str:
+    """Return the last line of a run."""
+    return f"[green]{reason}[/green]" if code == DONE else f"[yellow]{reason}[/yellow]"
