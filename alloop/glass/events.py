@@ -18,17 +18,25 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from .coordination import DEFAULT_CUTOFFS_A, coordination_numbers
-from .neighbours import NeighbourList, as_neighbour_list, neighbour_list, pair_minima_A, pair_name, parse_pair
+from .neighbours import (
+    NeighbourList,
+    as_neighbour_list,
+    neighbour_list,
+    pair_minima_A,
+    pair_name,
+    parse_pair,
+    store_length_A,
+)
 
-# Below these distances a structure is lost: no label of it helps, and the run has to go back to an earlier frame.
-# Usual guards of melt-quench runs with potentials that have no short-range wall, which are known to collapse from about
-# 2000 K on. The shortest contacts of melts at 3500 K come within 0.1 Å of them. A pair of lithium ions can get below
-# 1.2 Å there under a force field with partial charges and no Li-Li repulsion; give "Li-Li" a gate of its own for such.
+# Below these distances a structure is lost: no label of it helps, and the run has to go back to an earlier frame. Usual
+# guards of melt-quench runs: potentials without a short-range wall are known to collapse from about 2000 K on. The
+# shortest contacts of melts at 3500 K come within 0.1 Å of them. Two lithium ions get below 1.2 Å there under force
+# fields with partial charges and no Li-Li repulsion; give "Li-Li" a gate of its own for such.
 HARD_GATES_A: dict[str, float] = {"B-O": 1.0, "Si-O": 1.2, "O-O": 1.7, "Li-X": 1.2, "any": 0.8}
 
-# Between the gates and what a sound melt does. Measured on classical NVT melts of 60 B2O3 and 40 B2O3 lithium
-# borosilicates (84 and 76 atoms, 600 frames 20 fs apart, pair terms of the Bertani-Menziani-Pedone force field): no frame
-# of either has a shorter contact at 2000 K, 2 % and 5 % have one at 3500 K. Larger cells have them more often.
+# Between the gates and what a sound melt does. Measured on classical NVT melts of 20Li2O-60B2O3-20SiO2 (84 atoms) and
+# 40Li2O-40B2O3-20SiO2 (76 atoms), 600 frames 20 fs apart, with the pair terms of the Bertani-Menziani-Pedone force
+# field: no frame of either has a shorter contact at 2000 K, 2 % and 5 % have one at 3500 K. Larger cells have more.
 NEAR_OVERLAP_A: dict[str, float] = {"B-O": 1.15, "Si-O": 1.30, "O-O": 1.85, "Li-X": 1.30, "any": 1.50}
 
 
@@ -58,18 +66,17 @@ def _canonical_limits_A(limits_A: Mapping[str, float]) -> dict[str, float]:
     """Limits by canonical key ("B-O", "Li-X", "any"). ValueError for a key that is none or a length not positive."""
     canonical: dict[str, float] = {}
     for key, value in limits_A.items():
-        if not 0 < value < np.inf:
-            raise ValueError(f"the distance limit of {key} is {value!r}; it must be a positive length in Å")
         one, _, other = key.partition("-")
         if key == "any":
-            canonical[key] = float(value)
+            name = key
         elif "X" in (one, other):
             element = other if one == "X" else one
             if element == "X" or element not in atomic_numbers:
                 raise ValueError(f"{key!r} names no pair; write 'B-O', 'Li-X' (Li with anything) or 'any'")
-            canonical[f"{element}-X"] = float(value)
+            name = f"{element}-X"
         else:
-            canonical[parse_pair(key)] = float(value)
+            name = parse_pair(key)
+        store_length_A(canonical, name, value, "distance limit")
     return canonical
 
 
@@ -88,9 +95,7 @@ def _too_close(neighbours: NeighbourList, limits_A: NDArray[np.float64]) -> NDAr
     return np.flatnonzero(neighbours.distances_A < limit_A)
 
 
-def near_overlap(
-    atoms: Atoms | NeighbourList, thresholds_A: Mapping[str, float] = NEAR_OVERLAP_A
-) -> NDArray[np.int64]:
+def near_overlap(atoms: Atoms | NeighbourList, thresholds_A: Mapping[str, float] = NEAR_OVERLAP_A) -> NDArray[np.int64]:
     """Sorted indices of the atoms that have a partner closer than the threshold of their pair.
 
     ValueError for a threshold that is no pair or no length, positions that are not finite, or a list too short.
@@ -148,7 +153,7 @@ def _not_finite(atoms: Atoms) -> str | None:
 def _reach_A(limits_A: Mapping[str, float]) -> float:
     if not limits_A:
         raise ValueError("no distance limits are given; give at least one, e.g. {'any': 0.8}")
-    return max(limits_A.values())
+    return max(_canonical_limits_A(limits_A).values())
 
 
 def frame_events(

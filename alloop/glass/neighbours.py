@@ -197,12 +197,16 @@ def canonical_lengths_A(lengths_A: Mapping[str, float], what: str) -> dict[str, 
     canonical: dict[str, float] = {}
     for text, value in lengths_A.items():
         name = parse_pair(text)
-        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < np.inf:
-            raise ValueError(f"the {what} of {text} is {value!r}; it must be a positive length in Å, e.g. 1.9")
-        if name in canonical and canonical[name] != float(value):
-            raise ValueError(f"the {what} of {name} is given twice, {canonical[name]:g} and {value:g} Å; keep one")
-        canonical[name] = float(value)
+        store_length_A(canonical, name, value, what)
     return canonical
+
+
+def store_length_A(lengths_A: dict[str, float], name: str, value: float, what: str) -> None:
+    """Put a length under its canonical name; ValueError if it is no positive number or differs from one there."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < np.inf:
+        raise ValueError(f"the {what} of {name} is {value!r}; it must be a positive length in Å, e.g. 1.9")
+    if lengths_A.setdefault(name, float(value)) != value:
+        raise ValueError(f"the {what} of {name} is given twice, {lengths_A[name]:g} and {value:g} Å; keep one")
 
 
 def pair_minima_A(neighbours: NeighbourList) -> dict[str, float]:

@@ -170,7 +170,7 @@ def _canonical(cycle: Cycle, n_atoms: int) -> Cycle:
             moved = [code - base for code in cycle]
             forms.append(tuple(moved[start:] + moved[:start]))
             forms.append(tuple(moved[(start - k) % n] for k in range(n)))
-    return min(forms)
+    return min(forms, key=lambda form: (form[::2], form[1::2]))
 
 
 def _cycle(start: int, path: Path, closing_oxygen: int) -> Cycle:
