@@ -118,9 +118,7 @@ def derived_seeds(seed: int) -> tuple[int, int, int]:
     return int(first), int(second), int(third)
 
 
-def training_input(
-    request: TrainRequest, directory: Path, warm_model: dict[str, Any] | None = None
-) -> dict[str, Any]:
+def training_input(request: TrainRequest, directory: Path, warm_model: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the full ``input.json``; systems are given relative to `directory`, where DeePMD will run."""
     dp_input = copy.deepcopy(request.template)
     descriptor_seed, fitting_seed, batch_seed = derived_seeds(request.seed)
