@@ -47,6 +47,17 @@ def test_cristobalite_has_six_rings_only(crystals):
         assert counts == {"6": 2}, definition  # diamond network: 2 six-rings per node
 
 
+@pytest.mark.parametrize("repeat", [1, 2, 7])
+def test_simple_cubic_network_even_with_one_former_in_the_cell(repeat):
+    """Every link of the one-former cell goes to an image of itself. Per node: 3 squares, 4 hexagons around cubes."""
+    middle = [(0.5, 0, 0), (0, 0.5, 0), (0, 0, 0.5)]
+    cubic = Atoms("BO3", scaled_positions=[(0, 0, 0), *middle], cell=[2.8] * 3, pbc=True)
+    cubic *= (repeat, repeat, repeat)
+    assert per_former(cubic, "B", "guttman", 6) == {"4": 3}
+    assert per_former(cubic, "B", "primitive", 6) == {"4": 3, "6": 4}
+    assert per_former(cubic, "B", "king", 5) == {"4": 3}
+
+
 def periodic_chain(n: int) -> Atoms:
     """n boron in a straight chain bridged by O that closes through the periodic box only."""
     along = 1.4 * np.arange(2 * n)
