@@ -143,8 +143,9 @@ def test_crystals_at_rest_have_no_events(crystals):
 
 def test_fast_enough_to_run_between_md_steps(crystals):
     atoms = crystals["alpha_quartz"] * (3, 3, 1)
-    frame_events(atoms)
-    start = time.perf_counter()
-    for _ in range(10):
+    durations_s = []
+    for _ in range(20):
+        start = time.perf_counter()
         frame_events(atoms)
-    assert (time.perf_counter() - start) / 10 < 0.02  # 1.5 ms on an idle core
+        durations_s.append(time.perf_counter() - start)
+    assert min(durations_s) < 0.02  # about 2 ms on an idle core; the fastest call says least about other work
