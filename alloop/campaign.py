@@ -326,7 +326,7 @@ class Campaign:
     def take(self, param: config.Param, *, take_over: bool, limit: dict[str, Any]) -> None:
         """Become the campaign's driver, starting the campaign if it is new; CampaignHeldError if it is held."""
         if not take_over:
-            self._refuse_if_held()
+            self.refuse_if_held()
         self.decisions_folder.mkdir(parents=True, exist_ok=True)
         self.run_folder.mkdir(parents=True, exist_ok=True)
         self.load()
@@ -341,7 +341,8 @@ class Campaign:
         self.beat(force=True)
         self.load()
 
-    def _refuse_if_held(self) -> None:
+    def refuse_if_held(self) -> None:
+        """Raise CampaignHeldError while another driver lives; one on another host is watched for five minutes."""
         beat = self.read_beat()
         if beat is None:
             return

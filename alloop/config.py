@@ -13,7 +13,7 @@ from ase.data import atomic_numbers
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from alloop.errors import InputError
-from alloop.glass.composition import TABLE_1, Glass
+from alloop.glass.composition import OXIDES, TABLE_1, Glass
 from alloop.structure import content_key
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -88,9 +88,7 @@ class BootstrapParam(Section):
     melt_ps: Positive = 5.0
     quench_ps: Positive = 12.0
     timestep_fs: Positive = 1.0
-    snapshots: Annotated[int, Field(ge=2)] = Field(
-        20, description="snapshots per run, from melt to final temperature"
-    )
+    snapshots: Annotated[int, Field(ge=2)] = Field(20, description="snapshots per run, from melt to final temperature")
     strained_copies: Annotated[int, Field(ge=0)] = Field(4, description="strained and rattled copies per run")
     max_strain: Annotated[float, Field(ge=0, lt=0.3)] = 0.04
     rattle_A: NonNegative = 0.03
@@ -187,9 +185,7 @@ class SelectParam(Section):
 class LabelParam(Section):
     """Who labels. Its content is the level of theory: it cannot change within a campaign."""
 
-    labeler: str = Field(
-        "sevennet-0", description="sevennet-0, chgnet, teter-rehearsal, or package.module:Calculator"
-    )
+    labeler: str = Field("sevennet-0", description="sevennet-0, chgnet, teter-rehearsal, or package.module:Calculator")
     options: dict[str, Any] = Field({}, description="keyword arguments of the calculator")
     max_attempts: Count = Field(3, description="failures after which a label is quarantined")
 
@@ -265,9 +261,7 @@ class Param(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name of the campaign")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="all seeds of the campaign derive from it")
-    elements: list[Element] = Field(
-        ["Li", "B", "O", "Si"], min_length=1, description="the models' type map, in order"
-    )
+    elements: list[Element] = Field(["Li", "B", "O", "Si"], min_length=1, description="the models' type map, in order")
     glasses: list[GlassParam] = Field([], description="glasses to explore and to quench")
     bootstrap: BootstrapParam = BootstrapParam()
     train: TrainParam = TrainParam()
@@ -286,11 +280,10 @@ class Param(Section):
         if len(set(names)) != len(names):
             raise ValueError(f"two glasses have one name: {names}; give each its own, and cell sizes as n_atoms")
         for param in self.glasses:
-            missing = set(param.glass().elements) - set(self.elements)
+            needed = {element for oxide in param.glass().mole_fractions for element in OXIDES[oxide]}
+            missing = needed - set(self.elements)
             if missing:
-                raise ValueError(
-                    f"glass {param.name} holds {sorted(missing)}, which `elements` {self.elements} lacks"
-                )
+                raise ValueError(f"glass {param.name} holds {sorted(missing)}, which `elements` {self.elements} lacks")
         if not self.glasses:
             raise ValueError("glasses is empty; name at least one, such as LBS-20-60-20")
         if self.bootstrap.trajectories == 0 and not (self.bootstrap.structures or self.bootstrap.data):
@@ -324,9 +317,7 @@ def load(path: Path) -> Param:
     try:
         data = json.loads(text, parse_constant=_refuse_constant)
     except ValueError as error:
-        raise InputError(
-            f"{path} is not valid JSON: {error}\n  (is the file cut short, or a comma missing?)"
-        ) from None
+        raise InputError(f"{path} is not valid JSON: {error}\n  (is the file cut short, or a comma missing?)") from None
     return parse(data, str(path))
 
 

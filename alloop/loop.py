@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from alloop import store
+from alloop import labelers, store
 from alloop.campaign import Campaign, State
-from alloop.config import Param
+from alloop.config import Param, slots
 from alloop.decisions import DECIDERS
 from alloop.errors import DONE, NEEDS_PERSON, NOT_CONVERGED, NeedsPersonError
 from alloop.pools import Ended
@@ -23,7 +23,7 @@ from alloop.store import live_attempt
 TASK_ATTEMPTS = 3
 KILLED_LIMIT = 5
 TICK_SECONDS = 1.0
-SNAPSHOT_SECONDS = 2.0
+SNAPSHOT_SECONDS = 5.0
 NEEDED = ("bootstrap", "train", "evaluate", "quench")
 """Kinds of task the campaign cannot go on without; a lost label or chunk costs itself only."""
 
@@ -35,6 +35,14 @@ class Limits:
     max_iterations: int
     slots: int
     batch: dict[str, int] = field(default_factory=dict)
+    quench_only: bool = False
+
+
+def limits(param: Param, max_iterations: int, *, quench_only: bool = False) -> Limits:
+    """Return the limits of a run from the configuration; labels share a process only where each is cheap."""
+    cheap = param.label.labeler in labelers.SECONDS_PER_LABEL or param.bootstrap.data
+    batch = {"label": 32 if cheap else 1, "explore": 12, "quench": 1000, "bootstrap": 1}
+    return Limits(max_iterations, slots(param), batch, quench_only)
 
 
 @dataclass(frozen=True)
@@ -69,13 +77,13 @@ def policy(state: State, limits: Limits, free_slots: int) -> Plan:
         task = state.tasks[paused[0]]
         reason = f"{task.kind} {task.name} failed for good: {state.quarantined[paused[0]]['message']}"
         return Plan(ending=Ending(NEEDS_PERSON, reason))
-    due = next_decision(state, limits.max_iterations)
+    due = next_decision(state, limits.max_iterations, quench_only=limits.quench_only)
     if isinstance(due, Ending):
         return Plan(ending=due)
     return Plan(launch=batches(state, limits, free_slots), due=due)
 
 
-def next_decision(state: State, max_iterations: int) -> tuple[str, int] | Ending | None:
+def next_decision(state: State, max_iterations: int, *, quench_only: bool = False) -> tuple[str, int] | Ending | None:
     """Return the decision that is due, None while work it rests on is unfinished, or the end of the run."""
     for kind in ("bootstrap", "seed_labels"):
         if not state.decided(kind):
@@ -83,7 +91,7 @@ def next_decision(state: State, max_iterations: int) -> tuple[str, int] | Ending
         if state.open(kind):
             return None
     i = max(state.iteration, 0)
-    explores = i < max_iterations
+    explores = i < max_iterations and not quench_only
     for kind in ("train", "explore", "select", "evaluate", "verdict") if explores else ("train",):
         if not state.decided(kind, i):
             return kind, i

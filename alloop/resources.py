@@ -22,3 +22,15 @@ def find_template(name: str, campaign_dir: Path | None = None) -> Path:
         if place.is_file():
             return place
     raise FileNotFoundError(f"template {name!r} not found; looked for " + " and ".join(map(str, places)))
+
+
+def examples() -> list[str]:
+    """Return the names of the shipped example campaigns."""
+    own = [path.parent.name for path in sorted((shipped_templates() / "examples").glob("*/param.json"))]
+    return sorted({"quickstart", *own})
+
+
+def example_file(name: str) -> Path:
+    """Return the ``param.json`` of an example; in a checkout the quickstart is the one at the top."""
+    inside = shipped_templates() / "examples" / name / "param.json"
+    return inside if inside.is_file() else _PACKAGE.parent / "param.json"

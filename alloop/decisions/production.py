@@ -87,3 +87,13 @@ def _ramp(
             tasks.append(make_task("quench", "production", label, spec, (start["task"],)))
             start = {"task": tasks[-1].key, "state": "end"}
     return tasks
+
+
+def quench_chunks(param: Param) -> int:
+    """Return how many chunks the melt-quench of all glasses takes."""
+    own = param.quench
+    if own is None:
+        return 0
+    cool_ps = (own.melt_temperature_K - own.final_temperature_K) / own.cooling_rate_K_ps
+    per_run = sum(max(1, round(duration_ps / own.chunk_ps)) for duration_ps in (own.melt_ps, cool_ps, own.final_ps))
+    return per_run * own.replicas * sum(len(entry.n_atoms) for entry in param.glasses)

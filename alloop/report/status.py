@@ -197,7 +197,7 @@ def _glass_row(
         for frame in read_json(campaign.result(entry["key"]) / "analysis.json")
     ]
     lost = [summary["reason"] for summary in summaries if summary["status"] == "lost"]
-    running = "lost: " + lost[0] if lost else f"running {len(done)}/{len(chunks)}"
+    running = "lost" if lost else f"running {len(done)}/{len(chunks)}"
     records = sum(summary["records"] for summary in summaries)
     trusted = sum(summary["classes"]["accurate"] + summary["classes"]["candidate"] for summary in summaries)
     glass = chunks[0]["spec"]["glass"]
@@ -205,6 +205,7 @@ def _glass_row(
         "run": name,
         "glass": glass,
         "status": "done" if len(done) == len(chunks) and not lost else running,
+        "lost_reason": lost[0] if lost else None,
         "converged_ensemble": decision["converged"],
         "cooling_rate_K_ps": decision["common"]["cooling_rate_K_ps"],
         "frames": len(frames),
@@ -323,6 +324,7 @@ def glass_text_table(rows: list[dict[str, Any]]) -> Table:
         table.title += " (ensemble NOT converged)"
     rates = sorted({row["cooling_rate_K_ps"] for row in rows})
     table.caption = f"cooled at {', '.join(f'{rate:g}' for rate in rates)} K/ps; means over the final hold"
+    table.caption += "".join(f"\n{row['run']} lost at {row['lost_reason']}" for row in rows if row["lost_reason"])
     for row in rows:
         above = row["records_above_trust_high"]
         table.add_row(

@@ -32,8 +32,11 @@ Frames = tuple[list[Atoms], dict[str, Any]]
 def _melt_quench(context: Context) -> Frames:
     spec = context.spec
     glass = Glass(**spec["glass"])
+    template = context.work / "template.in"
+    template.write_text(spec["template"])
+    schedule = MeltQuench(**spec["schedule"])
     snapshots = melt_quench(
-        glass, spec["counts"], MeltQuench(**spec["schedule"]), seed=spec["seed"], directory=context.work
+        glass, spec["counts"], schedule, seed=spec["seed"], directory=context.work, template=template
     )
     frames = [snapshot.atoms for snapshot in snapshots]
     temperatures = [snapshot.temperature_K for snapshot in snapshots]

@@ -13,12 +13,10 @@ from ase import Atoms
 from alloop.attempt import Context
 from alloop.frames import read_structure
 from alloop.glass.events import FrameEvents, frame_events
-from alloop.potential.engines import AseEngine, LammpsEngine, MdCondition, MdState, TrajectoryLost
+from alloop.potential.engines import ENGINES, MdCondition, MdState, TrajectoryLost
 from alloop.store import read_json, write_json
 from alloop.structure import from_record, to_record
 from alloop.tasks.evaluate import model_file
-
-ENGINES = {"lammps": LammpsEngine, "ase": AseEngine}
 
 
 @dataclass
@@ -53,7 +51,7 @@ class Chunk:
             "max_force_deviation_eV_A": [values.max() for values in deviation],
             "mean_force_deviation_eV_A": [values.mean() for values in deviation],
             "min_force_deviation_eV_A": [values.min() for values in deviation],
-            "max_virial_deviation_eV": [row.state.max_virial_deviation_eV for row in rows],
+            "max_virial_deviation_eV": [row.state.virial_deviation_eV for row in rows],
             "potential_energy_eV": [row.state.potential_energy_eV for row in rows],
             "temperature_K": [row.state.temperature_K for row in rows],
             "pressure_bar": [row.state.pressure_bar for row in rows],
@@ -80,7 +78,6 @@ def run_chunk(context: Context, on_record: Callable[[Record], None] | None = Non
         seed=spec["seed"],
         directory=context.work,
         deviation_every=spec["deviation_every"],
-        type_map=spec["type_map"],
     )
     chunk = Chunk("finished", end=start)
     try:
@@ -121,13 +118,14 @@ def lost_reason(record: Record, lost_eV_A: float) -> str | None:
 
 
 def starting_state(context: Context) -> Atoms | None:
-    """Return the atoms a chunk starts from (with velocities if it continues another), None after a lost chunk."""
+    """Return the atoms a chunk starts from (with velocities if it continues another), None if the chunk
+    before was lost or given up."""
     start = context.spec["start"]
     result = context.result_of(start["task"])
     if "frame" in start:
         return from_record(read_structure(result, start["frame"]))
-    states = read_json(result / "restart.json")
-    state = states[start["state"]]
+    file = result / "restart.json"
+    state = read_json(file)[start["state"]] if file.exists() else None
     if state is None:
         return None
     atoms = from_record(state)

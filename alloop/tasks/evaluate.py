@@ -23,7 +23,7 @@ def run(context: Context) -> None:
     spec = context.spec
     keys = sorted({key for group in spec["sets"].values() for key in group})
     rows: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
-    ensemble = Ensemble([model_file(context, key) for key in spec["models"]], spec["type_map"])
+    ensemble = Ensemble([model_file(context, key) for key in spec["models"]])
     labels = [read_label(context.result_of(key)) for key in keys]
     for label, found in zip(labels, ensemble.evaluate_many([label.atoms for label in labels]), strict=True):
         force_error = found.forces_eV_A - label.forces_eV_A

@@ -51,7 +51,8 @@ def worth_asking(chunk: Chunk, classes: np.ndarray, spec: dict[str, Any]) -> dic
     """
     rng = np.random.default_rng(spec["seed"])
     usable = np.array(
-        [record.events.lost_reason is None and np.isfinite(record.max_deviation) for record in chunk.records]
+        [record.events.lost_reason is None and np.isfinite(record.max_deviation) for record in chunk.records],
+        dtype=bool,
     )
     kept: dict[int, str] = {}
     accurate = np.flatnonzero(usable & (classes == "accurate"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import dpdata
 import numpy as np
 from ase import Atoms
 from ase.io import read
@@ -48,6 +47,8 @@ def read_structures_file(path: Path) -> list[Atoms]:
 
 def read_labelled(path: Path, data_format: str) -> list[LabeledFrame]:
     """Return all frames of labelled data in a dpdata format; ValueError says what is wrong with it."""
+    import dpdata  # a second of imports that only campaigns with data of their own need
+
     if not path.exists():
         raise ValueError(f"{path} does not exist; expected labelled data in format {data_format}")
     try:

@@ -56,7 +56,7 @@ def run(context: Context) -> None:
             "training_labels": len(spec["training"]),
             "steps": spec["steps"],
             "seconds": round(time.monotonic() - began, 1),
-            "continued_from_step": trained.continued_from_step,
+            "started_from": trained.started_from,
         },
     )
 

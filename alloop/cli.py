@@ -1,0 +1,268 @@
+"""The commands: parse, call one function, print."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from alloop import __version__, config
+from alloop.campaign import Campaign
+from alloop.errors import BAD_INPUT, AlloopError, InputError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Active learning of DeePMD potentials for glasses: from an empty folder to the analysed glass.\n\n"
+    "A campaign is a folder with a param.json. Begin with [bold]alloop init DIR --example quickstart[/bold], "
+    "look with [bold]alloop check[/bold] and [bold]alloop plan[/bold], start or resume with [bold]alloop run[/bold], "
+    "and look at it in the morning with [bold]alloop status[/bold].\n\n"
+    "Exit codes: 0 done, converged; 2 bad input; 3 stopped and not converged; 4 another driver holds the campaign; "
+    "5 a kind of work needs a person.",
+)
+console = Console(width=None if sys.stdout.isatty() else 120)
+
+Folder = Annotated[Path, typer.Option("-C", "--campaign", metavar="DIR", help="the campaign folder")]
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object instead of text")]
+HERE = Path()
+
+
+def _load(folder: Path) -> tuple[Campaign, config.Param]:
+    return Campaign(folder), config.load(folder.resolve() / "param.json")
+
+
+def _opened(folder: Path) -> Campaign:
+    """Return the campaign of a folder that has one, or at least a param.json for one."""
+    campaign = Campaign(folder)
+    if not campaign.exists():
+        config.load(folder.resolve() / "param.json")
+    return campaign
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+
+
+@app.command()
+def init(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="the new campaign folder")],
+    example: Annotated[str, typer.Option(help="which example to start from")] = "quickstart",
+) -> None:
+    """Make a new campaign folder from an example; edit its param.json, then: alloop check."""
+    from alloop.resources import example_file, examples, shipped_templates
+
+    if example not in examples():
+        raise InputError(f"no example {example!r}; there are: {', '.join(examples())}")
+    if directory.exists() and any(directory.iterdir()):
+        raise InputError(f"{directory} is not empty; choose a new folder, so that nothing of yours is overwritten")
+    directory.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(example_file(example), directory / "param.json")
+    shutil.copytree(shipped_templates(), directory / "templates", ignore=shutil.ignore_patterns("examples"))
+    console.print(f"campaign folder {directory} made from example {example}\n next: alloop check -C {directory}")
+
+
+@app.command()
+def check(folder: Folder = HERE, as_json: AsJson = False) -> None:
+    """Look for every problem of configuration, templates, programs and files; starts no work."""
+    from alloop.preflight import preflight
+
+    campaign, param = _load(folder)
+    problems = preflight(campaign, param)
+    if as_json:
+        _print_json([problem.__dict__ for problem in problems])
+    for problem in problems if not as_json else ():
+        console.print(f"[red]x[/red] {problem}", highlight=False)
+    if problems:
+        raise typer.Exit(BAD_INPUT)
+    if not as_json:
+        console.print(f"[green]no problem found[/green] in campaign {param.name!r}; next: alloop plan, alloop run")
+
+
+@app.command()
+def plan(folder: Folder = HERE, as_json: AsJson = False) -> None:
+    """Show what a run would do: tasks, files, core-hours at the measured pace. Runs nothing."""
+    from alloop.report.plan import build_plan, print_plan
+
+    campaign, param = _load(folder)
+    campaign.load()
+    found = build_plan(campaign, param, param.stop.max_iterations)
+    _print_json(found) if as_json else print_plan(found, console)
+
+
+@app.command()
+def run(
+    folder: Folder = HERE,
+    iterations: Annotated[int | None, typer.Option(min=1, help="explore this many more iterations, then stop")] = None,
+    barrier: Annotated[
+        bool, typer.Option("--barrier", help="classical order: train all, explore all, label all")
+    ] = False,
+    take_over: Annotated[bool, typer.Option("--take-over", help="take the campaign from a driver that hangs")] = False,
+) -> None:
+    """Start OR resume the campaign: the same command, also after a crash. Ctrl-C stops it safely."""
+    from alloop import loop
+    from alloop.preflight import require
+    from alloop.report.progress import Watcher
+    from alloop.report.status import exit_text, print_status, read_status
+
+    campaign, param = _load(folder)
+    require(campaign, param)
+    if not take_over:
+        campaign.refuse_if_held()
+    campaign.load()
+    limit = param.stop.max_iterations
+    if iterations is not None:
+        limit = sum(kind == "verdict" for kind, _ in campaign.state.decisions) + iterations
+    limits = loop.limits(param, limit)
+    campaign.take(
+        param, take_over=take_over, limit={"max_iterations": limit, "slots": limits.slots, "barrier": barrier}
+    )
+    watcher = Watcher(console)
+    watcher.say(f"campaign [bold]{param.name}[/bold] on {limits.slots} slots; Ctrl-C stops it safely")
+    try:
+        ending = loop.run(campaign, param, limits, watcher)
+    finally:
+        watcher.close()
+    print_status(read_status(campaign), console)
+    console.print(exit_text(ending.code, ending.reason), highlight=False)
+    raise typer.Exit(ending.code)
+
+
+@app.command()
+def stop(
+    folder: Folder = HERE,
+    now: Annotated[bool, typer.Option("--now", help="end running tasks too, instead of letting them finish")] = False,
+) -> None:
+    """Ask the driver, from any shell, to stop deciding and let running work finish."""
+    from alloop.loop import request_stop
+
+    campaign = _opened(folder)
+    if not campaign.driver_alive():
+        console.print("no driver runs here; nothing to stop")
+        return
+    request_stop(campaign, now=now)
+    console.print("the driver will stop" + (" and end what runs" if now else " when running tasks have finished"))
+
+
+@app.command()
+def status(folder: Folder = HERE, as_json: AsJson = False) -> None:
+    """Show where the campaign stands; works while the driver is dead."""
+    from alloop.report.status import print_status, read_status
+
+    found = read_status(_opened(folder))
+    _print_json(found) if as_json else print_status(found, console)
+
+
+@app.command()
+def stats(
+    folder: Folder = HERE,
+    as_json: AsJson = False,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="draw it (.png, .pdf, .svg)")] = None,
+) -> None:
+    """Show selection statistics per iteration, glass and temperature, and event."""
+    from alloop.report.statistics import build_statistics, plot_statistics, print_statistics
+
+    campaign = _opened(folder)
+    campaign.load()
+    found = build_statistics(campaign)
+    if plot is not None:
+        plot_statistics(found, plot)
+    _print_json(found) if as_json else print_statistics(found, console)
+    if plot is not None and not as_json:
+        console.print(f"plot written to {plot}")
+
+
+@app.command()
+def quench(folder: Folder = HERE, take_over: Annotated[bool, typer.Option("--take-over")] = False) -> None:
+    """Run the production melt-quench with the last complete ensemble; resumable like run."""
+    from alloop import loop
+    from alloop.preflight import require
+    from alloop.report.progress import Watcher
+    from alloop.report.status import exit_text, print_status, read_status
+
+    campaign, param = _load(folder)
+    require(campaign, param)
+    if param.quench is None:
+        raise InputError('param.json has no quench section; add one, such as {"quench": {"when": "always"}}')
+    if not take_over:
+        campaign.refuse_if_held()
+    campaign.load()
+    if campaign.state.iteration < 0 or campaign.state.open("train", campaign.state.iteration):
+        raise InputError("no complete ensemble yet; train one first: alloop run")
+    param = param.model_copy(update={"quench": param.quench.model_copy(update={"when": "always"})})
+    limits = loop.limits(param, campaign.state.iteration, quench_only=True)
+    campaign.take(param, take_over=take_over, limit={"max_iterations": limits.max_iterations, "slots": limits.slots})
+    watcher = Watcher(console)
+    try:
+        ending = loop.run(campaign, param, limits, watcher)
+    finally:
+        watcher.close()
+    print_status(read_status(campaign), console)
+    console.print(exit_text(ending.code, ending.reason), highlight=False)
+    raise typer.Exit(ending.code)
+
+
+@app.command()
+def analyze(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="structures or trajectories ASE can read")],
+    cutoff: Annotated[list[str] | None, typer.Option(metavar="B-O=1.9", help="pair cutoff in Å (repeatable)")] = None,
+    formers: Annotated[str, typer.Option(help="network formers of the rings, such as B or B,Si")] = "B",
+    rings: Annotated[str, typer.Option(help="ring definition: guttman, king or primitive")] = "guttman",
+    max_ring: Annotated[int, typer.Option(min=2, help="largest ring, in formers")] = 12,
+    every: Annotated[int, typer.Option(min=1, help="analyse every n-th frame")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Analyse the glass: coordination, 4B, 5Si, Qn, rings, boroxol, nearest distances. One JSON object per frame."""
+    from alloop.report.analysis import analyse_files, print_analysis
+
+    frames = analyse_files(paths, cutoff or [], tuple(formers.split(",")), rings, max_ring, every)
+    if as_json:
+        for frame in frames:
+            sys.stdout.write(json.dumps(frame) + "\n")
+    else:
+        print_analysis(list(frames), console)
+
+
+@app.command()
+def schema(as_json: AsJson = False) -> None:
+    """Show every key of param.json with type, default and meaning; --json prints the JSON schema."""
+    if as_json:
+        _print_json(config.Param.model_json_schema())
+        return
+    table = Table("key", "type", "default", "meaning", title="param.json")
+    for key, kind, default, meaning in config.schema_rows():
+        table.add_row(f"[bold]{key}[/bold]" if kind == "section" else key, kind, default, meaning)
+    console.print(table)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"alloop {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; a problem a person can mend ends as one message and its exit code."""
+    try:
+        app()
+    except AlloopError as error:
+        Console(stderr=True).print(f"[red]alloop:[/red] {error}", highlight=False)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

@@ -1,0 +1,71 @@
+"""What a run would do: tasks, and the core-hours they take at the pace measured so far."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from alloop.campaign import Campaign
+from alloop.config import Param, slots
+from alloop.decisions.exploration import trajectories
+from alloop.decisions.production import quench_chunks
+from alloop.loop import next_decision
+
+_FILES_PER_TASK = 8
+
+
+def build_plan(campaign: Campaign, param: Param, max_iterations: int) -> dict[str, Any]:
+    """Return the tasks still to come, at most: as many iterations and labels as the configuration allows."""
+    state = campaign.state
+    iterations = max(0, max_iterations - sum(kind == "verdict" for kind, _ in state.decisions))
+    trainings = iterations + 1 - int(state.iteration >= 0 and not state.decided("verdict", state.iteration))
+    chunks = len(trajectories(param)) * param.explore.chunks
+    own = param.bootstrap
+    melts = sum(len(entry.n_atoms) for entry in param.glasses) * own.trajectories
+    new = not state.decided("bootstrap")
+    tasks = {
+        "bootstrap": (melts + len(own.crystals) + len(own.structures) + len(own.data)) if new else 0,
+        "label": iterations * param.select.max_labels
+        + (melts * (own.snapshots + own.strained_copies) + len(own.crystals) * own.crystal_copies if new else 0),
+        "train": max(0, trainings) * param.train.models,
+        "explore": iterations * chunks,
+        "evaluate": 2 * iterations + 1,
+        "quench": quench_chunks(param),
+    }
+    wanted = [state.tasks[key].kind for key in [*state.waiting, *state.running]]
+    rows = []
+    for kind, count in tasks.items():
+        cost = campaign.costs.get(kind)
+        core_hours = None if cost is None else round(count * cost.core_seconds / cost.tasks / 3600, 3)
+        rows.append({"kind": kind, "decided": wanted.count(kind), "at_most": count, "core_hours": core_hours})
+    measured = [row["core_hours"] for row in rows if row["at_most"]]
+    total = None if any(hours is None for hours in measured) else round(sum(measured), 3)
+    due = next_decision(state, max_iterations)
+    return {
+        "next": "nothing" if due is None or not isinstance(due, tuple) else due[0],
+        "iterations_left": iterations,
+        "tasks": rows,
+        "files_at_most": _FILES_PER_TASK * sum(tasks.values()),
+        "core_hours": total,
+        "gpu_hours": 0,
+        "hours_on_slots": None if total is None else round(total / slots(param), 3),
+    }
+
+
+def print_plan(plan: dict[str, Any], console: Console) -> None:
+    """Print the plan as a table."""
+    table = Table("kind of task", title="what a run would do, at most")
+    for column in ("decided, open", "still to come", "core-hours"):
+        table.add_column(column, justify="right")
+    for row in plan["tasks"]:
+        hours = "unknown until measured" if row["core_hours"] is None else f"{row['core_hours']:.3f}"
+        table.add_row(row["kind"], str(row["decided"]), str(row["at_most"]), hours)
+    console.print(table)
+    total = "unknown until measured" if plan["core_hours"] is None else f"{plan['core_hours']:.2f} core-hours"
+    console.print(
+        f" next decision: {plan['next']}; at most {plan['iterations_left']} iteration(s), about {plan['files_at_most']} files; "
+        f"cost {total}",
+        highlight=False,
+    )
