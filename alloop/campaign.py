@@ -296,7 +296,8 @@ class Campaign:
         for what, found in (("name", param.name), ("seed", param.seed)):
             if known[what] != found:
                 raise InputError(
-                    f"{self.store.iterations} holds another campaign: {what} {known[what]!r}, param.json says {found!r}\n"
+                    f"{self.store.iterations} holds another campaign: "
+                    f"its {what} is {known[what]!r}, param.json says {found!r}\n"
                     f"  set {what} back to {known[what]!r} to go on with it, or start the new one in its own folder "
                     "(alloop init DIR)"
                 )

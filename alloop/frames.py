@@ -32,7 +32,13 @@ def write_frames(path: Path, frames: Sequence[Atoms], **columns: Any) -> None:
     for name, column in arrays.items():
         if len(column) != count:
             raise ValueError(f"column {name} has {len(column)} entries for {count} frames")
-    np.savez_compressed(path, symbols=symbols, n_atoms=sizes, cell_A=cells, positions_A=positions, **arrays)
+    structures = {"symbols": symbols, "n_atoms": sizes, "cell_A": cells, "positions_A": positions}
+    write_arrays(path, structures | arrays)
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write named arrays to one compressed ``.npz`` file."""
+    np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
 def read_structure(result: Path, frame: int) -> Record:

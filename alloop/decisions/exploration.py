@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from alloop.campaign import Campaign, label_task, task_entries
-from alloop.config import ExploreParam, Param, steps
+from alloop.config import ExploreParam, GlassParam, Param, parse, steps
 from alloop.decisions.seeding import draw_roles
 from alloop.errors import NeedsPersonError
 from alloop.frames import read_columns, read_structures
@@ -47,7 +48,7 @@ def _temperatures(from_K: float, to_K: float) -> str:
 
 
 def trajectories(param: Param) -> list[Trajectory]:
-    """Return all trajectories one iteration runs: glasses x cell sizes x (temperatures and ramps) x ensembles x copies."""
+    """Return all trajectories one iteration runs: glass, cell size, ensemble, temperature or ramp, copy."""
     own = param.explore
     ladders = [(t, t) for t in own.temperatures_K] + [(ramp.from_K, ramp.to_K) for ramp in own.ramps]
     found = []
@@ -83,7 +84,7 @@ def decide_explore(campaign: Campaign, param: Param, iteration: int) -> dict[str
         "lost_eV_A": own.lost_eV_A,
         "frames_per_chunk": own.frames_per_chunk,
     }
-    last_chunk = {}
+    last_chunk: dict[str, str] = {}
     for (kind, number), decision in state.decisions.items():
         if kind == "explore" and number < iteration:
             last_chunk |= decision["last_chunk"]
@@ -164,8 +165,6 @@ class Starts:
 
     def fresh(self, glass: str, n_atoms: int, temperature_K: float, role: str, seed: int) -> dict[str, Any]:
         """Return a bootstrap frame of the glass near a temperature; NeedsPersonError if there is none."""
-        from alloop.config import GlassParam
-
         wanted = GlassParam.model_validate(self.param_glasses[glass]).glass()
         composition = _composition(Counter(stoichiometric_counts(wanted, n_atoms)))
         fitting = [frame for frame in self.frames if frame[2] == composition]
@@ -192,59 +191,58 @@ def decide_select(campaign: Campaign, param: Param, iteration: int) -> dict[str,
     state, own = campaign.state, param.select
     decision = state.decisions["explore", iteration]
     by_name = {trajectory.name: trajectory for trajectory in trajectories(campaign_param(campaign, decision))}
-    chunk_ps = (
-        decision["tasks"][0]["spec"]["condition"]["n_steps"]
-        * decision["tasks"][0]["spec"]["condition"]["timestep_fs"]
-        / 1000
-    )
-    frames: list[Candidate] = []
-    origin: list[dict[str, Any]] = []
+    found: list[tuple[Candidate, dict[str, Any]]] = []
     statistics = Statistics()
-    level = param.label.level_of_theory()
     for entry in decision["tasks"]:
-        trajectory, chunk = by_name[entry["name"].rsplit(".c", 1)[0]], int(entry["name"].rsplit(".c", 1)[1])
+        trajectory = by_name[entry["name"].rsplit(".c", 1)[0]]
         if entry["key"] not in state.done:
             statistics.failed_chunks += 1
             continue
-        result = campaign.result(entry["key"])
         statistics.add(trajectory.stratum, campaign.summary(entry["key"]))
-        columns = read_columns(result)
-        for frame, structure in enumerate(read_structures(result, range(len(columns["n_atoms"])))):
-            step = int(columns["step"][frame])
-            task = label_task("", "", structure, level, ())
-            time_ps = chunk * chunk_ps + step * entry["spec"]["condition"]["timestep_fs"] / 1000
-            deviation = float(columns["max_force_deviation_eV_A"][frame])
-            events = frozenset(event for event in EVENTS if columns[event][frame])
-            kept_for, trust = str(columns["kept_for"][frame]), str(columns["trust_class"][frame])
-            frames.append(
-                Candidate(task.key, trajectory.name, time_ps, trajectory.stratum, trust, kept_for, deviation, events)
-            )
-            origin.append(
-                {
-                    "key": task.key,
-                    "name": f"{entry['name']}.s{step:04d}",
-                    "source": {"task": entry["key"], "frame": frame},
-                    "level": level,
-                    "trajectory": trajectory.name,
-                    "role": state.trajectories[trajectory.name],
-                    "stratum": trajectory.stratum,
-                    "step": step,
-                    "trust_class": trust,
-                    "max_force_deviation_eV_A": deviation,
-                    "temperature_K": float(columns["temperature_K"][frame]),
-                    "events": sorted(events),
-                }
-            )
-    rules = Rules(own.max_labels, own.max_per_trajectory, own.min_separation_ps, own.audit, dict(own.event_quota))
-    chosen = pick(frames, set(state.picks), rules, derived_seed(param.seed, "select", iteration))
-    picks = [origin[index] | {"reason": reason} for index, reason in chosen]
+        found += _frames_of(campaign, entry, trajectory, param.label.level_of_theory())
+    quotas = {str(event): quota for event, quota in own.event_quota.items()}
+    rules = Rules(own.max_labels, own.max_per_trajectory, own.min_separation_ps, own.audit, quotas)
+    seed = derived_seed(param.seed, "select", iteration)
+    chosen = pick([candidate for candidate, _ in found], set(state.picks), rules, seed)
+    picks = [found[index][1] | {"reason": reason} for index, reason in chosen]
     return statistics.content(picks) | {"picks": picks, "trust_levels_eV_A": [own.trust_low_eV_A, own.trust_high_eV_A]}
+
+
+def _frames_of(
+    campaign: Campaign, entry: dict[str, Any], trajectory: Trajectory, level: dict[str, Any]
+) -> Iterator[tuple[Candidate, dict[str, Any]]]:
+    """Yield what the selector needs of each frame a chunk brought home, with the record of a pick it would become."""
+    condition, chunk = entry["spec"]["condition"], int(entry["name"].rsplit(".c", 1)[1])
+    result = campaign.result(entry["key"])
+    columns = read_columns(result)
+    for frame, structure in enumerate(read_structures(result, range(len(columns["n_atoms"])))):
+        step = int(columns["step"][frame])
+        key = label_task("", "", structure, level, ()).key
+        time_ps = (chunk * condition["n_steps"] + step) * condition["timestep_fs"] / 1000
+        deviation = float(columns["max_force_deviation_eV_A"][frame])
+        events = frozenset(event for event in EVENTS if columns[event][frame])
+        kept_for, trust = str(columns["kept_for"][frame]), str(columns["trust_class"][frame])
+        yield (
+            Candidate(key, trajectory.name, time_ps, trajectory.stratum, trust, kept_for, deviation, events),
+            {
+                "key": key,
+                "name": f"{entry['name']}.s{step:04d}",
+                "source": {"task": entry["key"], "frame": frame},
+                "level": level,
+                "trajectory": trajectory.name,
+                "role": campaign.state.trajectories[trajectory.name],
+                "stratum": trajectory.stratum,
+                "step": step,
+                "trust_class": trust,
+                "max_force_deviation_eV_A": deviation,
+                "temperature_K": float(columns["temperature_K"][frame]),
+                "events": sorted(events),
+            },
+        )
 
 
 def campaign_param(campaign: Campaign, decision: dict[str, Any]) -> Param:
     """Return the configuration that was in force when a decision was taken."""
-    from alloop.config import parse
-
     start = next(start for start in reversed(campaign.state.starts) if start["number"] <= decision["number"])
     return parse(start["config"], "the recorded configuration")
 

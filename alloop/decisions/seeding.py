@@ -107,9 +107,10 @@ def _crystals(campaign: Campaign, param: Param) -> list[Task]:
 
 
 def _own(campaign: Campaign, param: Param) -> list[Task]:
-    tasks = []
-    for path in param.bootstrap.structures:
-        tasks.append(_task_on_file(campaign, f"structures.{Path(path).stem}", {"source": "structures"}, {"file": path}))
+    tasks = [
+        _task_on_file(campaign, f"structures.{Path(path).stem}", {"source": "structures"}, {"file": path})
+        for path in param.bootstrap.structures
+    ]
     for data in param.bootstrap.data:
         spec = {"source": "data", "format": data.format, "every": data.every, "level": data.level}
         tasks.append(_task_on_file(campaign, f"data.{Path(data.path).stem}", spec, {"file": data.path}))

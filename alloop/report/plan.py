@@ -35,7 +35,7 @@ def build_plan(campaign: Campaign, param: Param, max_iterations: int) -> dict[st
         "quench": quench_chunks(param),
     }
     wanted = [state.tasks[key].kind for key in [*state.waiting, *state.running]]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for kind, count in tasks.items():
         cost = campaign.costs.get(kind)
         core_hours = None if cost is None else round(count * cost.core_seconds / cost.tasks / 3600, 3)

@@ -85,7 +85,8 @@ def print_statistics(statistics: dict[str, Any], console: Console) -> None:
         console.print(f" events: {events}\n labels: {reasons}\n", highlight=False)
     for row in statistics["final_held_out"]:
         console.print(
-            f" ensemble {row['iteration']} on the final held-out sets: force RMSE {number(row['force_rmse_eV_A'])} eV/Å",
+            f" ensemble {row['iteration']} on the final held-out sets: "
+            f"force RMSE {number(row['force_rmse_eV_A'])} eV/Å",
             highlight=False,
         )
 

@@ -13,7 +13,7 @@ from ase import Atoms
 from alloop.attempt import Context
 from alloop.frames import read_structure
 from alloop.glass.events import FrameEvents, frame_events
-from alloop.potential.engines import ENGINES, MdCondition, MdState, TrajectoryLost
+from alloop.potential.engines import ENGINES, Engine, MdCondition, MdState, TrajectoryLost
 from alloop.store import read_json, write_json
 from alloop.structure import from_record, to_record
 from alloop.tasks.evaluate import model_file
@@ -71,7 +71,7 @@ def run_chunk(context: Context, on_record: Callable[[Record], None] | None = Non
     if start is None:
         return Chunk("void", "the chunk before it was lost")
     condition = MdCondition(**spec["condition"])
-    engine = ENGINES[spec["engine"]](
+    engine: Engine = ENGINES[spec["engine"]](
         [model_file(context, key) for key in spec["models"]],
         start,
         condition,

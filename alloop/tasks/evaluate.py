@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from alloop.attempt import Context
+from alloop.frames import write_arrays
 from alloop.potential.ensemble import Ensemble
 from alloop.selection.deviation import force_deviation
 from alloop.store import read_json, write_json
@@ -36,7 +37,7 @@ def run(context: Context) -> None:
         rows["virial_se"].append(((found.virials_eV - label.virial_eV) ** 2).sum(axis=(1, 2)))
         rows["max_deviation_eV_A"].append(force_deviation(found.forces_eV_A).max())
     errors = {name: np.array(values) for name, values in rows.items()} | {"label": np.array(keys)}
-    np.savez_compressed(context.out / "errors.npz", **errors)
+    write_arrays(context.out / "errors.npz", errors)
     summary = {name: summarise(errors, np.isin(errors["label"], group)) for name, group in spec["sets"].items()}
     write_json(context.out / "summary.json", summary)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from alloop.attempt import Context
-from alloop.frames import write_frames
+from alloop.frames import write_arrays, write_frames
 from alloop.selection.classes import classify
 from alloop.store import write_json
 from alloop.tasks.dynamics import Chunk, Record, run_chunk, write_restart
@@ -28,7 +28,7 @@ def run(context: Context) -> None:
         good = good[:-1] if good and good[-1] is chunk.records[-1].state.atoms else good
     kept = worth_asking(chunk, classes, spec)
     _write_kept(context, chunk, classes, kept)
-    np.savez_compressed(context.out / "table.npz", **table)
+    write_arrays(context.out / "table.npz", table)
     write_restart(context.out, chunk.end if chunk.status == "finished" else None, good[-1] if good else None)
     counts = {name: int((classes == name).sum()) for name in ("accurate", "candidate", "failed")}
     summary = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from alloop.attempt import Context
-from alloop.frames import write_frames
+from alloop.frames import write_arrays, write_frames
 from alloop.glass.analysis import analyze_frame
 from alloop.selection.classes import classify
 from alloop.store import write_json
@@ -13,9 +13,9 @@ from alloop.tasks.dynamics import Record, run_chunk, write_restart
 
 
 def run(context: Context) -> None:
-    """Write ``table.npz``, ``frames.npz`` (every `frame_every` steps), ``restart.json``, ``analysis.json``, ``summary.json``.
+    """Write ``table.npz``, ``frames.npz``, ``restart.json``, ``analysis.json`` and ``summary.json``.
 
-    Only chunks of the final hold are analysed, every kept frame of them.
+    Frames are kept every `frame_every` steps; those of the final hold are analysed.
     """
     spec = context.spec
     kept: list[Record] = []
@@ -27,7 +27,7 @@ def run(context: Context) -> None:
     chunk = run_chunk(context, keep)
     table = chunk.table()
     classes = classify(table["max_force_deviation_eV_A"], spec["trust_low_eV_A"], spec["trust_high_eV_A"])
-    np.savez_compressed(context.out / "table.npz", **table)
+    write_arrays(context.out / "table.npz", table)
     frames = [record.state.atoms for record in kept]
     write_frames(
         context.out / "frames.npz",

@@ -9,10 +9,8 @@ from pathlib import Path
 from alloop.attempt import Context
 from alloop.potential.dataset import write_systems
 from alloop.potential.training import TrainRequest, train
-from alloop.store import write_json
+from alloop.store import read_json, write_json
 from alloop.tasks.label import read_label
-
-CHECKPOINT = "model.ckpt"
 
 
 def run(context: Context) -> None:
@@ -38,7 +36,7 @@ def run(context: Context) -> None:
         start_lr=spec["start_lr"],
         stop_lr=spec["stop_lr"],
         seed=spec["seed"],
-        init_checkpoint=context.result_of(spec["init"]) / CHECKPOINT if spec["init"] else None,
+        init_checkpoint=_checkpoint_of(context, spec["init"]) if spec["init"] else None,
         restart=spec["resume"] == "checkpoint",
         save_freq=spec["save_every"],
         compress=spec["compress"],
@@ -53,6 +51,7 @@ def run(context: Context) -> None:
         context.out / "summary.json",
         {
             "model": driving.name,
+            "checkpoint": trained.checkpoint.name,
             "training_labels": len(spec["training"]),
             "steps": spec["steps"],
             "seconds": round(time.monotonic() - began, 1),
@@ -68,3 +67,9 @@ def _continue_from(context: Context, directory: Path) -> None:
         if (found / "checkpoint").is_file():
             shutil.copytree(found, directory, dirs_exist_ok=True)
             return
+
+
+def _checkpoint_of(context: Context, key: str) -> Path:
+    """Return the checkpoint prefix of a trained model."""
+    result = context.result_of(key)
+    return result / read_json(result / "summary.json")["checkpoint"]
