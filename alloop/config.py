@@ -188,6 +188,9 @@ class LabelParam(Section):
     labeler: str = Field("sevennet-0", description="sevennet-0, chgnet, teter-rehearsal, or package.module:Calculator")
     options: dict[str, Any] = Field({}, description="keyword arguments of the calculator")
     max_attempts: Count = Field(3, description="failures after which a label is quarantined")
+    per_process: Count | None = Field(
+        None, description="labels that share a process; if not given 32 for the built-in labelers, 1 for others"
+    )
 
     def level_of_theory(self) -> dict[str, Any]:
         """Return what of this section decides a label's numbers."""

@@ -40,8 +40,8 @@ class Limits:
 
 def limits(param: Param, max_iterations: int, *, quench_only: bool = False) -> Limits:
     """Return the limits of a run from the configuration; labels share a process only where each is cheap."""
-    cheap = param.label.labeler in labelers.SECONDS_PER_LABEL or param.bootstrap.data
-    batch = {"label": 32 if cheap else 1, "explore": 12, "quench": 1000, "bootstrap": 1}
+    labels = param.label.per_process or (32 if param.label.labeler in labelers.BUILT_IN else 1)
+    batch = {"label": labels, "explore": 12, "quench": 1000}
     return Limits(max_iterations, slots(param), batch, quench_only)
 
 

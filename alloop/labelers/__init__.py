@@ -19,9 +19,6 @@ BUILT_IN: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Names a person may write, the ASE calculator behind each, and its fixed options."""
 
-SECONDS_PER_LABEL = {"sevennet-0": 1.0, "chgnet": 1.0, "teter-rehearsal": 0.05}
-"""Rough cost on one core and 84 atoms, for sharing a process among cheap labels; others share none."""
-
 
 class Labeler(Protocol):
     """Gives energy, forces and virial of one structure."""

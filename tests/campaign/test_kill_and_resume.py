@@ -1,0 +1,105 @@
+"""A real campaign killed with SIGKILL in the middle of every kind of attempt, and resumed to the same labels."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from pathlib import Path
+
+import pytest
+from harness import (
+    Meeting,
+    Outcome,
+    alloop,
+    assert_counts_add_up,
+    assert_nothing_ran_twice,
+    driver,
+    live_attempts,
+    meet_attempt,
+    outcome,
+    write_param,
+)
+
+pytestmark = pytest.mark.slow
+
+
+def test_killed_in_every_kind_of_attempt_and_around_a_decision(
+    tmp_path: Path, reference_outcome: Outcome, record_property: pytest.FixtureRequest
+) -> None:
+    folder = write_param(tmp_path / "killed")
+    met: list[Meeting] = []
+    for kind in ("bootstrap", "label", "train", "explore"):
+        with driver(folder, "--barrier") as started:
+            met.append(meet_attempt(started, kind, reference_outcome.seconds[kind]))
+            started.kill(everything=True)
+            assert not live_attempts(folder)
+    for moment in ("before", "after"):
+        with driver(folder, "--barrier", ALLOOP_FAILPOINT=f"decide:select:{moment}") as started:
+            assert started.wait(300) == -9, started.text()
+            met_select = (folder / "iterations").glob("decisions/*.json")
+            selects = [file for file in met_select if json.loads(file.read_text())["kind"] == "select"]
+            assert len(selects) == (0 if moment == "before" else 1)
+    with driver(folder, "--barrier") as started:
+        met.append(meet_attempt(started, "quench", reference_outcome.seconds["quench"], timeout=400))
+        started.kill(everything=True)
+    finished = alloop(folder, "run", "--barrier")
+    assert finished.returncode == 3, finished.stdout + finished.stderr
+    for meeting in met:
+        print(meeting)
+    assert [meeting.kind for meeting in met] == ["bootstrap", "label", "train", "explore", "quench"]
+    found = outcome(folder)
+    assert found.keys == reference_outcome.keys
+    assert found.label_roles == reference_outcome.label_roles
+    assert_nothing_ran_twice(folder)
+    assert_counts_add_up(folder)
+
+
+def test_attempts_outlive_the_driver_and_are_taken_over(tmp_path: Path) -> None:
+    folder = write_param(tmp_path / "orphans")
+    with driver(folder) as started:
+        meeting = meet_attempt(started, "train", 4.0)
+        started.kill(everything=False)
+        orphans = {(attempt, owner) for _, attempt, owner in live_attempts(folder, "train")}
+        assert meeting.attempt in {attempt.name for attempt, _ in orphans}
+        with driver(folder) as second:
+            deadline = time.monotonic() + 120
+            while "taken over" not in second.text() and time.monotonic() < deadline:
+                time.sleep(0.2)
+            assert "taken over" in second.text()
+            for attempt, owner in orphans:
+                while owner.alive():
+                    time.sleep(0.1)
+                manifest = json.loads((attempt.parents[1] / "result" / "MANIFEST.json").read_text())
+                assert manifest["record"]["attempt"] == attempt.name
+                assert len(list((attempt.parents[1] / "attempts").iterdir())) == 1
+            second.kill(everything=True)
+
+
+@pytest.mark.ci
+def test_ten_kills_at_random_moments(tmp_path: Path, reference_outcome: Outcome) -> None:
+    folder = write_param(tmp_path / "random")
+    rng = random.Random(20)
+    kills = 0
+    while kills < 10:
+        with driver(folder, "--barrier") as started:
+            delay = rng.uniform(4.0, 25.0)
+            time.sleep(delay)
+            assert started.process.poll() is None, f"ended after {kills} kills:\n{started.text()}"
+            started.kill(everything=kills % 2 == 0)
+            kills += 1
+            print(f"kill {kills} after {delay:.1f} s, {'everything' if kills % 2 else 'driver alone'}")
+            if kills % 2:
+                continue
+            with driver(folder, "--barrier") as adopting:  # the orphans are met by a driver, not ended by this test
+                time.sleep(rng.uniform(4.0, 25.0))
+                assert adopting.process.poll() is None, adopting.text()
+                adopting.kill(everything=True)
+                kills += 1
+    finished = alloop(folder, "run", "--barrier")
+    assert finished.returncode == 3, finished.stdout + finished.stderr
+    found = outcome(folder)
+    assert found.keys == reference_outcome.keys
+    assert found.label_roles == reference_outcome.label_roles
+    assert_nothing_ran_twice(folder)
+    assert_counts_add_up(folder)
