@@ -1,0 +1,157 @@
+"""What a finished campaign tells: status, statistics, plan, deviations as defined, the analysed glass."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from harness import Outcome, alloop, assert_counts_add_up, assert_nothing_ran_twice
+
+from alloop.campaign import Campaign
+from alloop.potential.environment import md_environment
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def campaign(reference: Path) -> Campaign:
+    opened = Campaign(reference)
+    opened.load()
+    return opened
+
+
+def test_says_what_it_is(reference: Path, reference_outcome: Outcome) -> None:
+    output = (reference / "run.out").read_text()
+    assert "not converged" in output
+    assert "NOT converged" in output  # the mark on the glass table
+    assert_nothing_ran_twice(reference)
+    status = assert_counts_add_up(reference)
+    assert status["converged"] is False
+    assert [row["iteration"] for row in status["final_held_out"]] == [0, 1, 2]
+    assert status["driver"] == "not running"
+    assert status["iterations"][0]["accurate"] + status["iterations"][0]["candidate"] > 0
+    assert status["labels"]["done"] == len(reference_outcome.keys["label"])
+    assert all((reference / model).is_file() for model in status["models"])
+
+
+def test_every_label_is_accounted_for_and_held_out_by_trajectory(campaign: Campaign) -> None:
+    state = campaign.state
+    used = set(state.decisions["train", 2]["common"]["training"])
+    held = set(state.decisions["train", 2]["common"]["held_out"])
+    labels = {key for key in state.done if state.tasks[key].kind == "label"}
+    assert used | held == labels
+    assert not used & held
+    roles: dict[str, set[str]] = {}
+    for pick in state.picks.values():
+        roles.setdefault(pick["trajectory"], set()).add(pick["role"])
+    assert all(len(found) == 1 for found in roles.values())
+    assert {"training", "held_out"} == set().union(*roles.values())
+
+
+def test_seeds_are_unique(campaign: Campaign) -> None:
+    tasks = campaign.state.tasks.values()
+    seeds = [task.spec["seed"] for task in tasks if "seed" in task.spec]
+    assert len(seeds) == len(set(seeds))
+
+
+def test_warm_start_and_learning_curves(campaign: Campaign) -> None:
+    for number, expected in ((0, "scratch"), (1, "warm start")):
+        for key in campaign.state.models(number):
+            assert campaign.summary(key)["started_from"] == expected
+            steps = np.loadtxt(campaign.result(key) / "lcurve.out")[:, 0]
+            assert steps[-1] == campaign.state.tasks[key].spec["steps"]
+
+
+_DEVIATION = """
+import json, sys
+import numpy as np
+from pathlib import Path
+from alloop.campaign import Campaign
+from alloop.frames import read_columns, read_structures
+from alloop.structure import from_record
+from alloop.potential.ensemble import Ensemble
+
+campaign = Campaign(Path(sys.argv[1])); state = campaign.load()
+worst, frames = 0.0, 0
+for key, task in state.tasks.items():
+    if task.kind != "explore" or key not in state.done:
+        continue
+    files = [campaign.result(m) / campaign.summary(m)["model"] for m in task.spec["models"]]
+    ensemble = Ensemble(files)
+    columns = read_columns(campaign.result(key))
+    count = len(columns["n_atoms"])
+    for index, record in enumerate(read_structures(campaign.result(key), range(count))):
+        forces = ensemble.evaluate(from_record(record)).forces_eV_A
+        own = np.sqrt(((forces - forces.mean(axis=0)) ** 2).sum(axis=2).mean(axis=0))
+        worst = max(worst, np.abs(own / columns["force_deviation_eV_A"][index] - 1).max())
+        assert abs(own.max() / columns["max_force_deviation_eV_A"][index] - 1) < 1e-5
+        frames += 1
+    if frames > 20:
+        break
+print(json.dumps({"frames": frames, "worst": worst}))
+"""
+
+
+def test_recorded_deviation_is_that_of_the_models_forces_by_definition(reference: Path) -> None:
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "-c", _DEVIATION, str(reference)],
+        capture_output=True,
+        text=True,
+        env=os.environ | md_environment(1),
+        check=True,
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    print(found)
+    assert found["frames"] > 5
+    assert found["worst"] < 1e-5
+
+
+def test_statistics_and_plot(reference: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "stats.png"
+    shown = alloop(reference, "stats", "--plot", str(plot))
+    assert shown.returncode == 0, shown.stderr
+    assert "300K" in shown.stdout
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    record = json.loads(alloop(reference, "stats", "--json").stdout)
+    for iteration in record["iterations"]:
+        assert sum(iteration["deviation_histogram"]) == sum(iteration["classes"].values())
+        for name in ("accurate", "candidate", "failed"):
+            assert sum(entry[name] for entry in iteration["strata"].values()) == iteration["classes"][name]
+        assert sum(entry["labels"] for entry in iteration["strata"].values()) == sum(iteration["reasons"].values())
+
+
+def test_plan_knows_measured_times(reference: Path) -> None:
+    plan = json.loads(alloop(reference, "plan", "--json").stdout)
+    assert plan["core_hours"] is not None
+    assert plan["next"] == "nothing"
+
+
+def test_glass_is_analysed_from_the_final_hold(reference: Path, campaign: Campaign) -> None:
+    status = json.loads(alloop(reference, "status", "--json").stdout)
+    (glass,) = status["glasses"]
+    assert glass["status"] == "done", glass
+    assert glass["converged_ensemble"] is False
+    assert glass["experimental_4B"] == pytest.approx(0.367)
+    assert glass["frames"] >= 4
+    assert 0.0 <= glass["fraction_4B"] <= 1.0
+    names = [task.name for task in campaign.state.tasks.values() if task.kind == "quench"]
+    assert [name.rsplit("-", 1)[1] for name in names] == ["melt", "cool", "final"]
+    tables = [
+        np.load(campaign.store.result(t) / "table.npz") for t in campaign.state.tasks.values() if t.kind == "quench"
+    ]
+    assert all((table["max_force_deviation_eV_A"] > 0).all() for table in tables)
+    cooling = tables[1]["temperature_K"]
+    assert cooling[:5].mean() > cooling[-5:].mean() + 100
+
+
+def test_running_a_finished_campaign_again_changes_nothing_but_its_starts(reference: Path) -> None:
+    again = alloop(reference, "run")
+    assert again.returncode == 3
+    assert "iteration limit" in again.stdout
+    assert "train" not in again.stdout.split("campaign")[1].split("tiny")[0]
