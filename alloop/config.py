@@ -10,16 +10,53 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ase.data import atomic_numbers
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from alloop.errors import InputError
 from alloop.glass.composition import OXIDES, TABLE_1, Glass
+from alloop.param_file import ConfigError, explain, not_an_object, read_json_object
 from alloop.structure import content_key
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+
+def _a_number(value: Any) -> Any:
+    if isinstance(value, bool | str):
+        raise ValueError(f"found {json.dumps(value)}, must be a number without quotes")
+    return value
+
+
+_NUMBER = BeforeValidator(_a_number)
+Real = Annotated[float, _NUMBER]
+Positive = Annotated[float, Field(gt=0), _NUMBER]
+NonNegative = Annotated[float, Field(ge=0), _NUMBER]
+Fraction = Annotated[float, Field(ge=0, le=1), _NUMBER]
+Count = Annotated[int, Field(ge=1), _NUMBER]
+CountOrZero = Annotated[int, Field(ge=0), _NUMBER]
+TwoOrMore = Annotated[int, Field(ge=2), _NUMBER]
+CellSize = Annotated[int, Field(ge=12, le=20000), _NUMBER]
+Seed = Annotated[int, Field(ge=0, lt=2**31), _NUMBER]
+
+
+def _must_cool(melt_K: float, final_K: float) -> None:
+    if final_K >= melt_K:
+        raise ValueError(f"final_temperature_K is {final_K:g}, melt_temperature_K {melt_K:g}; a quench must cool")
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    """Return the list; ValueError if it names one thing twice, which would be one trajectory run twice."""
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise ValueError(f"{value} is given twice; give it once, and raise `trajectories` for more of it")
+    return values
 
 
 class Section(BaseModel):
@@ -36,12 +73,19 @@ class GlassParam(Section):
     )
     mole_fractions: dict[str, NonNegative] | None = Field(None, description="of SiO2, B2O3, Li2O; sums to 1 or 100")
     density_g_cm3: Positive | None = Field(None, description="density at which the cells are made")
-    n_atoms: list[Annotated[int, Field(ge=12, le=20000)]] = Field([84], min_length=1, description="cell sizes wanted")
+    n_atoms: list[Annotated[int, Field(ge=12, le=20000), _NUMBER]] = Field(
+        [84], min_length=1, description="cell sizes wanted"
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("n_atoms")
+    @classmethod
+    def _distinct(cls, values: list[int]) -> list[int]:
+        return _distinct(values)
 
     @model_validator(mode="after")
     def _complete(self) -> GlassParam:
@@ -54,16 +98,17 @@ class GlassParam(Section):
         if self.mole_fractions is None and self.density_g_cm3 is None:
             if known is None:
                 near = difflib.get_close_matches(self.name, TABLE_1, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(TABLE_1)}."
                 raise ValueError(
-                    f"{self.name!r} is not a glass of Table 1{hint} "
-                    "Give mole_fractions and density_g_cm3 for a glass of your own"
+                    f"{self.name!r} is not a glass of Table 1; {hint} "
+                    "For a glass of your own give mole_fractions and density_g_cm3"
                 )
             return known
         fractions = self.mole_fractions or (known.mole_fractions if known else None)
         density = self.density_g_cm3 or (known.density_g_cm3 if known else None)
         if fractions is None or density is None:
-            raise ValueError(f"glass {self.name!r} needs both mole_fractions and density_g_cm3")
+            lacks = "mole_fractions" if fractions is None else "density_g_cm3"
+            raise ValueError(f"glass {self.name!r} is not in Table 1 and lacks {lacks}; give both")
         same = known is not None and self.mole_fractions is None
         return Glass(self.name, fractions, density, known.experimental_4B if known and same else None)
 
@@ -71,7 +116,7 @@ class GlassParam(Section):
 class DataParam(Section):
     """Labelled data to start from, in any format dpdata reads."""
 
-    path: str
+    path: str = Field(description="file or folder, from the campaign folder")
     format: str = Field("deepmd/npy", description="a dpdata format, such as vasp/outcar, cp2k/output, deepmd/npy")
     every: Count = Field(1, description="take every n-th frame, for AIMD trajectories")
     level: str = Field(description="level of theory of these labels; must equal label.level, or they are refused")
@@ -80,50 +125,57 @@ class DataParam(Section):
 class BootstrapParam(Section):
     """Starting configurations: classical melt-quench with the Teter potential, crystals, and your own."""
 
-    trajectories: Annotated[int, Field(ge=0)] = Field(
+    trajectories: CountOrZero = Field(
         2, description="melt-quench runs per glass and cell size; at least 2, or 0 for none"
     )
-    melt_temperature_K: Positive = 3500.0
-    final_temperature_K: Positive = 300.0
-    melt_ps: Positive = 5.0
-    quench_ps: Positive = 12.0
-    timestep_fs: Positive = 1.0
-    snapshots: Annotated[int, Field(ge=2)] = Field(20, description="snapshots per run, from melt to final temperature")
-    strained_copies: Annotated[int, Field(ge=0)] = Field(4, description="strained and rattled copies per run")
-    max_strain: Annotated[float, Field(ge=0, lt=0.3)] = 0.04
-    rattle_A: NonNegative = 0.03
+    melt_temperature_K: Positive = Field(3500.0, description="where a run starts")
+    final_temperature_K: Positive = Field(300.0, description="where a run ends")
+    melt_ps: Positive = Field(5.0, description="time at the melt temperature")
+    quench_ps: Positive = Field(12.0, description="time of the cooling")
+    timestep_fs: Positive = Field(1.0, description="time step of the MD")
+    snapshots: TwoOrMore = Field(20, description="snapshots per run, from melt to final temperature")
+    strained_copies: CountOrZero = Field(4, description="strained and rattled copies per run")
+    max_strain: Annotated[float, Field(ge=0, lt=0.3), _NUMBER] = Field(
+        0.04, description="largest strain of a copy, as a fraction of the cell vectors"
+    )
+    rattle_A: NonNegative = Field(0.03, description="standard deviation of the random displacements of a copy")
     crystals: list[str] = Field([], description="names of built-in crystals to perturb, or files ASE can read")
-    crystal_copies: Count = 4
+    crystal_copies: Count = Field(4, description="perturbed copies of each crystal")
     structures: list[str] = Field([], description="files of unlabelled structures, any ASE format")
     data: list[DataParam] = Field([], description="labelled data, any dpdata format")
     held_out_fraction: Fraction = Field(0.25, description="share of the trajectories that is never trained on")
 
     @model_validator(mode="after")
-    def _two_trajectories(self) -> BootstrapParam:
+    def _can_run(self) -> BootstrapParam:
         if self.trajectories == 1:
             raise ValueError("trajectories is 1; at least 2 are needed, so that one can be held out (or 0 for none)")
+        _must_cool(self.melt_temperature_K, self.final_temperature_K)
+        if self.quench_ps * 1000 / self.timestep_fs < self.snapshots - 1:
+            raise ValueError(
+                f"{self.snapshots} snapshots do not fit into quench_ps {self.quench_ps:g}; cool longer or keep fewer"
+            )
         return self
 
 
 class TrainParam(Section):
     """The ensemble of DeePMD models."""
 
-    models: Annotated[int, Field(ge=2)] = Field(4, description="K, the size of the ensemble")
-    backend: Literal["tensorflow", "pytorch", "jax"] = "tensorflow"
+    models: TwoOrMore = Field(4, description="K, the size of the ensemble")
+    backend: Literal["tensorflow", "pytorch", "jax"] = Field("tensorflow", description="what DeePMD computes with")
     template: str = Field("deepmd/input.json", description="DeePMD input, looked up in templates/")
-    cutoff_A: Positive = 6.0
+    cutoff_A: Positive = Field(6.0, description="radius of the models' descriptor")
     smoothing_A: Positive = Field(0.5, description="where the switching function begins (the paper: 5.8)")
     neuron: list[Count] | None = Field(None, description="embedding net; template's if not given")
-    axis_neuron: Count | None = None
+    axis_neuron: Count | None = Field(None, description="width of the axis filter; template's if not given")
     fitting_neuron: list[Count] | None = Field(None, description="fitting net; template's if not given")
     steps: Count = Field(40000, description="training steps of the first ensemble")
     warm_steps: Count = Field(20000, description="training steps of an ensemble that starts from the last one")
-    warm_start: bool = True
+    warm_start: StrictBool = Field(True, description="start an ensemble from the weights of the last one")
     learning_rate: Positive = Field(2e-3, description="at the start of the first training")
     warm_learning_rate: Positive = Field(1e-3, description="at the start of a warm-started training")
-    final_learning_rate: Positive = 1e-5
+    final_learning_rate: Positive = Field(1e-5, description="at the end of every training")
     save_every: Count = Field(500, description="steps between checkpoints")
-    compress: bool = True
+    compress: StrictBool = Field(True, description="compress the models, which makes MD several times faster")
     resume: Literal["checkpoint", "scratch"] = Field("checkpoint", description="how a killed training goes on")
 
     @model_validator(mode="after")
@@ -132,43 +184,65 @@ class TrainParam(Section):
             raise ValueError(
                 f"smoothing_A is {self.smoothing_A}, cutoff_A {self.cutoff_A}; smoothing must begin inside"
             )
+        if self.final_learning_rate >= min(self.learning_rate, self.warm_learning_rate):
+            raise ValueError(
+                f"final_learning_rate is {self.final_learning_rate:g}; it must be below learning_rate "
+                f"{self.learning_rate:g} and warm_learning_rate {self.warm_learning_rate:g}"
+            )
         return self
 
 
 class RampParam(Section):
     """A heating or cooling ramp of the exploration, run over all chunks of a trajectory."""
 
-    from_K: Positive
-    to_K: Positive
+    from_K: Positive = Field(description="temperature at the start")
+    to_K: Positive = Field(description="temperature at the end")
 
 
 class ExploreParam(Section):
     """Molecular dynamics driven by the ensemble."""
 
-    engine: Literal["lammps", "ase"] = "lammps"
-    temperatures_K: list[Positive] = Field([300.0, 1000.0, 1500.0, 2000.0, 2500.0, 3000.0, 3500.0])
-    ramps: list[RampParam] = Field([RampParam(from_K=300, to_K=3000), RampParam(from_K=3000, to_K=300)])
-    ensembles: list[Literal["nvt", "npt"]] = Field(["nvt"], min_length=1)
-    pressure_bar: float = 0.0
+    engine: Literal["lammps", "ase"] = Field("lammps", description="program that runs the MD")
+    temperatures_K: list[Positive] = Field(
+        [300.0, 1000.0, 1500.0, 2000.0, 2500.0, 3000.0, 3500.0], description="of the runs at constant temperature"
+    )
+    ramps: list[RampParam] = Field(
+        [RampParam(from_K=300, to_K=3000), RampParam(from_K=3000, to_K=300)], description="heating and cooling runs"
+    )
+    ensembles: list[Literal["nvt", "npt"]] = Field(
+        ["nvt"], min_length=1, description="constant volume, constant pressure, or both"
+    )
+    pressure_bar: Real = Field(0.0, description="pressure of npt runs")
     trajectories: Count = Field(2, description="per glass, cell size, temperature or ramp, and ensemble")
     chunks: Count = Field(2, description="chunks per trajectory in one iteration")
-    chunk_ps: Positive = 5.0
-    timestep_fs: Positive = 1.0
+    chunk_ps: Positive = Field(5.0, description="length of a chunk, the unit of exploration that runs as one task")
+    timestep_fs: Positive = Field(1.0, description="time step of the MD")
     deviation_every: Count = Field(20, description="steps between records of the ensemble's deviation")
     lost_eV_A: Positive = Field(20.0, description="deviation at which a trajectory is given up")
     frames_per_chunk: Count = Field(20, description="candidate frames a chunk brings home at most")
+
+    @field_validator("temperatures_K", "ramps", "ensembles")
+    @classmethod
+    def _distinct(cls, values: list[Any]) -> list[Any]:
+        return _distinct(values)
+
+    @model_validator(mode="after")
+    def _something_to_run(self) -> ExploreParam:
+        if not self.temperatures_K and not self.ramps:
+            raise ValueError("temperatures_K and ramps are both empty; give at least one temperature or ramp")
+        return self
 
 
 class SelectParam(Section):
     """Which explored configurations are labelled."""
 
-    trust_low_eV_A: Positive = 0.25
-    trust_high_eV_A: Positive = 1.0
+    trust_low_eV_A: Positive = Field(0.25, description="frames below this maximal force deviation are accurate")
+    trust_high_eV_A: Positive = Field(1.0, description="frames above this maximal force deviation are failed")
     max_labels: Count = Field(100, description="labels asked for in one iteration at most, events and audit included")
-    max_per_trajectory: Count = 8
+    max_per_trajectory: Count = Field(8, description="labels asked for from one trajectory and iteration at most")
     min_separation_ps: NonNegative = Field(0.05, description="between two picks of one trajectory")
-    audit: Annotated[int, Field(ge=0)] = Field(5, description="random picks from the accurate region per iteration")
-    event_quota: dict[Literal["overlap", "five_coordinated_Si"], Annotated[int, Field(ge=0)]] = Field(
+    audit: CountOrZero = Field(5, description="random picks from the accurate region per iteration")
+    event_quota: dict[Literal["overlap", "five_coordinated_Si"], CountOrZero] = Field(
         {"overlap": 5, "five_coordinated_Si": 5}, description="labels per event and iteration"
     )
     held_out_fraction: Fraction = Field(0.15, description="share of exploration trajectories never trained on")
@@ -177,7 +251,8 @@ class SelectParam(Section):
     def _ordered(self) -> SelectParam:
         if self.trust_low_eV_A >= self.trust_high_eV_A:
             raise ValueError(
-                f"trust_low_eV_A is {self.trust_low_eV_A}, trust_high_eV_A {self.trust_high_eV_A}; low must be below high"
+                f"trust_low_eV_A is {self.trust_low_eV_A}, trust_high_eV_A {self.trust_high_eV_A}; "
+                "low must be below high"
             )
         return self
 
@@ -205,35 +280,33 @@ class LabelParam(Section):
 class StopParam(Section):
     """When the campaign is converged, and when it gives up."""
 
-    max_iterations: Count = 20
-    accurate_fraction: Fraction = 0.98
+    max_iterations: Count = Field(20, description="iterations after which the campaign ends, converged or not")
+    accurate_fraction: Fraction = Field(0.98, description="least share of explored frames that must be accurate")
     force_rmse_eV_A: Positive = Field(0.20, description="on the newest labels AND on the held-out sets")
 
 
 class QuenchParam(Section):
     """The production melt-quench with the final ensemble."""
 
-    when: Literal["converged", "always"] = "converged"
-    engine: Literal["lammps", "ase"] = "lammps"
-    ensemble: Literal["nvt", "npt"] = "nvt"
-    melt_temperature_K: Positive = 2000.0
-    final_temperature_K: Positive = 300.0
-    melt_ps: Positive = 20.0
-    cooling_rate_K_ps: Positive = 10.0
-    final_ps: Positive = 20.0
-    chunk_ps: Positive = 10.0
-    timestep_fs: Positive = 1.0
-    deviation_every: Count = 20
+    when: Literal["converged", "always"] = Field(
+        "converged", description="always: also with an ensemble that is not converged"
+    )
+    engine: Literal["lammps", "ase"] = Field("lammps", description="program that runs the MD")
+    ensemble: Literal["nvt", "npt"] = Field("nvt", description="constant volume, or constant pressure of 0 bar")
+    melt_temperature_K: Positive = Field(2000.0, description="temperature of the melt")
+    final_temperature_K: Positive = Field(300.0, description="where a run ends")
+    melt_ps: Positive = Field(20.0, description="time at the melt temperature")
+    cooling_rate_K_ps: Positive = Field(10.0, description="rate of the cooling")
+    final_ps: Positive = Field(20.0, description="time at the final temperature, over which the glass is analysed")
+    chunk_ps: Positive = Field(10.0, description="length of a chunk, the unit that runs as one task")
+    timestep_fs: Positive = Field(1.0, description="time step of the MD")
+    deviation_every: Count = Field(20, description="steps between records of the ensemble's deviation")
     frame_every_ps: Positive = Field(0.5, description="between saved frames")
-    replicas: Count = 1
+    replicas: Count = Field(1, description="independent quenches of each glass and cell size")
 
     @model_validator(mode="after")
     def _cools(self) -> QuenchParam:
-        if self.final_temperature_K >= self.melt_temperature_K:
-            raise ValueError(
-                f"final_temperature_K is {self.final_temperature_K}, melt_temperature_K {self.melt_temperature_K}; "
-                "a quench must cool"
-            )
+        _must_cool(self.melt_temperature_K, self.final_temperature_K)
         return self
 
 
@@ -263,7 +336,7 @@ class Param(Section):
     """The whole of `param.json`."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name of the campaign")
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="all seeds of the campaign derive from it")
+    seed: Seed = Field(0, description="all seeds of the campaign derive from it")
     elements: list[Element] = Field(["Li", "B", "O", "Si"], min_length=1, description="the models' type map, in order")
     glasses: list[GlassParam] = Field([], description="glasses to explore and to quench")
     bootstrap: BootstrapParam = BootstrapParam()
@@ -309,98 +382,19 @@ def slots(param: Param) -> int:
 
 def load(path: Path) -> Param:
     """Read `param.json`; InputError lists every problem with its key and a remedy."""
-    try:
-        text = path.read_text()
-    except FileNotFoundError:
-        raise InputError(
-            f"no {path.name} in {path.parent}\n  expected a campaign folder; make one with: alloop init DIR --example quickstart"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
-    try:
-        data = json.loads(text, parse_constant=_refuse_constant)
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}\n  (is the file cut short, or a comma missing?)") from None
-    return parse(data, str(path))
+    return parse(read_json_object(path), str(path))
 
 
 def parse(data: Any, source: str = "param.json") -> Param:
-    """Return the typed configuration of already decoded JSON; InputError lists every problem."""
+    """Return the typed configuration of already decoded JSON; ConfigError lists every problem."""
     if not isinstance(data, dict):
-        raise InputError(f"{source}: found a {type(data).__name__}, expected an object with sections")
+        raise InputError(not_an_object(data, source))
     try:
         return Param.model_validate(data)
     except ValidationError as error:
-        lines = [f"{source}: {len(error.errors())} problem(s)"]
-        lines += [f"  {_explain(item)}" for item in error.errors()]
-        raise InputError("\n".join(lines)) from None
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number a campaign can use")
-
-
-def _explain(item: Any) -> str:
-    location = list(item["loc"])
-    where = ".".join(str(part) for part in location) or "param.json"
-    if item["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
-        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys here: {', '.join(known)}"
-        return f"{where}: unknown key; {hint}"
-    message = item["msg"].removeprefix("Value error, ")
-    found = item.get("input")
-    shown = "" if isinstance(found, dict | list) or item["type"] == "value_error" else f" (found {found!r})"
-    if item["type"] == "missing":
-        message, shown = "is missing", ""
-    return f"{where}: {message}{shown}"
-
-
-def _known_keys(location: list[Any]) -> list[str]:
-    model: Any = Param
-    for part in location:
-        if isinstance(part, int):
-            continue
-        field = model.model_fields.get(part)
-        if field is None:
-            return []
-        model = _section_of(field.annotation)
-        if model is None:
-            return []
-    return list(model.model_fields)
-
-
-def _section_of(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        found = _section_of(argument)
-        if found is not None:
-            return found
-    return None
+        raise ConfigError(source, [explain(item, Param) for item in error.errors()], data) from None
 
 
 def steps(duration_ps: float, timestep_fs: float, multiple: int = 1) -> int:
     """Return the number of MD steps of a duration, rounded up to a multiple; at least one multiple."""
     return max(1, math.ceil(round(duration_ps * 1000.0 / timestep_fs / multiple, 6))) * multiple
-
-
-def schema_rows() -> list[tuple[str, str, str, str]]:
-    """Return (key, type, default, meaning) of every setting, for the readable schema."""
-    rows: list[tuple[str, str, str, str]] = []
-
-    def walk(model: type[BaseModel], prefix: str) -> None:
-        for key, field in model.model_fields.items():
-            section = _section_of(field.annotation)
-            kind = str(field.annotation).replace("typing.", "").replace("alloop.config.", "")
-            kind = field.annotation.__name__ if isinstance(field.annotation, type) else kind
-            default = "required" if field.is_required() else json.dumps(field.default, default=lambda value: "...")
-            if section is not None:
-                listed = "[]" if "list" in str(field.annotation) else ""
-                rows.append((prefix + key + listed, "section", "", (section.__doc__ or "").split("\n")[0]))
-                walk(section, f"{prefix}{key}{listed}.")
-            else:
-                rows.append((prefix + key, kind, default, field.description or ""))
-
-    walk(Param, "")
-    return rows

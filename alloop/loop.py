@@ -17,7 +17,7 @@ from alloop.errors import DONE, NEEDS_PERSON, NOT_CONVERGED, NeedsPersonError
 from alloop.pools import Ended
 from alloop.pools.local import LocalPool
 from alloop.report.progress import Watcher
-from alloop.report.status import write_snapshot
+from alloop.report.status import write_iteration, write_snapshot
 from alloop.store import live_attempt
 
 TASK_ATTEMPTS = 3
@@ -193,6 +193,7 @@ class Driver:
         content = DECIDERS[kind](self.campaign, self.param, iteration)
         self.campaign.decide(kind, iteration=iteration, **content)
         self.watcher.decided(kind, iteration, content)
+        write_iteration(self.campaign, iteration)
         self._snapshot(force=True)
 
     def _launch(self, launch: tuple[tuple[str, ...], ...]) -> None:

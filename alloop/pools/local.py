@@ -113,7 +113,10 @@ def _start_cluster(slots: int) -> tuple[Any, Any]:
             "distributed.scheduler.work-stealing": False,
             "distributed.scheduler.allowed-failures": 1_000_000,
             "distributed.worker.memory.terminate": False,
+            "distributed.worker.profile.enabled": False,  # it samples a hundred times a second
+            "distributed.admin.tick.interval": "1s",
             "distributed.admin.tick.limit": "1h",
+            "distributed.admin.system-monitor.interval": "10s",
         }
     )
     # A terminal's Ctrl-C goes to the whole process group; the workers, which start here, shall not hear it.
@@ -124,7 +127,7 @@ def _start_cluster(slots: int) -> tuple[Any, Any]:
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             memory_limit=0,
             silence_logs=50,
         )

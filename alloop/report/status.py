@@ -232,6 +232,17 @@ def write_snapshot(campaign: Campaign) -> None:
     write_json(campaign.store.iterations / _SNAPSHOT, build_status(campaign, "alive"))
 
 
+def write_iteration(campaign: Campaign, iteration: int) -> None:
+    """Write what a person reads in an iteration's folder, both derived: ``dataset.json`` and ``summary.json``."""
+    train = campaign.state.decisions.get(("train", iteration))
+    if train is None:
+        return
+    folder = campaign.store.iterations / f"iter.{iteration:06d}"
+    folder.mkdir(exist_ok=True)
+    write_json(folder / "dataset.json", {role: train["common"][role] for role in ("training", "held_out")})
+    write_json(folder / "summary.json", _iteration(campaign, iteration))
+
+
 def read_status(campaign: Campaign) -> dict[str, Any]:
     """Return the status: the live driver's snapshot if there is one, else counted anew from what is on disk."""
     alive = campaign.driver_alive()
