@@ -22,12 +22,11 @@ from typing import Any
 from alloop import __version__
 from alloop.process import this_process
 from alloop.store import (
-    MANIFEST,
     Attempt,
-    attempt_owner,
     attempts,
     begin_attempt,
     fail,
+    live_attempts,
     publish,
     read_json,
     write_json,
@@ -81,12 +80,15 @@ def run_tasks(folders: list[Path], epoch: int | None) -> int:
     """Run the tasks one after the other; return 0 if none failed."""
     worst = 0
     for folder in folders:
-        if (folder / "result" / MANIFEST).exists():
+        if (folder / "result").is_dir():
             continue
         attempt = begin_attempt(folder)
         if not _may_go_on(attempt, epoch):
             shutil.rmtree(attempt.folder)
             break
+        if (folder / "result").is_dir():  # published between the two looks
+            shutil.rmtree(attempt.folder)
+            continue
         worst = max(worst, _run_one(attempt))
     return worst
 
@@ -103,10 +105,7 @@ def _may_go_on(attempt: Attempt, epoch: int | None) -> bool:
         with contextlib.suppress(OSError, ValueError):
             if read_json(run_folder / "driver.json").get("epoch") not in (None, epoch):
                 return False
-    return not any(
-        owner is not None and owner != this_process() and owner.alive()
-        for owner in (attempt_owner(folder) for folder in attempts(attempt.task_folder))
-    )
+    return all(owner == this_process() for owner in live_attempts(attempt.task_folder))
 
 
 def _depth(task_folder: Path) -> int:

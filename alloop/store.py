@@ -131,8 +131,8 @@ class Store:
         return self.folder(task) / "result"
 
     def is_done(self, task: Task) -> bool:
-        """Tell whether the task has a published result."""
-        return (self.result(task) / MANIFEST).is_file()
+        """Tell whether the task has a published result, whole or not; see `check_result`."""
+        return self.result(task).is_dir()
 
     def prepare(self, task: Task, campaign_id: str, input_folders: dict[str, str]) -> Path:
         """Write ``task.json`` if it is not there and return the task's folder.
@@ -169,7 +169,7 @@ class Store:
         place = self.iterations / "quarantine" / f"{task.name}-{task.key}.{uuid.uuid4().hex[:6]}"
         place.parent.mkdir(parents=True, exist_ok=True)
         self.result(task).rename(place)
-        write_json(place.with_suffix(".reason.json"), {"task": task.folder, "problem": problem})
+        write_json(place.with_name(f"{place.name}.reason.json"), {"task": task.folder, "problem": problem})
         return place
 
     def sweep(self) -> None:
@@ -182,18 +182,20 @@ def result_problem(result: Path, key: str, *, checksums: bool = True) -> str | N
     """Return what is wrong with a result folder, or None; without checksums only names and sizes are compared."""
     try:
         manifest = read_json(result / MANIFEST)
-        files = manifest["files"]
-    except (OSError, ValueError, KeyError) as error:
-        return f"unreadable manifest: {error}"
-    if manifest.get("key") != key:
-        return f"manifest of another task: {manifest.get('key')}"
-    for name, entry in files.items():
+        owner, record = manifest["key"], manifest["record"]
+        files = {name: (entry["size"], entry["sha256"]) for name, entry in manifest["files"].items()}
+        float(record["seconds"]), int(record["threads"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        return f"unreadable manifest: {type(error).__name__}: {error}"
+    if owner != key:
+        return f"manifest of another task: {owner}"
+    for name, (size, sha256) in files.items():
         file = result / name
         if not file.is_file():
             return f"missing file {name}"
-        if file.stat().st_size != entry["size"]:
-            return f"{name}: {file.stat().st_size} bytes instead of {entry['size']}"
-        if checksums and _sha256(file) != entry["sha256"]:
+        if file.stat().st_size != size:
+            return f"{name}: {file.stat().st_size} bytes instead of {size}"
+        if checksums and _sha256(file) != sha256:
             return f"{name}: checksum differs"
     return None
 
@@ -230,7 +232,8 @@ def begin_attempt(task_folder: Path) -> Attempt:
 def publish(attempt: Attempt, key: str, record: dict[str, Any]) -> bool:
     """Make the attempt's output the task's result by one rename; False if another attempt was first.
 
-    The manifest, written last, holds sizes and checksums of all files and `record` (who, when, how long).
+    The manifest, written last, holds sizes and checksums of all files and `record`: who, when, and what it cost
+    (``seconds`` and ``threads``).
     """
     files = {}
     for file in sorted(p for p in attempt.out.rglob("*") if p.is_file()):
@@ -293,15 +296,19 @@ def attempt_owner(folder: Path) -> ProcessIdentity | None:
         return None
 
 
-def live_attempt(task_folder: Path) -> ProcessIdentity | None:
-    """Return the process of an attempt that still runs on this host, if there is one."""
+def live_attempts(task_folder: Path) -> Iterator[ProcessIdentity]:
+    """Yield the processes on this host that still work on a task."""
     for folder in attempts(task_folder):
         if (folder / "failed.json").exists() or not (folder / "out").exists():
             continue
         owner = attempt_owner(folder)
         if owner is not None and owner.alive():
-            return owner
-    return None
+            yield owner
+
+
+def live_attempt(task_folder: Path) -> ProcessIdentity | None:
+    """Return the process of an attempt that still runs on this host, if there is one."""
+    return next(live_attempts(task_folder), None)
 
 
 def failures(task_folder: Path) -> list[dict[str, Any]]:
