@@ -13,7 +13,6 @@ import copy
 import hashlib
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,10 +90,11 @@ def train(request: TrainRequest, directory: Path) -> TrainResult:
     with output_to(directory / LOG), contextlib.chdir(directory):
         warm = _usable_init_checkpoint(request, backend)
         warm_model = model_of_checkpoint(warm, backend) if warm else None
-        dp_input = training_input(request, directory, warm_model)
+        dp_input = training_input(request, warm_model)
         digest = _request_digest(request, dp_input, warm, backend)
         step, prefix = _resume_point(request, directory, backend, digest)
         (directory / REQUEST).write_text(json.dumps({"digest": digest}) + "\n")
+        _link_systems(request)
         (directory / "input.json").write_text(json.dumps(dp_input, indent=1) + "\n")
         if step < request.n_steps:
             _run_training(backend, prefix, warm, step)
@@ -118,8 +118,8 @@ def derived_seeds(seed: int) -> tuple[int, int, int]:
     return int(first), int(second), int(third)
 
 
-def training_input(request: TrainRequest, directory: Path, warm_model: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the full ``input.json``; systems are given relative to `directory`, where DeePMD will run."""
+def training_input(request: TrainRequest, warm_model: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the full ``input.json``; systems are named as `_link_systems` links them, so no path enters a model."""
     dp_input = copy.deepcopy(request.template)
     descriptor_seed, fitting_seed, batch_seed = derived_seeds(request.seed)
     model = dp_input["model"]
@@ -145,7 +145,7 @@ def training_input(request: TrainRequest, directory: Path, warm_model: dict[str,
         ("validation_data", request.validation_systems),
     ):
         training[key] = {"batch_size": "auto", **training.get(key, {})}
-        training[key]["systems"] = [os.path.relpath(Path(s).resolve(), directory) for s in systems]
+        training[key]["systems"] = [f"systems/{key}.{number:04d}" for number in range(len(systems))]
     if not request.validation_systems:
         del training["validation_data"]
     return dp_input
@@ -202,15 +202,25 @@ def _usable_init_checkpoint(request: TrainRequest, backend: Backend) -> Path | N
     return prefix if same else None
 
 
+def _link_systems(request: TrainRequest) -> None:
+    """Link the systems into ``systems/`` of the current directory, under names that depend on their order only."""
+    folder = Path("systems")
+    folder.mkdir(exist_ok=True)
+    for link in folder.iterdir():
+        link.unlink()
+    for key, systems in (
+        ("training_data", request.training_systems),
+        ("validation_data", request.validation_systems),
+    ):
+        for number, system in enumerate(systems):
+            (folder / f"{key}.{number:04d}").symlink_to(Path(system).resolve())
+
+
 def _request_digest(request: TrainRequest, dp_input: dict[str, Any], warm: Path | None, backend: Backend) -> str:
-    """Hash all that decides the training: input without paths, data and starting weights by content."""
-    plain = copy.deepcopy(dp_input)
-    for key in ("training_data", "validation_data"):
-        plain["training"].get(key, {}).pop("systems", None)
-    digest = hashlib.sha256(json.dumps([backend.flag, plain], sort_keys=True).encode())
-    for systems in (request.training_systems, request.validation_systems):
-        digest.update(b"systems")
-        for path in (p for s in systems for p in sorted(Path(s).rglob("*")) if p.is_file()):
+    """Hash all that decides the training: the input, and data and starting weights by content."""
+    digest = hashlib.sha256(json.dumps([backend.flag, dp_input], sort_keys=True).encode())
+    for system in (*request.training_systems, *request.validation_systems):
+        for path in (p for p in sorted(Path(system).rglob("*")) if p.is_file()):
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     for path in backend.files(warm) if warm else ():
         digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -266,9 +276,32 @@ def _freeze(backend: Backend, checkpoint: Path, compress: bool) -> tuple[str, st
     model, compressed = f"model{backend.model_suffix}", f"model-compressed{backend.model_suffix}"
     unfinished = f"unfinished{backend.model_suffix}"
     _dp([backend.flag, "freeze", "-c", checkpoint.name, "-o", unfinished])
+    tidy_frozen_model(Path(unfinished))
     Path(unfinished).replace(model)
     if not compress:
         return model, None
     _dp([backend.flag, "compress", "-i", model, "-o", unfinished])
+    tidy_frozen_model(Path(unfinished))
     Path(unfinished).replace(compressed)
     return model, compressed
+
+
+def tidy_frozen_model(model: Path) -> None:
+    """Rewrite a TensorFlow model so that equal models are equal files; other kinds of file are left as they are.
+
+    A protobuf map is written in any order unless asked otherwise. Of the training script inside only the network
+    is kept: data paths say nothing to a model's user, and `dp compress` would build the whole training graph anew.
+    """
+    if model.suffix != ".pb":
+        return
+    from tensorflow.core.framework.graph_pb2 import GraphDef
+
+    graph = GraphDef.FromString(model.read_bytes())
+    for node in graph.node:
+        if node.name == "train_attr/training_script":
+            script = json.loads(node.attr["value"].tensor.string_val[0])
+            network = {key: value for key, value in script["model"].items() if key != "compress"}
+            kept = {"model": network, "learning_rate": script["learning_rate"], "training": {"numb_steps": 0}}
+            text = json.dumps(kept, sort_keys=True)
+            node.attr["value"].tensor.string_val[0] = text.encode()
+    model.write_bytes(graph.SerializeToString(deterministic=True))
