@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import sys
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from alloop import __version__, config
 from alloop.campaign import Campaign
@@ -32,7 +34,9 @@ console = Console(width=None if sys.stdout.isatty() else 120)
 
 Folder = Annotated[Path, typer.Option("-C", "--campaign", metavar="DIR", help="the campaign folder")]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object instead of text")]
+From = Annotated[Path, typer.Option("-C", "--campaign", metavar="DIR", help="folder that relative paths start from")]
 HERE = Path()
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 def _load(folder: Path) -> tuple[Campaign, config.Param]:
@@ -47,6 +51,34 @@ def _opened(folder: Path) -> Campaign:
     return campaign
 
 
+def _say(text: str | Text) -> None:
+    """Print a message whose words are all meant: no markup, no break inside a path."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _wrapped(message: str, where: Console) -> str:
+    """Return the message wrapped between words for a terminal; as it is for a file or a pipe, where it is searched."""
+    if not where.is_terminal:
+        return message
+    lines = []
+    for line in message.splitlines():
+        indent = line[: len(line) - len(line.lstrip())]
+        lines += textwrap.wrap(
+            line,
+            max(where.width, 40),
+            subsequent_indent=f"{indent}  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        ) or [""]
+    return "\n".join(lines)
+
+
+def _complain(message: str) -> None:
+    errors = Console(stderr=True)
+    text = Text.assemble(("alloop: ", "red"), _wrapped(message, errors))
+    errors.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=1) + "\n")
 
@@ -55,35 +87,39 @@ def _print_json(value: Any) -> None:
 def init(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="the new campaign folder")],
     example: Annotated[str, typer.Option(help="which example to start from")] = "quickstart",
+    folder: From = HERE,
 ) -> None:
     """Make a new campaign folder from an example; edit its param.json, then: alloop check."""
     from alloop.resources import example_file, examples, shipped_templates
 
     if example not in examples():
         raise InputError(f"no example {example!r}; there are: {', '.join(examples())}")
-    if directory.exists() and any(directory.iterdir()):
-        raise InputError(f"{directory} is not empty; choose a new folder, so that nothing of yours is overwritten")
+    directory = folder / directory
+    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
+        raise InputError(
+            f"{directory} is not an empty folder; choose a new one, so that nothing of yours is overwritten"
+        )
     directory.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(example_file(example), directory / "param.json")
     shutil.copytree(shipped_templates(), directory / "templates", ignore=shutil.ignore_patterns("examples"))
-    console.print(f"campaign folder {directory} made from example {example}\n next: alloop check -C {directory}")
+    _say(f"campaign folder {directory} made from example {example}\n next: alloop check -C {directory}")
 
 
 @app.command()
 def check(folder: Folder = HERE, as_json: AsJson = False) -> None:
     """Look for every problem of configuration, templates, programs and files; starts no work."""
-    from alloop.preflight import preflight
+    from alloop.preflight import examine
 
-    campaign, param = _load(folder)
-    problems = preflight(campaign, param)
+    campaign = Campaign(folder)
+    problems = examine(campaign)
     if as_json:
         _print_json([problem.__dict__ for problem in problems])
     for problem in problems if not as_json else ():
-        console.print(f"[red]x[/red] {problem}", highlight=False)
+        _say(Text.assemble(("x ", "red"), _wrapped(str(problem), console)))
     if problems:
         raise typer.Exit(BAD_INPUT)
     if not as_json:
-        console.print(f"[green]no problem found[/green] in campaign {param.name!r}; next: alloop plan, alloop run")
+        _say(f"no problem found in {campaign.root}; next: alloop plan, alloop run")
 
 
 @app.command()
@@ -131,7 +167,7 @@ def run(
     finally:
         watcher.close()
     print_status(read_status(campaign), console)
-    console.print(exit_text(ending.code, ending.reason), highlight=False)
+    _say(exit_text(ending.code, ending.reason))
     raise typer.Exit(ending.code)
 
 
@@ -145,10 +181,10 @@ def stop(
 
     campaign = _opened(folder)
     if not campaign.driver_alive():
-        console.print("no driver runs here; nothing to stop")
+        _say("no driver runs here; nothing to stop")
         return
     request_stop(campaign, now=now)
-    console.print("the driver will stop" + (" and end what runs" if now else " when running tasks have finished"))
+    _say("the driver will stop" + (" and end what runs" if now else " when running tasks have finished"))
 
 
 @app.command()
@@ -176,11 +212,14 @@ def stats(
         plot_statistics(found, plot)
     _print_json(found) if as_json else print_statistics(found, console)
     if plot is not None and not as_json:
-        console.print(f"plot written to {plot}")
+        _say(f"plot written to {plot}")
 
 
 @app.command()
-def quench(folder: Folder = HERE, take_over: Annotated[bool, typer.Option("--take-over")] = False) -> None:
+def quench(
+    folder: Folder = HERE,
+    take_over: Annotated[bool, typer.Option("--take-over", help="take the campaign from a driver that hangs")] = False,
+) -> None:
     """Run the production melt-quench with the last complete ensemble; resumable like run."""
     from alloop import loop
     from alloop.preflight import require
@@ -205,7 +244,7 @@ def quench(folder: Folder = HERE, take_over: Annotated[bool, typer.Option("--tak
     finally:
         watcher.close()
     print_status(read_status(campaign), console)
-    console.print(exit_text(ending.code, ending.reason), highlight=False)
+    _say(exit_text(ending.code, ending.reason))
     raise typer.Exit(ending.code)
 
 
@@ -217,29 +256,29 @@ def analyze(
     rings: Annotated[str, typer.Option(help="ring definition: guttman, king or primitive")] = "guttman",
     max_ring: Annotated[int, typer.Option(min=2, help="largest ring, in formers")] = 12,
     every: Annotated[int, typer.Option(min=1, help="analyse every n-th frame")] = 1,
+    folder: From = HERE,
     as_json: AsJson = False,
 ) -> None:
     """Analyse the glass: coordination, 4B, 5Si, Qn, rings, boroxol, nearest distances. One JSON object per frame."""
     from alloop.report.analysis import analyse_files, print_analysis
 
-    frames = analyse_files(paths, cutoff or [], tuple(formers.split(",")), rings, max_ring, every)
+    found = analyse_files([folder / path for path in paths], cutoff or [], formers, rings, max_ring, every)
     if as_json:
-        for frame in frames:
+        for _, frame in found:
             sys.stdout.write(json.dumps(frame) + "\n")
     else:
-        print_analysis(list(frames), console)
+        print_analysis(list(found), console)
 
 
 @app.command()
-def schema(as_json: AsJson = False) -> None:
+def schema(folder: From = HERE, as_json: AsJson = False) -> None:
     """Show every key of param.json with type, default and meaning; --json prints the JSON schema."""
+    from alloop.report.schema import json_schema, print_schema
+
     if as_json:
-        _print_json(config.Param.model_json_schema())
+        _print_json(json_schema())
         return
-    table = Table("key", "type", "default", "meaning", title="param.json")
-    for key, kind, default, meaning in config.schema_rows():
-        table.add_row(f"[bold]{key}[/bold]" if kind == "section" else key, kind, default, meaning)
-    console.print(table)
+    print_schema(console)
 
 
 def _version(wanted: bool) -> None:
@@ -262,7 +301,14 @@ def main() -> None:
     try:
         app()
     except AlloopError as error:
-        Console(stderr=True).print(f"[red]alloop:[/red] {error}", highlight=False)
+        _complain(str(error))
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        if error.filename is None and error.errno not in _DISK:
+            raise
+        _complain(
+            f"{error.filename or 'disk'}: {error.strerror}\n  see that the folder is yours, and the disk not full"
+        )
+        raise SystemExit(BAD_INPUT) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

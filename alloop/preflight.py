@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from alloop import labelers
+from alloop import config, labelers
 from alloop.campaign import Campaign
 from alloop.config import Param
 from alloop.errors import AlloopError, InputError
-from alloop.glass.composition import stoichiometric_counts
+from alloop.glass.composition import TABLE_1, stoichiometric_counts
 from alloop.glass.crystals import CRYSTALS
+from alloop.param_file import REMEDY, ConfigError
 from alloop.resources import find_template
 
 _FREE_GB = 2.0
@@ -34,10 +35,42 @@ class Problem:
         return f"{self.where}: {self.found}\n    -> {self.remedy}"
 
 
+def examine(campaign: Campaign) -> list[Problem]:
+    """Return all problems of a campaign folder, its `param.json` included, without starting any work.
+
+    If keys of `param.json` are wrong, what does not depend on their sections is examined all the same.
+    """
+    path = campaign.root / "param.json"
+    try:
+        return preflight(campaign, config.load(path))
+    except ConfigError as error:
+        problems = [Problem(_at(where), message, REMEDY) for where, message in error.problems]
+        rest = _without(error)
+        if rest is not None:
+            problems += [problem for check in _SELF_CONTAINED for problem in check(campaign, rest)]
+        return problems
+    except InputError as error:
+        found, _, remedy = str(error).partition("\n")
+        return [Problem(str(path), found.removeprefix(f"{path}: "), remedy.strip())]
+
+
+def _at(key: str) -> str:
+    return f"param.json: {key}" if key else "param.json"
+
+
+def _without(error: ConfigError) -> Param | None:
+    """Return the configuration with its faulty sections left at their defaults, or None if it is still faulty."""
+    faulty = {key.partition(".")[0].partition("[")[0] for key, _ in error.problems}
+    sound = {section: value for section, value in error.data.items() if section not in faulty}
+    try:
+        return config.parse({"name": "unnamed", "glasses": list(TABLE_1)[:1]} | sound)
+    except ConfigError:
+        return None
+
+
 def preflight(campaign: Campaign, param: Param) -> list[Problem]:
     """Return all problems that can be seen without starting any work."""
-    checks = (_templates, _programs, _labeler, _glasses, _own_files, _identity, _disk)
-    return [problem for check in checks for problem in check(campaign, param)]
+    return [problem for check in (*_SELF_CONTAINED, _identity) for problem in check(campaign, param)]
 
 
 def require(campaign: Campaign, param: Param) -> None:
@@ -48,30 +81,48 @@ def require(campaign: Campaign, param: Param) -> None:
 
 
 def _templates(campaign: Campaign, param: Param) -> Iterator[Problem]:
-    for key, name in (("train.template", param.train.template), ("bootstrap", "lammps/melt_quench.in")):
+    for key, name, problem_of in (
+        ("train.template", param.train.template, _deepmd_problem),
+        ("bootstrap", "lammps/melt_quench.in", _lammps_problem),
+    ):
         try:
             path = find_template(name, campaign.root)
         except FileNotFoundError as error:
-            yield Problem(
-                f"param.json: {key}", str(error), "put the file there, or leave the key out for the shipped one"
-            )
+            yield Problem(_at(key), str(error), "put the file there, or leave the key out for the shipped one")
             continue
-        if name.endswith(".json"):
-            try:
-                template = json.loads(path.read_text())
-                template["model"]["descriptor"], template["model"]["fitting_net"]
-            except (ValueError, KeyError, TypeError) as error:
-                yield Problem(
-                    str(path),
-                    f"no usable DeePMD input ({type(error).__name__}: {error})",
-                    "copy the shipped one and edit that",
-                )
+        try:
+            found = problem_of(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            found = f"cannot be read: {error}"
+        if found is not None:
+            yield Problem(str(path), found, "copy the shipped template and edit that")
+
+
+def _deepmd_problem(text: str) -> str | None:
+    try:
+        model = json.loads(text)["model"]
+        parts = {key: model[key] for key in ("descriptor", "fitting_net")}
+    except ValueError as error:
+        return f"is not valid JSON: {error}"
+    except (KeyError, TypeError) as error:
+        return f"is no DeePMD input: model.descriptor or model.fitting_net is missing ({error})"
+    wrong = [key for key, value in parts.items() if not isinstance(value, dict)]
+    return f"is no DeePMD input: model.{wrong[0]} must be an object" if wrong else None
+
+
+def _lammps_problem(text: str) -> str | None:
+    missing = [f"@{word}@" for word in ("DATA", "DUMP", "PAIR_COMMANDS", "SNAPSHOT_STEPS") if f"@{word}@" not in text]
+    return f"lacks {', '.join(missing)}, which are filled in before each run" if missing else None
 
 
 def _programs(campaign: Campaign, param: Param) -> Iterator[Problem]:
     beside = Path(sys.executable).parent / "lmp"
     if param.bootstrap.trajectories and shutil.which("lmp") is None and not beside.exists():
-        yield Problem("program lmp", "LAMMPS is not on PATH", "pip install 'deepmd-kit[cpu,lmp]' in this environment")
+        yield Problem(
+            "program lmp",
+            f"LAMMPS is neither on PATH nor at {beside}",
+            "pip install 'deepmd-kit[cpu,lmp]' in this environment",
+        )
     packages = {"tensorflow": "tensorflow", "pytorch": "torch", "jax": "jax"}
     needed = ["deepmd", packages[param.train.backend]]
     if "lammps" in (param.explore.engine, param.quench.engine if param.quench else ""):
@@ -91,46 +142,53 @@ def _labeler(campaign: Campaign, param: Param) -> Iterator[Problem]:
 
 def _glasses(campaign: Campaign, param: Param) -> Iterator[Problem]:
     for number, entry in enumerate(param.glasses):
+        asked_for: dict[int, int] = {}
         for wanted in entry.n_atoms:
+            key = _at(f"glasses[{number}].n_atoms")
             try:
-                stoichiometric_counts(entry.glass(), wanted)
+                size = sum(stoichiometric_counts(entry.glass(), wanted).values())
             except ValueError as error:
-                yield Problem(f"param.json: glasses[{number}].n_atoms", str(error), "choose another cell size")
+                yield Problem(key, str(error), "choose another cell size")
+                continue
+            if size in asked_for:
+                found = f"{entry.name}: {asked_for[size]} and {wanted} both give cells of {size} atoms"
+                yield Problem(key, found, "keep one, or ask for sizes farther apart")
+            asked_for[size] = wanted
 
 
 def _own_files(campaign: Campaign, param: Param) -> Iterator[Problem]:
+    own = param.bootstrap
+    files: list[tuple[str, str, str | None]] = []
+    files += [(f"structures[{number}]", name, None) for number, name in enumerate(own.structures)]
+    files += [(f"crystals[{number}]", name, None) for number, name in enumerate(own.crystals) if name not in CRYSTALS]
+    files += [(f"data[{number}]", data.path, data.format) for number, data in enumerate(own.data)]
+    for key, name, data_format in files:
+        try:
+            symbols = _symbols(campaign.root / name, data_format)
+        except ValueError as error:
+            built_in = f"; built in are {', '.join(CRYSTALS)}" if key.startswith("crystals") else ""
+            remedy = f"mend the file, or take it out of param.json{built_in}"
+            yield Problem(_at(f"bootstrap.{key}"), str(error), remedy)
+            continue
+        unknown = sorted(symbols - set(param.elements))
+        if unknown:
+            found = f"{name} holds {', '.join(unknown)}, which elements {param.elements} lacks"
+            yield Problem(_at(f"bootstrap.{key}"), found, "add them to elements, or take the file out")
+
+
+def _symbols(path: Path, data_format: str | None) -> set[str]:
+    """Return the elements of a file of structures, or of labelled data in a dpdata format; ValueError as its reader."""
     from alloop.tasks.sources import read_labelled, read_structures_file
 
-    remedy = "mend the file or take it out of param.json"
-    for number, name in enumerate(param.bootstrap.structures):
-        try:
-            frames = read_structures_file(campaign.root / name)
-        except ValueError as error:
-            yield Problem(f"param.json: bootstrap.structures[{number}]", str(error), remedy)
-            continue
-        unknown = {symbol for atoms in frames for symbol in atoms.get_chemical_symbols()} - set(param.elements)
-        if unknown:
-            yield Problem(
-                f"param.json: bootstrap.structures[{number}]",
-                f"{name} holds {', '.join(sorted(unknown))}, which elements {param.elements} lacks",
-                "add them to elements, or take the file out",
-            )
-    for number, crystal in enumerate(param.bootstrap.crystals):
-        if crystal not in CRYSTALS:
-            try:
-                read_structures_file(campaign.root / crystal)
-            except ValueError as error:
-                known = f"built in are {', '.join(CRYSTALS)}"
-                yield Problem(f"param.json: bootstrap.crystals[{number}]", str(error), f"{remedy}; {known}")
-    for number, data in enumerate(param.bootstrap.data):
-        try:
-            read_labelled(campaign.root / data.path, data.format)
-        except ValueError as error:
-            yield Problem(f"param.json: bootstrap.data[{number}]", str(error), remedy)
+    if data_format is None:
+        frames = read_structures_file(path)
+    else:
+        frames = [frame.atoms for frame in read_labelled(path, data_format)]
+    return {symbol for atoms in frames for symbol in set(atoms.symbols)}
 
 
 def _identity(campaign: Campaign, param: Param) -> Iterator[Problem]:
-    if not campaign.exists():
+    if not campaign.decisions_folder.is_dir():
         return
     try:
         campaign.load()
@@ -138,6 +196,9 @@ def _identity(campaign: Campaign, param: Param) -> Iterator[Problem]:
     except AlloopError as error:
         found, _, remedy = str(error).partition("\n")
         yield Problem("iterations/", found, remedy.strip() or "see the message")
+    except (ValueError, KeyError) as error:
+        found = f"a file in {campaign.decisions_folder} is damaged ({type(error).__name__}: {error})"
+        yield Problem("iterations/", found, "restore it from a backup; decisions are never changed once written")
 
 
 def _disk(campaign: Campaign, param: Param) -> Iterator[Problem]:
@@ -147,3 +208,6 @@ def _disk(campaign: Campaign, param: Param) -> Iterator[Problem]:
     free_GB = shutil.disk_usage(place).free / 1e9
     if free_GB < _FREE_GB:
         yield Problem(str(place), f"{free_GB:.1f} GB free", f"free at least {_FREE_GB:g} GB")
+
+
+_SELF_CONTAINED = (_templates, _programs, _labeler, _glasses, _own_files, _disk)

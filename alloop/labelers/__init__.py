@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import json
 from typing import Any, Protocol
@@ -36,7 +37,9 @@ def resolve(labeler: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]
 def problem(labeler: str) -> str | None:
     """Return why a labeler cannot be used here, with the remedy, or None; imports no heavy library."""
     path, _ = resolve(labeler, {})
-    return check_import(labeler, path)
+    found = check_import(labeler, path)
+    near = difflib.get_close_matches(labeler, BUILT_IN, n=1)
+    return f"{found}; did you mean {near[0]!r}?" if found and near and labeler not in BUILT_IN else found
 
 
 @functools.cache
@@ -53,6 +56,8 @@ def load(labeler: str, options: dict[str, Any]) -> Labeler:
 def judge(frame: LabeledFrame) -> str | None:
     """Return why a label cannot be trusted, or None: every number present, finite and of the right shape."""
     count = len(frame.atoms)
+    if count == 0:
+        return "no atoms"
     if frame.forces_eV_A.shape != (count, 3) or frame.virial_eV.shape != (3, 3):
         return f"forces {frame.forces_eV_A.shape} and virial {frame.virial_eV.shape} for {count} atoms"
     for name, values in (("energy", frame.energy_eV), ("forces", frame.forces_eV_A), ("virial", frame.virial_eV)):

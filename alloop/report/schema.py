@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from alloop.config import Param
 from alloop.glass.composition import TABLE_1
@@ -35,7 +35,7 @@ def json_schema() -> Schema:
 
 
 def schema_rows() -> dict[str, tuple[str, list[Row]]]:
-    """Return, per section ("" for the top level), its meaning and the rows of its keys, sections first mentioned."""
+    """Return, per section ("" for the top level), its meaning and the rows of its keys, outer sections first."""
     schema = Param.model_json_schema()
     sections: dict[str, tuple[str, list[Row]]] = {}
 
@@ -44,34 +44,38 @@ def schema_rows() -> dict[str, tuple[str, list[Row]]]:
         sections[prefix.rstrip(".")] = (section.get("description", "").split("\n")[0], rows)
         for key, entry in section["properties"].items():
             name, target = prefix + key, _target(entry, schema)
-            listed = entry.get("type") == "array"
-            if target is not None:
-                kind = "list of sections" if listed else "section"
-                rows.append(Row(name, kind, "", entry.get("description") or target["description"].split("\n")[0]))
-                walk(f"{name}[]." if listed else f"{name}.", target)
-                continue
             default = json.dumps(entry["default"]) if "default" in entry else "required"
-            if key in section.get("required", ()):
-                default = "required"
-            rows.append(Row(name, _kind(entry), default, entry.get("description", "")))
+            if target is None:
+                rows.append(Row(name, _kind(entry), default, entry.get("description", "")))
+                continue
+            listed = entry.get("type") == "array"
+            meaning = entry.get("description") or target["description"].split("\n")[0]
+            rows.append(
+                Row(
+                    name,
+                    "list of sections" if listed else "section",
+                    "" if isinstance(entry.get("default"), dict) else default,
+                    meaning,
+                )
+            )
+            walk(f"{name}[]." if listed else f"{name}.", target)
 
     walk("", schema)
     return sections
 
 
 def print_schema(console: Console) -> None:
-    """Print a table per section; no key or type is cut at 80 columns."""
+    """Print the keys of each section with type, default and meaning; no word is cut at 80 columns."""
     for name, (meaning, rows) in schema_rows().items():
-        console.print(f"[bold]{escape(name) or 'param.json'}[/bold]  {escape(meaning)}", highlight=False)
-        table = Table(box=None, padding=(0, 2, 0, 2), pad_edge=True)
-        table.add_column("key", no_wrap=True)
-        for column in ("type", "default", "meaning"):
-            table.add_column(column, overflow="fold", ratio={"type": 3, "default": 3, "meaning": 6}[column])
+        heading = Text.assemble((name or "param.json", "bold underline"), ": ", meaning)
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(no_wrap=True, style="bold")
+        grid.add_column(overflow="fold")
         for row in rows:
-            own = row.key.removeprefix(f"{name}.")
-            table.add_row(own, *map(escape, (row.kind, row.default, row.meaning)))
-        console.print(table)
-        console.print()
+            default = row.default if row.default in ("", "required") else f"default {row.default}"
+            kind = Text("; ".join(filter(None, (row.kind, default))), style="dim")
+            grid.add_row(f"  {row.key.removeprefix(f'{name}.')}", Text("\n").join([kind, Text(row.meaning)]))
+        console.print(heading, grid, "", sep="\n")
 
 
 def _target(entry: Schema, schema: Schema) -> Schema | None:
@@ -89,7 +93,7 @@ def _kind(entry: Schema) -> str:
         return " or ".join(_kind(option) for option in entry["anyOf"])
     if "enum" in entry or "const" in entry:
         return " | ".join(json.dumps(value) for value in entry.get("enum", [entry.get("const")]))
-    kind = entry.get("type", "any value")
+    kind: str = entry.get("type", "any value")
     if kind == "array":
         return f"list of {_kind(entry.get('items', {}))}"
     if kind == "object":
