@@ -190,4 +190,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    # Tasks import this module under its own name: only there is the TaskError they raise the one caught here.
+    raise SystemExit(importlib.import_module("alloop.attempt").main())
