@@ -1,0 +1,47 @@
+"""Calculators that misbehave as real ones do: they raise, return no number, hang, or take the process with them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alloop.glass.force_field import TeterCalculator
+
+
+class Raises(TeterCalculator):
+    def calculate(self, *args: Any, **kwargs: Any) -> None:
+        print("SCF step 60: still 3 eV away")
+        sys.stdout.flush()
+        os.write(2, b"warning from below Python\n")
+        raise RuntimeError("the self-consistent cycle did not converge")
+
+
+class NoNumber(TeterCalculator):
+    def calculate(self, *args: Any, **kwargs: Any) -> None:
+        super().calculate(*args, **kwargs)
+        self.results["forces"][0, 0] = np.nan
+
+
+class Exits(TeterCalculator):
+    def calculate(self, *args: Any, **kwargs: Any) -> None:
+        os._exit(3)
+
+
+class Gated(TeterCalculator):
+    """Waits as long as the file `gate` exists, at most a minute."""
+
+    def __init__(self, gate: str) -> None:
+        super().__init__()
+        self.gate = Path(gate)
+
+    def calculate(self, *args: Any, **kwargs: Any) -> None:
+        print("labelling", flush=True)
+        deadline = time.monotonic() + 60
+        while self.gate.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        super().calculate(*args, **kwargs)
