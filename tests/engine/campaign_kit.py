@@ -1,0 +1,36 @@
+"""A campaign without work: its parameters, and the content its decisions would have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from alloop import config
+from alloop.campaign import Campaign, task_entries
+from alloop.store import Task, make_task
+
+LIMIT = {"max_iterations": 2, "slots": 2}
+
+
+def param(**changes: Any) -> config.Param:
+    return config.parse({"name": "tiny", "seed": 3, "glasses": ["LBS-20-60-20"]} | changes)
+
+
+def driven(root: Path, **options: Any) -> Campaign:
+    """A campaign this process has taken."""
+    campaign = Campaign(root)
+    campaign.take(param(), take_over=options.get("take_over", False), limit=LIMIT)
+    return campaign
+
+
+def bootstrap_content(count: int = 3) -> dict[str, Any]:
+    tasks = [make_task("bootstrap", "bootstrap/seed", f"glass.t{n:02d}", {"seed": n}) for n in range(count)]
+    return content(tasks) | {
+        "trajectories": {task.name: "training" if n else "held_out" for n, task in enumerate(tasks)}
+    }
+
+
+def content(
+    tasks: list[Task], common: dict[str, Any] | None = None, inputs: list[str] | None = None
+) -> dict[str, Any]:
+    return {"inputs": inputs or [], "common": common or {}, "tasks": task_entries(tasks, common or {})}

@@ -1,0 +1,347 @@
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from campaign_kit import LIMIT, bootstrap_content, driven, param
+from engine_kit import fingerprint, publish_text, write_attempt
+
+from alloop import campaign as campaign_module
+from alloop import cli, loop
+from alloop.campaign import Campaign
+from alloop.errors import HELD_BY_ANOTHER, CampaignHeldError, InputError
+from alloop.pools import Ended
+from alloop.process import ProcessIdentity, this_process
+from alloop.store import read_json, write_json
+
+
+def leave_beat(root: Path, **changes: Any) -> dict[str, Any]:
+    """The heartbeat of another driver."""
+    beat = (
+        this_process().to_json() | {"epoch": 1, "counter": 4, "time": datetime.now(UTC).isoformat()} | changes
+    )
+    (root / "iterations" / "run").mkdir(parents=True, exist_ok=True)
+    write_json(root / "iterations" / "run" / "driver.json", beat)
+    return beat
+
+
+# ---------------------------------------------------------------------------------------- decisions
+
+
+def test_load_folds_the_same_state_each_time(tmp_path: Path) -> None:
+    campaign = driven(tmp_path)
+    campaign.decide("bootstrap", iteration=-1, **bootstrap_content())
+    key = campaign.state.decisions["bootstrap", -1]["tasks"][1]["key"]
+    publish_text(campaign.prepare(key), key, "{}", "frames.npz")
+    assert campaign.accept(key)
+    gone = campaign.state.decisions["bootstrap", -1]["tasks"][2]["key"]
+    campaign.decide("quarantine", key=gone, name="glass.t02", message="three failures", **{"class": "bug"})
+    driver_state = campaign.state
+    first, second = Campaign(tmp_path).load(), Campaign(tmp_path).load()
+    assert first == second == driver_state
+    assert list(first.waiting) == list(second.waiting) == list(driver_state.waiting)
+    assert (first.done, set(first.quarantined), first.next_number) == ({key}, {gone}, 4)
+    assert list(first.tasks) == [task["key"] for task in campaign.state.decisions["bootstrap", -1]["tasks"]]
+
+
+def test_running_attempts_are_seen_when_loading(tmp_path: Path) -> None:
+    campaign = driven(tmp_path)
+    campaign.decide("bootstrap", iteration=-1, **bootstrap_content())
+    running, dead, _ = campaign.state.tasks
+    write_attempt(campaign.prepare(running), "a", this_process().to_json())
+    write_attempt(campaign.prepare(dead), "a", this_process().to_json() | {"start_ticks": 1})
+    assert Campaign(tmp_path).load().running == {running}
+
+
+def test_missing_decision_is_refused(tmp_path: Path) -> None:
+    campaign = driven(tmp_path)
+    campaign.decide("bootstrap", iteration=-1, **bootstrap_content())
+    (campaign.decisions_folder / "00000001.json").unlink()
+    with pytest.raises(InputError, match=r"lacks decision file\(s\) \[1\]"):
+        Campaign(tmp_path).load()
+
+
+def test_broken_result_is_found_by_the_driver_and_only_by_it(tmp_path: Path) -> None:
+    campaign = driven(tmp_path)
+    campaign.decide("bootstrap", iteration=-1, **bootstrap_content())
+    key = next(iter(campaign.state.tasks))
+    publish_text(campaign.prepare(key), key, "{}", "frames.npz")
+    (campaign.result(key) / "frames.npz").write_text("longer than before")
+    before = fingerprint(tmp_path)
+    assert key in Campaign(tmp_path).load().waiting
+    assert fingerprint(tmp_path) == before, "who only looks changes nothing"
+    assert not campaign.accept(key)
+    assert not campaign.store.is_done(campaign.state.tasks[key])
+
+
+def test_result_that_exists_before_it_is_asked_for_is_not_asked_again(tmp_path: Path) -> None:
+    campaign = driven(tmp_path)
+    content = bootstrap_content()
+    campaign.decide("bootstrap", iteration=-1, **content)
+    key = content["tasks"][0]["key"]
+    publish_text(campaign.prepare(key), key, "{}", "frames.npz")
+    again = driven(tmp_path, take_over=True)
+    assert key in again.state.done and key not in again.state.waiting
+
+
+def test_number_taken_by_another_driver(tmp_path: Path) -> None:
+    campaign = driven(tmp_path)
+    write_json(campaign.decisions_folder / "00000002.json", {"number": 2, "kind": "start", "foreign": True})
+    before, state = fingerprint(tmp_path), campaign.state.next_number
+    with pytest.raises(CampaignHeldError, match="decision 2"):
+        campaign.decide("bootstrap", iteration=-1, **bootstrap_content())
+    assert fingerprint(tmp_path) == before
+    assert campaign.state.next_number == state and not campaign.state.decided("bootstrap")
+
+
+# ---------------------------------------------------------------------------------------- one driver
+
+
+def test_live_local_driver_keeps_others_out(tmp_path: Path) -> None:
+    driven(tmp_path)
+    before = fingerprint(tmp_path)
+    with pytest.raises(CampaignHeldError, match="--take-over"):
+        driven(tmp_path)
+    assert fingerprint(tmp_path) == before
+    assert CampaignHeldError.exit_code == HELD_BY_ANOTHER == 4
+
+
+def test_run_command_ends_with_code_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_json(tmp_path / "param.json", param().model_dump(mode="json", exclude_defaults=True))
+    driven(tmp_path)
+    monkeypatch.setattr("alloop.preflight.require", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["alloop", "run", "-C", str(tmp_path)])
+    before = fingerprint(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 4
+    assert fingerprint(tmp_path) == before
+
+
+@pytest.mark.parametrize("change", [{"start_ticks": 1}, {"boot": "an earlier boot"}, {"pid": 2**22 + 1}])
+def test_dead_local_driver_is_followed_at_once(tmp_path: Path, change: dict[str, Any]) -> None:
+    campaign = driven(tmp_path)
+    first_epoch = campaign.epoch
+    leave_beat(tmp_path, **change)
+    began = time.monotonic()
+    follower = driven(tmp_path)
+    assert time.monotonic() - began < campaign_module.BEAT_SECONDS
+    assert follower.epoch == follower.state.next_number - 1 != first_epoch
+    assert read_json(follower.run_folder / "driver.json")["epoch"] == follower.epoch
+    assert follower.state.identity["id"] == campaign.state.identity["id"], "it is the same campaign"
+
+
+def test_take_over_needs_no_silence(tmp_path: Path) -> None:
+    old = driven(tmp_path)
+    new = driven(tmp_path, take_over=True)
+    assert new.epoch != old.epoch
+    new.check_held()
+    with pytest.raises(CampaignHeldError):
+        old.check_held()
+
+
+@pytest.mark.parametrize("clock", ["2001-01-01T00:00:00+00:00", "2101-01-01T00:00:00+00:00"])
+def test_silent_driver_of_another_host_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: str
+) -> None:
+    """Clocks of two hosts are never compared: a beat from the past and one from the future count the same."""
+    monkeypatch.setattr(campaign_module, "FOREIGN_SILENCE_SECONDS", 0.4)
+    monkeypatch.setattr(campaign_module, "BEAT_SECONDS", 0.05)
+    leave_beat(tmp_path, host="another host", time=clock)
+    began = time.monotonic()
+    campaign = driven(tmp_path)
+    assert time.monotonic() - began >= 0.4
+    assert read_json(campaign.run_folder / "driver.json")["host"] == this_process().host
+
+
+def test_beating_driver_of_another_host_keeps_others_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(campaign_module, "FOREIGN_SILENCE_SECONDS", 20.0)
+    monkeypatch.setattr(campaign_module, "BEAT_SECONDS", 0.05)
+    leave_beat(tmp_path, host="another host")
+    beating = threading.Timer(0.2, leave_beat, (tmp_path,), {"host": "another host", "counter": 5})
+    beating.start()
+    try:
+        with pytest.raises(CampaignHeldError, match="another host"):
+            driven(tmp_path)
+    finally:
+        beating.join()
+    assert not (tmp_path / "iterations" / "decisions").exists()
+
+
+def test_beat_changes_so_that_others_see_it(tmp_path: Path) -> None:
+    campaign = driven(tmp_path)
+    first = campaign.read_beat()
+    campaign.beat()
+    assert campaign.read_beat() == first, "not at every call"
+    campaign.beat(force=True)
+    assert campaign.read_beat() != first
+
+
+def test_release_removes_the_own_beat_only(tmp_path: Path) -> None:
+    old = driven(tmp_path)
+    new = driven(tmp_path, take_over=True)
+    old.release()
+    assert new.read_beat() is not None
+    new.release()
+    assert new.read_beat() is None and not new.driver_alive()
+
+
+# ---------------------------------------------------------------------------------------- a driver that lost
+
+
+class IdlePool:
+    """A pool in which nothing happens but what the test says has ended."""
+
+    free = 2
+
+    def __init__(self, ended: list[Ended]) -> None:
+        self.ended = ended
+        self.started: list[tuple[str, ...]] = []
+
+    def start(self, keys: tuple[str, ...], folders: list[Path]) -> None:
+        self.started.append(keys)
+
+    def adopt(self, process: ProcessIdentity, keys: tuple[str, ...]) -> None:
+        self.started.append(keys)
+
+    def wait(self, seconds: float) -> list[Ended]:
+        ended, self.ended = self.ended, []
+        return ended
+
+
+class Silent:
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+def nothing_decided(campaign: Campaign) -> list[Ended]:
+    return []
+
+
+def tasks_waiting(campaign: Campaign) -> list[Ended]:
+    campaign.decide("bootstrap", iteration=-1, **bootstrap_content())
+    return []
+
+
+def task_done(campaign: Campaign) -> list[Ended]:
+    tasks_waiting(campaign)
+    key = next(iter(campaign.state.tasks))
+    publish_text(campaign.prepare(key), key, "{}", "frames.npz")
+    (campaign.result(key) / "frames.npz").write_text("xx")  # a broken one, which a driver would quarantine
+    for other in list(campaign.state.tasks):
+        campaign.state.begin(other)
+    return [Ended((key,), 0)]
+
+
+def task_died(campaign: Campaign) -> list[Ended]:
+    tasks_waiting(campaign)
+    for key in list(campaign.state.tasks):
+        write_attempt(campaign.prepare(key), "a", this_process().to_json() | {"start_ticks": 1})
+        campaign.state.begin(key)
+    return [Ended(tuple(campaign.state.running), -9)]
+
+
+@pytest.mark.parametrize("situation", [nothing_decided, tasks_waiting, task_done, task_died])
+def test_driver_that_lost_the_campaign_ends_and_changes_nothing(
+    tmp_path: Path, situation: Callable[[Campaign], list[Ended]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = driven(tmp_path)
+    pool = IdlePool(situation(old))
+    if situation is task_died:
+        monkeypatch.setattr(loop.Driver, "_adopt", lambda self: None)
+    driver = loop.Driver(old, param(), loop.Limits(2, 2), pool, Silent())  # type: ignore[arg-type]
+    write_json(
+        old.decisions_folder / f"{old.state.next_number:08d}.json",
+        {"number": old.state.next_number, "kind": "start"},
+    )
+    before = fingerprint(tmp_path / "iterations")
+    with pytest.raises(CampaignHeldError):
+        driver.run()
+    for act in (old.check_held, lambda: old.beat(force=True), lambda: old.decide("verdict", iteration=0)):
+        with pytest.raises(CampaignHeldError):
+            act()
+    assert fingerprint(tmp_path / "iterations") == before
+    assert pool.started == []
+
+
+def test_driver_that_may_go_on_does_act(tmp_path: Path) -> None:
+    """The counterpart of the test above: in the same situations the holder decides, launches and settles."""
+    campaign = driven(tmp_path)
+    ended = task_died(campaign)
+    driver = loop.Driver(campaign, param(), loop.Limits(2, 2), IdlePool(ended), Silent())  # type: ignore[arg-type]
+    driver._settle(driver.pool.wait(0))
+    assert len(list(campaign.store.iterations.glob("bootstrap/seed/*/attempts/a/failed.json"))) == 3
+    assert not campaign.state.running and len(campaign.state.waiting) == 3
+    driver._launch(loop.policy(campaign.state, driver.limits, 2).launch)
+    assert [len(keys) for keys in driver.pool.started] == [1, 1]  # type: ignore[attr-defined]
+
+
+# ---------------------------------------------------------------------------------------- identity
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "other"}, "'tiny'"),
+        ({"seed": 4}, "another campaign"),
+        ({"label": {"labeler": "chgnet"}}, "level of theory changed"),
+        ({"label": {"options": {"dispersion": True}}}, "level of theory changed"),
+        ({"elements": ["O", "Si", "B", "Li"]}, "elements changed"),
+    ],
+)
+def test_another_campaign_in_the_same_folder_is_refused(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    driven(tmp_path).release()
+    before = fingerprint(tmp_path)
+    with pytest.raises(InputError, match=message):
+        Campaign(tmp_path).take(param(**change), take_over=False, limit=LIMIT)
+    assert fingerprint(tmp_path) == before
+
+
+def test_change_that_keeps_old_results_valid_is_accepted_and_recorded(tmp_path: Path) -> None:
+    driven(tmp_path).release()
+    changed = param(stop={"max_iterations": 5}, label={"max_attempts": 7})
+    campaign = Campaign(tmp_path)
+    campaign.take(changed, take_over=False, limit=LIMIT)
+    assert campaign.state.starts[-1]["config"]["stop"]["max_iterations"] == 5
+    assert campaign.state.identity["config"]["stop"]["max_iterations"] == 20
+    campaign.release()
+    driven(tmp_path).check_held()
+
+
+# ---------------------------------------------------------------------------------------- giving up
+
+
+def failure(kind: str, message: str = "m") -> dict[str, Any]:
+    return {"class": kind, "message": message, "detail": "x" * 5000}
+
+
+def test_given_up_after_the_limit_with_the_last_failure() -> None:
+    assert loop.given_up([], 3) is None
+    assert loop.given_up([failure("bug"), failure("crash")], 3) is None
+    problem = loop.given_up([failure("bug"), failure("crash"), failure("numeric", "no convergence")], 3)
+    assert problem is not None
+    assert (problem["class"], problem["message"], len(problem["detail"])) == (
+        "numeric",
+        "no convergence",
+        4000,
+    )
+
+
+def test_late_is_no_failure_and_killed_is_tried_more_often() -> None:
+    assert loop.given_up([failure("late")] * 50, 1) is None
+    assert loop.given_up([failure("killed")] * (loop.KILLED_LIMIT - 1), 3) is None
+    assert loop.KILLED_LIMIT > loop.TASK_ATTEMPTS
+    problem = loop.given_up([failure("killed")] * loop.KILLED_LIMIT, 3)
+    assert problem is not None and problem["class"] == "killed"
+    mixed = [failure("killed")] * (loop.KILLED_LIMIT - 1) + [failure("late")] * 9 + [failure("bug")] * 2
+    assert loop.given_up(mixed, 3) is None
