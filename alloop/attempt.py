@@ -77,10 +77,19 @@ class Context:
 
 
 def run_tasks(folders: list[Path], epoch: int | None) -> int:
-    """Run the tasks one after the other; return 0 if none failed."""
+    """Run the tasks one after the other; return 0 if none failed.
+
+    A task that reads the result of one that just failed here is left for the next time: only once its input is
+    given up for good (and then no part of a batch) may it find out that there is none.
+    """
     worst = 0
+    failed: set[str] = set()
     for folder in folders:
         if (folder / "result").is_dir():
+            continue
+        task = read_json(folder / "task.json")
+        if failed.intersection(task["inputs"]):
+            failed.add(task["key"])
             continue
         attempt = begin_attempt(folder)
         if not _may_go_on(attempt, epoch):
@@ -89,7 +98,9 @@ def run_tasks(folders: list[Path], epoch: int | None) -> int:
         if (folder / "result").is_dir():  # published between the two looks
             shutil.rmtree(attempt.folder)
             continue
-        worst = max(worst, _run_one(attempt))
+        if not _run_one(attempt, task):
+            failed.add(task["key"])
+            worst = 1
     return worst
 
 
@@ -113,8 +124,7 @@ def _depth(task_folder: Path) -> int:
     return names.index("iterations")
 
 
-def _run_one(attempt: Attempt) -> int:
-    task = read_json(attempt.task_folder / "task.json")
+def _run_one(attempt: Attempt, task: dict[str, Any]) -> bool:
     root = attempt.task_folder.parents[_depth(attempt.task_folder)]
     work = attempt.folder / "work"
     work.mkdir()
@@ -139,7 +149,7 @@ def _run_one(attempt: Attempt) -> int:
         kind = error.kind if isinstance(error, TaskError) else _failure_class(error)
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
         fail(attempt.folder, kind, f"{type(error).__name__}: {error}", f"{traceback.format_exc()}\n{tail}")
-        return 1
+        return False
     record = this_process().to_json() | {
         "started": started,
         "seconds": round(time.monotonic() - began, 3),
@@ -152,7 +162,7 @@ def _run_one(attempt: Attempt) -> int:
             shutil.rmtree(folder / "work", ignore_errors=True)
     else:
         fail(attempt.folder, "late", "another attempt had published the result")
-    return 0
+    return True
 
 
 def _failure_class(error: Exception) -> str:
