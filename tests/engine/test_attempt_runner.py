@@ -24,6 +24,7 @@ from engine_kit import (
 
 from alloop import attempt as runner
 from alloop import store
+from alloop.campaign import label_task
 from alloop.labelers import load
 from alloop.process import ProcessIdentity
 from alloop.store import MANIFEST, Store, read_json, write_json
@@ -81,6 +82,27 @@ def test_several_tasks_in_one_process(tmp_path: Path, start: Start) -> None:
     assert frame.energy_eV == expected.energy_eV
     assert np.array_equal(frame.forces_eV_A, expected.forces_eV_A)
     assert np.array_equal(frame.virial_eV, expected.virial_eV)
+
+
+def test_follower_of_a_failed_task_waits_for_its_next_try(tmp_path: Path, start: Start) -> None:
+    """A chunk that ran without its predecessor would publish for ever that there is nothing to go on from."""
+    place = Store(tmp_path)
+    first, first_folder = prepared_label(tmp_path, 0, level("engine_labelers:Raises"))
+    second = label_task("iter.000000/label", "second", structure(1), level(), (first.key,))
+    third = label_task("iter.000000/label", "third", structure(2), level(), (second.key,))
+    second_folder = place.prepare(second, "campaign-id", {first.key: first.folder})
+    third_folder = place.prepare(third, "campaign-id", {second.key: second.folder})
+    other, other_folder = prepared_label(tmp_path, 3)
+    folders = (first_folder, second_folder, third_folder, other_folder)
+    assert start(attempt_command(*folders)).wait(60) == 1
+    assert failure_of(first_folder)["class"] == "bug"
+    for task, folder in ((second, second_folder), (third, third_folder)):
+        assert not place.is_done(task) and attempts_left(folder) == [], "neither a result nor a failure"
+    assert place.is_done(other)
+    assert start(attempt_command(second_folder, third_folder)).wait(60) == 0
+    assert place.is_done(second) and place.is_done(third), (
+        "once the first is given up, they find out for themselves"
+    )
 
 
 def test_each_result_is_published_as_its_task_ends(tmp_path: Path, start: Start) -> None:

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import pytest
+
+from alloop.decisions.training import verdict_problems
+
+SETS = ("new", "audit", "held_out_bootstrap", "held_out_explore")
+NAMES = {
+    "new": "on new labels",
+    "held_out_bootstrap": "held-out bootstrap labels",
+    "held_out_explore": "held-out exploration labels",
+}
+
+
+def errors(**rmse: float | None) -> dict[str, Any]:
+    """Errors of an ensemble that meets all criteria, but for the sets named: another RMSE, or None for no labels."""
+    found: dict[str, Any] = {name: {"labels": 5, "force_rmse_eV_A": 0.15} for name in SETS}
+    for name, value in rmse.items():
+        found[name] = {"labels": 0 if value is None else 5, "force_rmse_eV_A": value}
+    return found
+
+
+def classes(accurate: int = 98, candidate: int = 2, failed: int = 0) -> dict[str, int]:
+    return {"accurate": accurate, "candidate": candidate, "failed": failed}
+
+
+def problems(of_classes: dict[str, int], of_errors: dict[str, Any]) -> list[str]:
+    before = copy.deepcopy(of_errors)
+    found = verdict_problems(of_classes, of_errors, 0.98, 0.2)
+    assert of_errors == before
+    return found
+
+
+def test_all_criteria_met_also_exactly_on_the_line() -> None:
+    assert problems(classes(), errors()) == []
+    assert problems(classes(), errors(new=0.2, held_out_bootstrap=0.2, held_out_explore=0.2)) == []
+
+
+@pytest.mark.parametrize("found", [classes(97, 3), classes(97, 0, 3), classes(97, 1, 2)])
+def test_too_few_accurate_frames_alone(found: dict[str, int]) -> None:
+    assert problems(found, errors()) == ["accurate fraction 0.970 < 0.98"]
+
+
+@pytest.mark.parametrize("name", list(NAMES))
+@pytest.mark.parametrize("rmse", [0.201, math.nan, math.inf])
+def test_one_force_error_alone(name: str, rmse: float) -> None:
+    (problem,) = problems(classes(), errors(**{name: rmse}))
+    assert NAMES[name] in problem and f"{rmse:.3f}" in problem
+
+
+@pytest.mark.parametrize("name", ["held_out_bootstrap", "held_out_explore"])
+def test_a_held_out_set_without_labels_is_not_met(name: str) -> None:
+    (problem,) = problems(classes(), errors(**{name: None}))
+    assert problem == f"no {NAMES[name]} to measure the force error on"
+
+
+def test_without_new_labels_the_audit_decides() -> None:
+    assert problems(classes(), errors(new=None)) == []
+    (problem,) = problems(classes(), errors(new=None, audit=0.3))
+    assert "audit" in problem and "0.300" in problem
+    assert problems(classes(), errors(audit=0.3)) == [], "with new labels it does not"
+
+
+def test_nothing_measured_is_not_converged() -> None:
+    (problem,) = problems(classes(), errors(new=None, audit=None))
+    assert "audit" in problem
+
+
+def test_no_frame_seen_is_not_converged() -> None:
+    assert problems(classes(0, 0, 0), errors()) == ["accurate fraction 0.000 < 0.98"]
+
+
+def test_every_problem_is_named() -> None:
+    found = problems(classes(1, 0, 99), errors(new=1.0, held_out_bootstrap=math.nan, held_out_explore=None))
+    assert len(found) == 4
