@@ -44,13 +44,14 @@ def pick(frames: Sequence[Candidate], known: set[str], rules: Rules, seed: int) 
     Strata are served one after the other, each up to its quota: events (also where the ensemble agrees), the audit
     (accurate frames at random), and candidates with what is left. Within a stratum the draw goes round over glass
     and temperature, at random within each; a trajectory gives at most `max_per_trajectory` picks, none closer in
-    time than `min_separation_ps`. Nothing in `known` (identities already labelled or asked for) is picked, and
-    nothing twice. The same frames, in any order, and the same seed give the same picks.
+    time than `min_separation_ps`. Nothing in `known` (identities already labelled or asked for) is picked,
+    nothing twice, and no frame whose deviation is not finite. The same frames, in any order, and the same seed
+    give the same picks.
     """
     taken: set[str] = set(known)
     times: dict[str, list[float]] = {}
     picks: list[tuple[int, str]] = []
-    order = _seeded_order(frames, seed)
+    order = [i for i in _seeded_order(frames, seed) if np.isfinite(frames[i].max_force_deviation_eV_A)]
 
     def serve(reason: str, members: list[int], quota: int) -> None:
         for index in _round_robin(members, frames):
