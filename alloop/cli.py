@@ -51,32 +51,24 @@ def _opened(folder: Path) -> Campaign:
     return campaign
 
 
-def _say(text: str | Text) -> None:
+def _say(text: str) -> None:
     """Print a message whose words are all meant: no markup, no break inside a path."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _wrapped(message: str, where: Console) -> str:
-    """Return the message wrapped between words for a terminal; as it is for a file or a pipe, where it is searched."""
-    if not where.is_terminal:
-        return message
-    lines = []
-    for line in message.splitlines():
-        indent = line[: len(line) - len(line.lstrip())]
-        lines += textwrap.wrap(
-            line,
-            max(where.width, 40),
-            subsequent_indent=f"{indent}  ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        ) or [""]
-    return "\n".join(lines)
+def _marked(mark: str, message: str, where: Console) -> None:
+    """Print a message after a red mark: wrapped between words on a terminal, unbroken to a file or a pipe."""
+    lines = f"{mark} {message}".splitlines()
+    if where.is_terminal:
+        lines = [part for line in lines for part in _wrapped(line, max(where.width, 40))]
+    text = Text("\n".join(lines))
+    text.stylize("red", 0, len(mark))
+    where.print(text, soft_wrap=True)
 
 
-def _complain(message: str) -> None:
-    errors = Console(stderr=True)
-    text = Text.assemble(("alloop: ", "red"), _wrapped(message, errors))
-    errors.print(text, markup=False, highlight=False, soft_wrap=True)
+def _wrapped(line: str, width: int) -> list[str]:
+    indent = line[: len(line) - len(line.lstrip())] + "  "
+    return textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _print_json(value: Any) -> None:
@@ -115,7 +107,7 @@ def check(folder: Folder = HERE, as_json: AsJson = False) -> None:
     if as_json:
         _print_json([problem.__dict__ for problem in problems])
     for problem in problems if not as_json else ():
-        _say(Text.assemble(("x ", "red"), _wrapped(str(problem), console)))
+        _marked("x", str(problem), console)
     if problems:
         raise typer.Exit(BAD_INPUT)
     if not as_json:
@@ -301,14 +293,13 @@ def main() -> None:
     try:
         app()
     except AlloopError as error:
-        _complain(str(error))
+        _marked("alloop:", str(error), Console(stderr=True))
         raise SystemExit(error.exit_code) from None
     except OSError as error:
         if error.filename is None and error.errno not in _DISK:
             raise
-        _complain(
-            f"{error.filename or 'disk'}: {error.strerror}\n  see that the folder is yours, and the disk not full"
-        )
+        found = f"{error.filename or 'disk'}: {error.strerror}\n  see whose folder it is, and if the disk is full"
+        _marked("alloop:", found, Console(stderr=True))
         raise SystemExit(BAD_INPUT) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

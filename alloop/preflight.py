@@ -77,7 +77,8 @@ def require(campaign: Campaign, param: Param) -> None:
     """Raise InputError with all problems of the preflight, if there is any."""
     problems = preflight(campaign, param)
     if problems:
-        raise InputError("\n".join([f"{len(problems)} problem(s) found before any work:", *map(str, problems)]))
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        raise InputError("\n".join([f"{count} found before any work:", *map(str, problems)]))
 
 
 def _templates(campaign: Campaign, param: Param) -> Iterator[Problem]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from alloop.campaign import Campaign
-from alloop.config import Param, slots
+from alloop.config import BootstrapParam, Param, slots
 from alloop.decisions.exploration import trajectories
 from alloop.decisions.production import quench_chunks
+from alloop.errors import InputError
 from alloop.loop import next_decision
+from alloop.tasks.sources import read_labelled, read_structures_file
 
 _FILES_PER_TASK = 8
 
@@ -27,8 +30,7 @@ def build_plan(campaign: Campaign, param: Param, max_iterations: int) -> dict[st
     new = not state.decided("bootstrap")
     tasks = {
         "bootstrap": (melts + len(own.crystals) + len(own.structures) + len(own.data)) if new else 0,
-        "label": iterations * param.select.max_labels
-        + (melts * (own.snapshots + own.strained_copies) + len(own.crystals) * own.crystal_copies if new else 0),
+        "label": iterations * param.select.max_labels + (bootstrap_labels(campaign.root, own, melts) if new else 0),
         "train": max(0, trainings) * param.train.models,
         "explore": iterations * chunks,
         "evaluate": 2 * iterations + 1,
@@ -54,6 +56,17 @@ def build_plan(campaign: Campaign, param: Param, max_iterations: int) -> dict[st
     }
 
 
+def bootstrap_labels(root: Path, own: BootstrapParam, melts: int) -> int:
+    """Return how many labels the bootstrap asks for at most; InputError for a file of one's own that is unusable."""
+    try:
+        structures = sum(len(read_structures_file(root / name)) for name in own.structures)
+        given = sum(len(read_labelled(root / data.path, data.format)[:: data.every]) for data in own.data)
+    except ValueError as error:
+        raise InputError(f"{error}\n  see all problems with: alloop check") from None
+    made = melts * (own.snapshots + own.strained_copies) + len(own.crystals) * own.crystal_copies
+    return made + structures + given
+
+
 def print_plan(plan: dict[str, Any], console: Console) -> None:
     """Print the plan as a table."""
     table = Table("kind of task", title="what a run would do, at most")
@@ -65,7 +78,7 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
     console.print(table)
     total = "unknown until measured" if plan["core_hours"] is None else f"{plan['core_hours']:.2f} core-hours"
     console.print(
-        f" next decision: {plan['next']}; at most {plan['iterations_left']} iteration(s), about {plan['files_at_most']} files; "
-        f"cost {total}",
+        f" next decision: {plan['next']}; at most {plan['iterations_left']} iteration(s), "
+        f"about {plan['files_at_most']} files; cost {total}",
         highlight=False,
     )

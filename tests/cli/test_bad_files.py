@@ -157,8 +157,8 @@ def begun(campaign):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"name": "other"}, ["name 'small'", "'other'", "alloop init DIR"]),
-        ({"seed": 8}, ["seed 7", "param.json says 8", "alloop init DIR"]),
+        ({"name": "other"}, ["name is 'small', param.json says 'other'", "alloop init DIR"]),
+        ({"seed": 8}, ["seed is 7, param.json says 8", "alloop init DIR"]),
         (
             {"label": {"labeler": "ase.calculators.lj:LennardJones"}},
             ["the level of theory changed from teter-rehearsal to ase.calculators.lj:LennardJones", "set it back"],
@@ -243,16 +243,14 @@ def test_folder_that_cannot_be_written(campaign, alloop_process):
     folder = campaign()
     folder.chmod(0o555)
     try:
-        checked = alloop_process("check", "-C", folder, preexec_fn=without_override)
         ran = alloop_process("run", "-C", folder, preexec_fn=without_override)
         made = alloop_process("init", folder / "new", preexec_fn=without_override)
     finally:
         folder.chmod(0o755)
-    assert (checked.code, ran.code, made.code) == (2, 2, 2)
-    assert f"{folder}: cannot be written to" in checked.out
+    assert (ran.code, made.code) == (2, 2)
     assert f"{folder}: cannot be written to" in ran.err
     assert f"{folder}/new: Permission denied" in made.err
-    assert "Traceback" not in checked.text + ran.text + made.text
+    assert "Traceback" not in ran.text + made.text
 
 
 def test_disk_nearly_full(campaign, alloop_main, monkeypatch):
