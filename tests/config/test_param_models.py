@@ -1,0 +1,193 @@
+"""The typed configuration: defaults, round trips, and what it refuses beyond single values."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import alloop
+from alloop import config
+from alloop.errors import InputError
+from alloop.glass.composition import TABLE_1
+from alloop.param_file import ConfigError, read_json_object
+
+SHIPPED = Path(alloop.__file__).resolve().parents[1] / "param.json"
+MINIMAL: dict[str, Any] = {"name": "small", "glasses": ["LBS-20-60-20"]}
+
+
+def assert_round_trip(param: config.Param) -> None:
+    dumped = param.model_dump(mode="json")
+    assert config.parse(dumped) == param
+    assert config.parse(json.loads(json.dumps(dumped, allow_nan=False))) == param
+    assert config.parse(dumped).model_dump(mode="json") == dumped
+
+
+def test_a_name_and_a_glass_are_enough():
+    param = config.parse(MINIMAL)
+    assert param.train.models == 4
+    assert param.elements == ["Li", "B", "O", "Si"]
+    assert param.glasses[0].glass() == TABLE_1["LBS-20-60-20"]
+    assert param.quench is None
+    assert_round_trip(param)
+
+
+def test_shipped_campaign_round_trips_and_is_short():
+    param = config.load(SHIPPED)
+    assert param.name == "lbs-quickstart"
+    assert [glass.name for glass in param.glasses] == ["LBS-20-60-20", "LBS-40-20-40"]
+    assert_round_trip(param)
+
+
+def test_effective_configuration_names_every_default():
+    dumped = config.parse(MINIMAL | {"quench": {}}).model_dump(mode="json")
+    assert set(dumped) == set(config.Param.model_fields)
+    sections = {
+        "bootstrap": config.BootstrapParam,
+        "train": config.TrainParam,
+        "explore": config.ExploreParam,
+        "select": config.SelectParam,
+        "label": config.LabelParam,
+        "stop": config.StopParam,
+        "quench": config.QuenchParam,
+    }
+    for name, section in sections.items():
+        assert set(dumped[name]) == set(section.model_fields)
+
+
+positive = st.floats(1e-3, 1e4, allow_nan=False)
+glasses = st.one_of(
+    st.sampled_from(sorted(TABLE_1)),
+    st.builds(
+        lambda name, n_atoms: {"name": name, "n_atoms": n_atoms},
+        st.sampled_from(sorted(TABLE_1)),
+        st.lists(st.integers(12, 20000), min_size=1, max_size=3, unique=True),
+    ),
+    st.builds(
+        lambda share, density, percent: {
+            "name": "own",
+            "mole_fractions": {"SiO2": share * percent, "B2O3": (1 - share) * percent},
+            "density_g_cm3": density,
+        },
+        st.floats(0, 1),
+        st.floats(0.5, 5),
+        st.sampled_from([1, 100]),
+    ),
+)
+
+
+plain_values = st.integers() | st.booleans() | positive | st.text(max_size=5)
+quotas = st.dictionaries(st.sampled_from(["overlap", "five_coordinated_Si"]), st.integers(0, 9))
+
+
+@st.composite
+def parameters(draw: st.DrawFn) -> dict[str, Any]:
+    low, high = sorted(draw(st.tuples(positive, positive).filter(lambda pair: pair[0] != pair[1])))
+    sections = {
+        "train": {
+            "models": draw(st.integers(2, 9)),
+            "steps": draw(st.integers(1, 10**7)),
+            "neuron": draw(st.none() | st.lists(st.integers(1, 200), max_size=3)),
+        },
+        "explore": {
+            "temperatures_K": draw(st.lists(positive, min_size=1, max_size=4, unique=True)),
+            "ramps": [{"from_K": low, "to_K": high}],
+            "ensembles": draw(st.sampled_from([["nvt"], ["npt"], ["npt", "nvt"]])),
+            "pressure_bar": draw(st.floats(-1e5, 1e5)),
+        },
+        "select": {"trust_low_eV_A": low, "trust_high_eV_A": high, "event_quota": draw(quotas)},
+        "label": {
+            "labeler": "ase.calculators.lj:LennardJones",
+            "options": draw(st.dictionaries(st.text(max_size=5), plain_values, max_size=3)),
+        },
+        "quench": {"final_temperature_K": low, "melt_temperature_K": high},
+    }
+    chosen = draw(st.sets(st.sampled_from(sorted(sections))))
+    others = {"glasses": [draw(glasses)], "seed": draw(st.integers(0, 2**31 - 1))}
+    return MINIMAL | others | {key: sections[key] for key in chosen}
+
+
+@settings(max_examples=60, deadline=None)
+@given(parameters())
+def test_effective_configuration_round_trips(data):
+    param = config.parse(data)
+    assert_round_trip(param)
+    for section, values in data.items():
+        if isinstance(values, dict):
+            for key, value in values.items():
+                if section != "explore" or key != "ramps":
+                    assert getattr(getattr(param, section), key) == value
+
+
+some_keys = st.sampled_from(["name", "glasses", "train", "models", "x"])
+any_json = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(some_keys, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(any_json)
+def test_any_json_is_taken_or_refused_with_a_message(data):
+    try:
+        config.parse(data)
+    except InputError as error:
+        assert str(error).startswith("param.json: ")
+
+
+def test_whole_floats_are_whole_numbers():
+    assert config.parse(MINIMAL | {"train": {"steps": 1e6}}).train.steps == 1000000
+
+
+def test_configuration_cannot_be_changed_in_place():
+    param = config.parse(MINIMAL)
+    with pytest.raises(ValueError, match="frozen"):
+        param.train.models = 7  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("duration_ps", "timestep_fs", "multiple", "expected"),
+    [(1.0, 1.0, 1, 1000), (1.0, 0.5, 20, 2000), (0.0305, 1.0, 20, 40), (0.3, 0.1, 1, 3000), (1e-6, 1.0, 10, 10)],
+)
+def test_steps_of_a_duration(duration_ps, timestep_fs, multiple, expected):
+    assert config.steps(duration_ps, timestep_fs, multiple) == expected
+
+
+def test_level_of_theory_tells_options_apart():
+    def level(**label: Any) -> str:
+        return config.parse(MINIMAL | {"label": label}).label.level
+
+    assert level(labeler="teter-rehearsal") == "teter-rehearsal"
+    assert level(options={"a": 1}) != level(options={"a": 2}) != level()
+    assert level(options={"a": 1, "b": 2}) == level(options={"b": 2, "a": 1})
+    assert level(options={"a": 1}).startswith("sevennet-0-")
+    assert level(max_attempts=9) == level()
+
+
+def test_all_problems_at_once_each_with_its_key():
+    with pytest.raises(ConfigError) as refused:
+        config.parse({"glasses": [{"name": "LBS-20-60-20", "n_atoms": [84, "x"]}], "train": {"modells": 1}, "seed": -1})
+    assert [key for key, _ in refused.value.problems] == ["name", "seed", "glasses[0].n_atoms[1]", "train.modells"]
+    assert refused.value.problems[0][1] == "is missing"
+
+
+def test_problem_shows_no_endless_value():
+    with pytest.raises(ConfigError) as refused:
+        config.parse(MINIMAL | {"train": {"backend": "x" * 5000}})
+    assert len(str(refused.value)) < 400
+
+
+def test_slots_are_as_given_or_the_cores():
+    assert config.slots(config.parse(MINIMAL | {"pools": {"local": {"slots": 5}}})) == 5
+    assert config.slots(config.parse(MINIMAL)) >= 1
+
+
+def test_json_is_read_as_utf8_whatever_the_locale(tmp_path, monkeypatch):
+    monkeypatch.setenv("LC_ALL", "C")
+    (tmp_path / "param.json").write_bytes('{"name": "ü", "a": 1.5e3, "b": [2, true, null]}'.encode())
+    assert read_json_object(tmp_path / "param.json") == {"name": "ü", "a": 1500.0, "b": [2, True, None]}
