@@ -41,7 +41,7 @@ class Limits:
 def limits(param: Param, max_iterations: int, *, quench_only: bool = False) -> Limits:
     """Return the limits of a run from the configuration; labels share a process only where each is cheap."""
     labels = param.label.per_process or (32 if param.label.labeler in labelers.BUILT_IN else 1)
-    batch = {"label": labels, "explore": 12, "quench": 1000}
+    batch = {"label": labels, "explore": 12, "evaluate": 8, "quench": 1000}
     return Limits(max_iterations, slots(param), batch, quench_only)
 
 
@@ -99,7 +99,7 @@ def next_decision(state: State, max_iterations: int, *, quench_only: bool = Fals
             return None
     if explores and not state.decisions["verdict", i]["converged"]:
         return "train", i + 1
-    for kind in ("assess", "quench"):
+    for kind in ("quench", "assess"):
         if not state.decided(kind, i):
             return kind, i
     if state.open("assess", i) or state.open("quench", i):
