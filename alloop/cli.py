@@ -138,7 +138,7 @@ def run(
     from alloop import loop
     from alloop.preflight import require
     from alloop.report.progress import Watcher
-    from alloop.report.status import exit_text, print_status, read_status
+    from alloop.report.status import print_status, read_status
 
     campaign, param = _load(folder)
     require(campaign, param)
@@ -159,7 +159,7 @@ def run(
     finally:
         watcher.close()
     print_status(read_status(campaign), console)
-    _say(exit_text(ending.code, ending.reason))
+    _say(ending.reason)
     raise typer.Exit(ending.code)
 
 
@@ -216,7 +216,7 @@ def quench(
     from alloop import loop
     from alloop.preflight import require
     from alloop.report.progress import Watcher
-    from alloop.report.status import exit_text, print_status, read_status
+    from alloop.report.status import print_status, read_status
 
     campaign, param = _load(folder)
     require(campaign, param)
@@ -236,7 +236,7 @@ def quench(
     finally:
         watcher.close()
     print_status(read_status(campaign), console)
-    _say(exit_text(ending.code, ending.reason))
+    _say(ending.reason)
     raise typer.Exit(ending.code)
 
 

@@ -11,7 +11,6 @@ from rich.table import Table
 
 from alloop.campaign import Campaign, State
 from alloop.config import parse
-from alloop.errors import DONE
 from alloop.store import read_json, write_json
 
 _SNAPSHOT = "state.json"
@@ -350,8 +349,3 @@ def glass_text_table(rows: list[dict[str, Any]]) -> Table:
             "-" if above is None else f"{100 * above:.0f} %",
         )
     return table
-
-
-def exit_text(code: int, reason: str) -> str:
-    """Return the last line of a run."""
-    return f"[green]{reason}[/green]" if code == DONE else f"[yellow]{reason}[/yellow]"
