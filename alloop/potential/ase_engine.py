@@ -34,7 +34,7 @@ class AseEngine:
 
     NVE is velocity Verlet, NVT a Nosé-Hoover chain with 3N - 3 degrees of freedom (as LAMMPS'), NPT ASE's
     isotropic Martyna-Tobias-Klein dynamics, which has no temperature ramp: ValueError for NPT with one.
-    Output of TensorFlow goes to ``ase.log`` in `directory`. Raises TrajectoryLost when numbers stop being finite.
+    What DeePMD prints goes to ``md.out`` in `directory`. Raises TrajectoryLost when numbers stop being finite.
     """
 
     def __init__(
@@ -50,7 +50,8 @@ class AseEngine:
         if not models or deviation_every < 1:
             raise ValueError(f"{len(models)} models, deviation every {deviation_every}: both must be 1 or more")
         self._condition, self._every, self._step = condition, deviation_every, 0
-        with output_to(Path(directory).resolve() / "ase.log"):
+        self._output = Path(directory).resolve() / "md.out"
+        with output_to(self._output):
             self._driver, self._ensemble = Ensemble(models[:1]), Ensemble(models)
         self._atoms = with_velocities(atoms, condition.temperature_start_K, seed)
         self._atoms.set_constraint()
@@ -61,7 +62,7 @@ class AseEngine:
     def advance(self, n_steps: int) -> None:
         """Run `n_steps` on: a multiple of `deviation_every`, within the condition's n_steps."""
         check_advance(self._step, n_steps, self._every, self._condition)
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), output_to(self._output):
             self._dynamics.run(n_steps)
         self._step += n_steps
         if not (np.isfinite(self._atoms.positions).all() and np.isfinite(self._atoms.get_momenta()).all()):
@@ -75,7 +76,8 @@ class AseEngine:
         temperature_K = kinetic_temperature_K(self._atoms)
         if not np.isfinite([energy, pressure_bar, temperature_K]).all():
             raise TrajectoryLost(f"energy or pressure is not finite at step {self._step}")
-        evaluation = self._ensemble.evaluate(self._atoms)
+        with output_to(self._output):
+            evaluation = self._ensemble.evaluate(self._atoms)
         atoms = Atoms(self._atoms.numbers, positions=self._atoms.positions, cell=self._atoms.cell.array, pbc=True)
         atoms.set_masses(self._atoms.get_masses())
         atoms.set_velocities(self._atoms.get_velocities())

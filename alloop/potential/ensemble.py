@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ class Ensemble:
     def __init__(self, model_paths: Sequence[Path]) -> None:
         if not model_paths:
             raise ValueError("an ensemble needs at least one model file")
+        logging.getLogger("deepmd").setLevel(logging.ERROR)  # it remarks on batch sizes for every model
         from deepmd.infer import DeepPot
 
         self._models = [DeepPot(str(path)) for path in model_paths]

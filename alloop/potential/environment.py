@@ -36,6 +36,8 @@ def md_environment(n_threads: int = 1) -> dict[str, str]:
         "DP_INTRA_OP_PARALLELISM_THREADS": str(n_threads),
         "DP_INTER_OP_PARALLELISM_THREADS": "1",
         "TF_CPP_MIN_LOG_LEVEL": "2",
+        # TensorFlow then leaves Keras 3 (and with it scikit-learn and pandas) unimported, which DeePMD does not use
+        "TF_USE_LEGACY_KERAS": "1",
     }
 
 

@@ -15,6 +15,7 @@ from ase import Atoms, units
 from alloop.potential.conditions import MdCondition, MdState, TrajectoryLost, check_advance, with_velocities
 from alloop.potential.quiet import output_to
 
+OUTPUT_FILE = "md.out"
 DEVIATION_FILE = "model_devi.out"
 LOG_FILE = "lammps.log"
 ASE_SPEED_IN_A_PS = 1000.0 * units.fs  # one Å per ASE time unit, in Å/ps
@@ -23,8 +24,9 @@ ASE_SPEED_IN_A_PS = 1000.0 * units.fs  # one Å per ASE time unit, in Å/ps
 class LammpsEngine:
     """A LAMMPS trajectory driven by the first model; the spread of all models is taken every few steps.
 
-    Files ``lammps.log`` and ``model_devi.out`` go to `directory`. The process must have been started with
-    :func:`alloop.potential.environment.md_environment`; with one thread equal input gives equal bits.
+    Files ``lammps.log``, ``model_devi.out`` and ``md.out`` (what DeePMD prints) go to `directory`. The process must
+    have been started with :func:`alloop.potential.environment.md_environment`; with one thread equal input gives
+    equal bits.
     An engine started from another's last state goes on from there, but with the thermostat's and barostat's own
     momenta at zero. Raises TrajectoryLost if LAMMPS refuses the start or fails later, ValueError for bad arguments.
     """
@@ -49,7 +51,8 @@ class LammpsEngine:
         self._step = 0
         self._deviations: IO[str] | None = None
         (directory / DEVIATION_FILE).unlink(missing_ok=True)
-        with output_to(directory / "start.log"):
+        self._output = directory / OUTPUT_FILE
+        with output_to(self._output):
             self._lammps = _new_lammps(directory / LOG_FILE)
             try:
                 self._set_up(models, directory)
@@ -63,7 +66,8 @@ class LammpsEngine:
         """Run `n_steps` on: a multiple of `deviation_every`, within the condition's n_steps."""
         check_advance(self._step, n_steps, self._every, self._condition)
         # `pre no` goes on without setting up again: no force evaluation is done twice, and chunks leave no trace
-        self._command(f"run {n_steps} pre no post no start 0 stop {self._condition.n_steps}")
+        with output_to(self._output):
+            self._command(f"run {n_steps} pre no post no start 0 stop {self._condition.n_steps}")
         self._step += n_steps
 
     def state(self) -> MdState:
@@ -115,6 +119,7 @@ class LammpsEngine:
             "atom_modify map array",
             "newton on",
             "box tilt large",
+            "neighbor 1.0 bin",
             f"region cell prism 0 {ax!r} 0 {by!r} 0 {cz!r} {bx!r} {cx!r} {cy!r}",
             f"create_box {len(elements)} cell",
             *(f"mass {number} {float(masses[e])!r}" for number, e in enumerate(elements, start=1)),

@@ -12,7 +12,6 @@ import contextlib
 import copy
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,14 +130,15 @@ def training_input(request: TrainRequest, warm_model: dict[str, Any] | None = No
     rates = {"start_lr": request.start_lr, "stop_lr": request.stop_lr}
     dp_input["learning_rate"] = {"type": "exp", **dp_input.get("learning_rate", {}), **rates}
     training = dp_input.setdefault("training", {})
+    # DeePMD saves only at steps that it also displays: the saving interval is rounded down to a multiple
+    disp_freq = min(training.get("disp_freq", 100), request.save_freq)
     training.update(
         numb_steps=request.n_steps,
         seed=batch_seed,
-        save_freq=request.save_freq,
+        disp_freq=disp_freq,
+        save_freq=request.save_freq // disp_freq * disp_freq,
         save_ckpt=PREFIX,
         disp_file=LCURVE,
-        # DeePMD saves only at steps that it also displays
-        disp_freq=math.gcd(training.get("disp_freq", 100), request.save_freq),
     )
     for key, systems in (
         ("training_data", request.training_systems),
