@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 from importlib.machinery import ModuleSpec, PathFinder
@@ -82,8 +83,18 @@ def _find_without_import(module: str) -> ModuleSpec | None:
 
 
 def _may_define(spec: ModuleSpec, name: str) -> bool:
-    """Tell whether a module's source names something so; True where that cannot be told from the source."""
+    """Tell whether a module's source defines or imports a name; True where that cannot be told from the source."""
     if spec.origin is None or not spec.origin.endswith(".py"):
         return True
     source = Path(spec.origin).read_text(encoding="utf-8", errors="replace")
-    return bool(re.search(rf"\b{name}\b|import \*|__getattr__", source))
+    if "sys.modules" in source:
+        return True
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.ImportFrom | ast.Import):
+            found |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+    return bool(found & {name, "*", "__getattr__"})
