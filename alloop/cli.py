@@ -137,8 +137,6 @@ def run(
     """Start OR resume the campaign: the same command, also after a crash. Ctrl-C stops it safely."""
     from alloop import loop
     from alloop.preflight import require
-    from alloop.report.progress import Watcher
-    from alloop.report.status import print_status, read_status
 
     campaign, param = _load(folder)
     require(campaign, param)
@@ -148,10 +146,17 @@ def run(
     limit = param.stop.max_iterations
     if iterations is not None:
         limit = sum(kind == "verdict" for kind, _ in campaign.state.decisions) + iterations
-    limits = loop.limits(param, limit)
-    campaign.take(
-        param, take_over=take_over, limit={"max_iterations": limit, "slots": limits.slots, "barrier": barrier}
-    )
+    _drive(campaign, param, loop.limits(param, limit), take_over=take_over, barrier=barrier)
+
+
+def _drive(campaign: Campaign, param: config.Param, limits: Any, *, take_over: bool, barrier: bool = False) -> None:
+    """Take the campaign, drive it to the end of this run, show where it stands, and exit with the run's code."""
+    from alloop import loop
+    from alloop.report.progress import Watcher
+    from alloop.report.status import print_status, read_status
+
+    limit = {"max_iterations": limits.max_iterations, "slots": limits.slots, "barrier": barrier}
+    campaign.take(param, take_over=take_over, limit=limit)
     watcher = Watcher(console)
     watcher.say(f"campaign [bold]{param.name}[/bold] on {limits.slots} slots; Ctrl-C stops it safely")
     try:
@@ -215,8 +220,6 @@ def quench(
     """Run the production melt-quench with the last complete ensemble; resumable like run."""
     from alloop import loop
     from alloop.preflight import require
-    from alloop.report.progress import Watcher
-    from alloop.report.status import print_status, read_status
 
     campaign, param = _load(folder)
     require(campaign, param)
@@ -229,15 +232,7 @@ def quench(
         raise InputError("no complete ensemble yet; train one first: alloop run")
     param = param.model_copy(update={"quench": param.quench.model_copy(update={"when": "always"})})
     limits = loop.limits(param, campaign.state.iteration, quench_only=True)
-    campaign.take(param, take_over=take_over, limit={"max_iterations": limits.max_iterations, "slots": limits.slots})
-    watcher = Watcher(console)
-    try:
-        ending = loop.run(campaign, param, limits, watcher)
-    finally:
-        watcher.close()
-    print_status(read_status(campaign), console)
-    _say(ending.reason)
-    raise typer.Exit(ending.code)
+    _drive(campaign, param, limits, take_over=take_over)
 
 
 @app.command()

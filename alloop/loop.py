@@ -100,17 +100,21 @@ def next_decision(state: State, max_iterations: int, *, quench_only: bool = Fals
     if explores and not state.decisions["verdict", i]["converged"]:
         return "train", i + 1
     for kind in ("quench", "assess"):
-        if not state.decided(kind, i):
+        if not state.decided(kind, i) or (quench_only and kind == "quench" and not state.decisions[kind, i]["tasks"]):
             return kind, i
     if state.open("assess", i) or state.open("quench", i):
         return None
-    return _ending(state, i)
+    return _ending(state, i, quench_only=quench_only)
 
 
-def _ending(state: State, iteration: int) -> Ending:
+def _ending(state: State, iteration: int, *, quench_only: bool) -> Ending:
     verdict = state.decisions.get(("verdict", iteration))
     if verdict and verdict["converged"]:
         return Ending(DONE, f"converged in iteration {iteration}: {verdict['reason']}")
+    if quench_only:
+        return Ending(
+            NOT_CONVERGED, "quenched with an ensemble that is not converged; explore further with: alloop run"
+        )
     last = state.decisions.get(("verdict", iteration - 1))
     reason = last["reason"] if last else "no iteration has explored"
     return Ending(NOT_CONVERGED, f"not converged, the iteration limit is used up: {reason}")
@@ -123,6 +127,8 @@ def batches(state: State, limits: Limits, free_slots: int) -> tuple[tuple[str, .
     """
     found: list[tuple[str, ...]] = []
     waiting = dict(state.waiting)
+    if limits.quench_only:
+        waiting = {key: None for key in waiting if state.tasks[key].kind in ("quench", "evaluate")}
     while waiting and len(found) < free_slots:
         chains = _ready_chains(state, waiting)
         if not chains:
