@@ -71,7 +71,8 @@ def run_chunk(context: Context, on_record: Callable[[Record], None] | None = Non
     if start is None:
         return Chunk("void", "the chunk before it was lost")
     condition = MdCondition(**spec["condition"])
-    engine: Engine = ENGINES[spec["engine"]](
+    new_engine: Callable[..., Engine] = ENGINES[spec["engine"]]
+    engine = new_engine(
         [model_file(context, key) for key in spec["models"]],
         start,
         condition,
