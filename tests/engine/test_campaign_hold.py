@@ -83,9 +83,15 @@ def test_broken_result_is_found_by_the_driver_and_only_by_it(tmp_path: Path) -> 
 def test_result_that_exists_before_it_is_asked_for_is_not_asked_again(tmp_path: Path) -> None:
     campaign = driven(tmp_path)
     content = bootstrap_content()
-    campaign.decide("bootstrap", iteration=-1, **content)
+    campaign.state.apply(
+        {"number": 1, "kind": "bootstrap"} | content
+    )  # only to learn where the task would live
     key = content["tasks"][0]["key"]
     publish_text(campaign.prepare(key), key, "{}", "frames.npz")
+    campaign.load()
+    campaign.decide("bootstrap", iteration=-1, **content)
+    assert key in campaign.state.done and key not in campaign.state.waiting
+    assert campaign.state.stage_counts("bootstrap", -1) == (1, 3)
     again = driven(tmp_path, take_over=True)
     assert key in again.state.done and key not in again.state.waiting
 

@@ -51,7 +51,7 @@ def test_every_world_keeps_the_rules_and_ends_as_its_verdict_says() -> None:
                 assert verdicts == found.limits.max_iterations
                 order.append(("train", verdicts))
             final = verdicts if not converged else verdicts - 1
-            assert found.order == [*order, ("assess", final), ("quench", final)]
+            assert found.order == [*order, ("quench", final), ("assess", final)]
             assert found.state.done | found.state.quarantined.keys() == found.state.tasks.keys()
         assert all(decision["number"] == n for n, decision in enumerate(found.decisions))
     assert min(codes.values()) > 10, f"the worlds must differ: {codes}"
@@ -98,12 +98,27 @@ def test_no_iteration_at_all_trains_and_quenches_but_is_not_converged() -> None:
     found = world(4, 0, converge=1.0, fail=0.0)
     ending = found.run()
     assert (ending.code, "no iteration has explored" in ending.reason) == (NOT_CONVERGED, True)
-    assert found.order == [*expected_order(0), ("train", 0), ("assess", 0), ("quench", 0)]
+    assert found.order == [*expected_order(0), ("train", 0), ("quench", 0), ("assess", 0)]
 
 
 def test_last_reason_is_told_when_the_iterations_are_used_up() -> None:
     found = world(5, 2, converge=0.0, fail=0.0)
     assert "not in iteration 1" in found.run().reason
+
+
+def test_quench_of_an_ensemble_that_was_judged_not_converged() -> None:
+    """A run stopped right after its verdict, then `alloop quench`: the verdict still decides the exit code."""
+    found = world(5, 2, converge=0.0, fail=0.0, die=0.0)
+    found.run()
+    number = next(n for n, decision in enumerate(found.decisions) if decision["kind"] == "verdict")
+    done, found.state, found.decisions = found.state.done, State(), found.decisions[: number + 1]
+    for decision in found.decisions:
+        found.state.apply(decision)
+    for key in done & found.state.tasks.keys():
+        found.state.settle_done(key)
+    found.limits = replace(found.limits, quench_only=True)
+    assert found.run().code == NOT_CONVERGED
+    assert found.order[-2:] == [("quench", 0), ("assess", 0)]
 
 
 def test_convergence_ends_the_iterations() -> None:
@@ -123,8 +138,8 @@ def test_more_iterations_go_on_where_the_limit_had_stopped() -> None:
     assert found.order[len(before) :] == [
         *((kind, 1) for kind in ("explore", "select", "evaluate", "verdict")),
         ("train", 2),
-        ("assess", 2),
         ("quench", 2),
+        ("assess", 2),
     ]
 
 
@@ -164,13 +179,16 @@ def test_ensemble_that_converges_after_the_limit_was_raised_is_the_one_quenched_
     assert found.state.decisions["quench", found.state.iteration]["converged"]
 
 
-@pytest.mark.xfail(strict=True, reason="a quench that asked for nothing counts as decided")
 def test_quench_on_request_after_a_run_that_did_not_quench() -> None:
     found = world(7, 1, converge=0.0, fail=0.0, quench=False)
     found.run()
+    before, launched = len(found.order), set(found.launches)
     found.quench, found.limits = True, replace(found.limits, quench_only=True)
-    found.run()
-    assert found.state.decisions["quench", 1]["tasks"]
+    assert found.run().code == NOT_CONVERGED
+    assert found.order[before:] == [("quench", 1)]
+    assert {found.state.tasks[key].kind for key in found.launches.keys() - launched} == {"quench"}
+    assert found.run().code == NOT_CONVERGED
+    assert len(found.order) == before + 1, "a quench that ran is not asked for again"
 
 
 @pytest.mark.xfail(strict=True, reason="a result that comes after its task was given up counts twice")
