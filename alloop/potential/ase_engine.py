@@ -20,6 +20,7 @@ from alloop.potential.conditions import (
     TrajectoryLost,
     check_advance,
     kinetic_temperature_K,
+    lower_triangular,
     with_velocities,
 )
 from alloop.potential.ensemble import Ensemble
@@ -78,6 +79,8 @@ class AseEngine:
             raise TrajectoryLost(f"energy or pressure is not finite at step {self._step}")
         with output_to(self._output):
             evaluation = self._ensemble.evaluate(self._atoms)
+        _, rotation = lower_triangular(self._atoms.cell.array)
+        virials = rotation @ evaluation.virials_eV @ rotation.T
         atoms = Atoms(self._atoms.numbers, positions=self._atoms.positions, cell=self._atoms.cell.array, pbc=True)
         atoms.set_masses(self._atoms.get_masses())
         atoms.set_velocities(self._atoms.get_velocities())
@@ -89,7 +92,7 @@ class AseEngine:
             temperature_K=temperature_K,
             pressure_bar=pressure_bar,
             force_deviation_eV_A=force_deviation(evaluation.forces_eV_A),
-            virial_deviation_eV=float(virial_deviation(evaluation.virials_eV, len(atoms)).maximum),
+            virial_deviation_eV=float(virial_deviation(virials, len(atoms)).maximum),
         )
 
     def close(self) -> None:
@@ -142,13 +145,12 @@ class NoseHooverChain(MolecularDynamics):
     def step(self) -> None:
         """Advance by one time step."""
         atoms, masses = self.atoms, self.atoms.get_masses()[:, None]
-        first_target = self._condition.temperature_K(self.nsteps)
-        momenta = atoms.get_momenta() * self._chain_factor(atoms.get_kinetic_energy(), first_target)
+        target = self._condition.temperature_K(self.nsteps + 1)
+        momenta = atoms.get_momenta() * self._chain_factor(atoms.get_kinetic_energy(), target)
         momenta = momenta + 0.5 * self.dt * atoms.get_forces(md=True)
         atoms.set_positions(atoms.positions + self.dt * momenta / masses)
         momenta = momenta + 0.5 * self.dt * atoms.get_forces(md=True)
         kinetic_eV = 0.5 * float((momenta**2 / masses).sum())
-        target = self._condition.temperature_K(self.nsteps + 1)
         atoms.set_momenta(momenta * self._chain_factor(kinetic_eV, target))
 
     def _chain_factor(self, kinetic_eV: float, target_K: float) -> float:

@@ -60,7 +60,8 @@ class MdState:
 
     atoms: positions wrapped into the cell, cell and velocities, in the orientation and atom order of the start.
     temperature_K counts 3N - 3 degrees of freedom; pressure_bar includes the kinetic part.
-    force_deviation_eV_A: (N,), virial_deviation_eV: largest component per atom; both zero for a single model.
+    force_deviation_eV_A: (N,), virial_deviation_eV: largest component per atom; both zero for a single model. The
+    components are those along the axes of the cell turned lower-triangular, where LAMMPS works.
     """
 
     step: int
@@ -112,3 +113,15 @@ def with_velocities(atoms: Atoms, temperature_K: float, seed: int) -> Atoms:
 def kinetic_temperature_K(atoms: Atoms) -> float:
     """Return 2 E_kin / ((3N - 3) k_B)."""
     return 2.0 * float(atoms.get_kinetic_energy()) / ((3 * len(atoms) - 3) * units.kB)
+
+
+def lower_triangular(cell_A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (L, Q) with cell = L @ Q, L lower-triangular with positive diagonal, as LAMMPS needs, Q orthogonal.
+
+    A left-handed cell gives a Q that also mirrors. ValueError if the cell has no volume.
+    """
+    q, r = np.linalg.qr(np.asarray(cell_A, dtype=float).T)
+    if not np.abs(np.diag(r)).min() > 0:
+        raise ValueError(f"cell {np.asarray(cell_A).tolist()} has no volume; three independent vectors are needed")
+    signs = np.sign(np.diag(r))
+    return np.tril((signs[:, None] * r).T), (q * signs).T

@@ -12,7 +12,14 @@ from typing import IO, Any
 import numpy as np
 from ase import Atoms, units
 
-from alloop.potential.conditions import MdCondition, MdState, TrajectoryLost, check_advance, with_velocities
+from alloop.potential.conditions import (
+    MdCondition,
+    MdState,
+    TrajectoryLost,
+    check_advance,
+    lower_triangular,
+    with_velocities,
+)
 from alloop.potential.quiet import output_to
 
 OUTPUT_FILE = "md.out"
@@ -161,18 +168,6 @@ class LammpsEngine:
         if int(values[0]) != self._step or values.size != 7 + len(self._start):
             raise TrajectoryLost(f"{DEVIATION_FILE} has no whole record of step {self._step}")
         return float(values[1]), values[7:]
-
-
-def lower_triangular(cell_A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (L, Q) with cell = L @ Q, L lower-triangular with positive diagonal, as LAMMPS needs, Q orthogonal.
-
-    A left-handed cell gives a Q that also mirrors. ValueError if the cell has no volume.
-    """
-    q, r = np.linalg.qr(np.asarray(cell_A, dtype=float).T)
-    if not np.abs(np.diag(r)).min() > 0:
-        raise ValueError(f"cell {np.asarray(cell_A).tolist()} has no volume; three independent vectors are needed")
-    signs = np.sign(np.diag(r))
-    return np.tril((signs[:, None] * r).T), (q * signs).T
 
 
 def _box_cell(box: Sequence[Any]) -> np.ndarray:

@@ -12,6 +12,7 @@ import contextlib
 import copy
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ from alloop.potential.checkpoints import (
 from alloop.potential.neighbours import adequate_sel, neighbour_counts, sampled_structures
 from alloop.potential.quiet import output_to
 
+LOGGER = logging.getLogger(__name__)
 LCURVE = "lcurve.out"
 LOG = "train.log"
 REQUEST = "request.json"
@@ -87,7 +89,7 @@ def train(request: TrainRequest, directory: Path) -> TrainResult:
     directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     with output_to(directory / LOG), contextlib.chdir(directory):
-        warm = _usable_init_checkpoint(request, backend)
+        warm = usable_init_checkpoint(request)
         warm_model = model_of_checkpoint(warm, backend) if warm else None
         dp_input = training_input(request, warm_model)
         digest = _request_digest(request, dp_input, warm, backend)
@@ -170,13 +172,14 @@ def _sel_of_data(request: TrainRequest) -> list[int]:
     return adequate_sel(_structures(request), request.type_map, cutoff_A)
 
 
-def _usable_init_checkpoint(request: TrainRequest, backend: Backend) -> Path | None:
-    """Return the warm start's prefix if it is whole and its network, type map and `sel` suit the request."""
+def usable_init_checkpoint(request: TrainRequest) -> Path | None:
+    """Return the warm start's prefix if it is whole and its network, type map and `sel` suit the request, or None."""
     if request.init_checkpoint is None:
         return None
+    backend = backend_named(request.backend)
     prefix = Path(request.init_checkpoint).resolve()
     if not is_whole(prefix, backend):
-        print(f"checkpoint {prefix} is missing or damaged; training from scratch")
+        LOGGER.warning("checkpoint %s is missing or damaged; training from scratch", prefix)
         return None
     old, new = model_of_checkpoint(prefix, backend), request.template["model"]
     wanted = new["descriptor"]["sel"]
@@ -185,7 +188,7 @@ def _usable_init_checkpoint(request: TrainRequest, backend: Backend) -> Path | N
         cutoff_A = new["descriptor"]["rcut"]
         counts = [neighbour_counts(atoms, request.type_map, cutoff_A) for atoms in _structures(request)]
         if (np.max(counts, axis=0) > wanted).any():
-            print(f"data have up to {np.max(counts, axis=0)} neighbours, the checkpoint's sel is {wanted}")
+            LOGGER.warning("more neighbours in the data than sel %s of the checkpoint; training from scratch", wanted)
             return None
     same = (
         list(old["type_map"]) == list(request.type_map)
@@ -198,7 +201,7 @@ def _usable_init_checkpoint(request: TrainRequest, backend: Backend) -> Path | N
         )
     )
     if not same:
-        print(f"checkpoint {prefix} is of another network, type map or sel; training from scratch")
+        LOGGER.warning("checkpoint %s is of another network, type map or sel; training from scratch", prefix)
     return prefix if same else None
 
 

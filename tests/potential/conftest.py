@@ -83,14 +83,14 @@ import ase.io
 from alloop.potential.dataset import write_systems
 from alloop.potential.engines import AseEngine, LammpsEngine, MdCondition, TrajectoryLost
 from alloop.potential.ensemble import Ensemble
-from alloop.potential.training import TrainRequest, train
+from alloop.potential.training import TrainRequest, train, usable_init_checkpoint
 folder = Path(sys.argv[1])
 TYPE_MAP = ["Li", "B", "O", "Si"]
 TEMPLATE = {
     "model": {
         "descriptor": {"type": "se_e2_a", "rcut": 4.0, "rcut_smth": 0.5, "sel": "auto", "neuron": [4, 8],
                        "axis_neuron": 2, "type_one_side": True},
-        "fitting_net": {"neuron": [12, 12], "resnet_dt": True}},
+        "fitting_net": {"neuron": [16], "resnet_dt": True}},
     "learning_rate": {"type": "exp", "decay_steps": 20},
     "loss": {"type": "ener", "start_pref_e": 0.02, "limit_pref_e": 1, "start_pref_f": 1000, "limit_pref_f": 1,
              "start_pref_v": 0.02, "limit_pref_v": 1},
