@@ -269,9 +269,16 @@ class Campaign:
                     "  restore them from a backup: a campaign without them cannot know what it asked for"
                 )
             for number in numbers:
-                self.state.apply(read_json(self._decision_file(number)))
+                self.state.apply(self._read_decision(number))
         self._look_at_results()
         return self.state
+
+    def _read_decision(self, number: int) -> dict[str, Any]:
+        file = self._decision_file(number)
+        try:
+            return read_json(file)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{file} cannot be read: {error}\n  restore it from a backup") from None
 
     def _look_at_results(self) -> None:
         for key, task in self.state.tasks.items():

@@ -51,12 +51,12 @@ def decide_quench(campaign: Campaign, param: Param, iteration: int) -> dict[str,
                 name = f"{entry.name}.n{size}.{own.cooling_rate_K_ps:g}Kps.r{replica}"
                 seed = derived_seed(param.seed, "quench", iteration, name)
                 start = starts.fresh(entry.name, size, own.melt_temperature_K, "training", seed)
-                tasks += _ramp(own, common, name, entry.name, start, seed)
+                tasks += _ramp(own, common, name, entry.name, start, (param.seed, iteration))
     return {"converged": converged, "inputs": common["models"], "common": common, "tasks": task_entries(tasks, common)}
 
 
 def _ramp(
-    own: QuenchParam, common: dict[str, Any], name: str, glass: str, start: dict[str, Any], seed: int
+    own: QuenchParam, common: dict[str, Any], name: str, glass: str, start: dict[str, Any], seed: tuple[int, int]
 ) -> list[Task]:
     """Return the chained chunks of one glass: melt, cool, and the final hold that is analysed."""
     cool_ps = (own.melt_temperature_K - own.final_temperature_K) / own.cooling_rate_K_ps
@@ -82,7 +82,7 @@ def _ramp(
                 "stage": stage,
                 "start": start,
                 "condition": condition,
-                "seed": seed + len(tasks),
+                "seed": derived_seed(seed[0], "quench", seed[1], label),
             }
             tasks.append(make_task("quench", "production", label, spec, (start["task"],)))
             start = {"task": tasks[-1].key, "state": "end"}

@@ -90,8 +90,8 @@ def _crystals(campaign: Campaign, param: Param) -> list[Task]:
     own = param.bootstrap
     size = max((n for glass in param.glasses for n in glass.n_atoms), default=84)
     tasks = []
-    for crystal in own.crystals:
-        name = f"crystal.{Path(crystal).stem}"
+    for number, crystal in enumerate(own.crystals):
+        name = f"crystal{number:02d}.{Path(crystal).stem}"
         spec = {
             "source": "crystal",
             "crystal": crystal if crystal in CRYSTALS else "file",
@@ -108,12 +108,12 @@ def _crystals(campaign: Campaign, param: Param) -> list[Task]:
 
 def _own(campaign: Campaign, param: Param) -> list[Task]:
     tasks = [
-        _task_on_file(campaign, f"structures.{Path(path).stem}", {"source": "structures"}, {"file": path})
-        for path in param.bootstrap.structures
+        _task_on_file(campaign, f"structures{number:02d}.{Path(path).stem}", {"source": "structures"}, {"file": path})
+        for number, path in enumerate(param.bootstrap.structures)
     ]
-    for data in param.bootstrap.data:
+    for number, data in enumerate(param.bootstrap.data):
         spec = {"source": "data", "format": data.format, "every": data.every, "level": data.level}
-        tasks.append(_task_on_file(campaign, f"data.{Path(data.path).stem}", spec, {"file": data.path}))
+        tasks.append(_task_on_file(campaign, f"data{number:02d}.{Path(data.path).stem}", spec, {"file": data.path}))
     return tasks
 
 

@@ -86,7 +86,7 @@ def read_frames(path: str | Path, index: str | int | slice = ":") -> Iterator[At
         raise ValueError(f"{file} is not a file; give a structure or trajectory file that ASE can read")
     if file.stat().st_size == 0:
         raise ValueError(f"{file} is empty; the run that writes it has not written a frame yet, or failed")
-    frames = ase.io.iread(file, index=index)
+    frames = ase.io.iread(file, index=index, do_not_split_by_at_sign=True)
     n_read = 0
     while True:
         try:

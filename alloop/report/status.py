@@ -19,12 +19,10 @@ _SNAPSHOT = "state.json"
 def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
     """Return the status record of a loaded campaign; counts add up by construction."""
     state = campaign.state
-    if not state.identity:
-        return {"campaign": None, "driver": driver, "reason": "no campaign has begun here; start it with: alloop run"}
     iterations = [_iteration(campaign, number) for number in range(state.iteration + 1)]
     verdict = state.verdict
     return {
-        "campaign": state.identity["name"],
+        "campaign": state.identity.get("name"),
         "driver": driver,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "decisions": state.next_number,
@@ -107,6 +105,8 @@ def pooled_rmse(parts: list[dict[str, Any]]) -> float | None:
 
 
 def _reason(state: State) -> str:
+    if not state.identity:
+        return "no campaign has begun here; start it with: alloop run"
     if state.verdict:
         return str(state.verdict["reason"])
     last = state.decisions.get(("verdict", state.iteration - 1))

@@ -71,8 +71,7 @@ def run_chunk(context: Context, on_record: Callable[[Record], None] | None = Non
     if start is None:
         return Chunk("void", "the chunk before it was lost")
     condition = MdCondition(**spec["condition"])
-    new_engine: Callable[..., Engine] = ENGINES[spec["engine"]]
-    engine = new_engine(
+    engine: Engine = ENGINES[spec["engine"]](
         [model_file(context, key) for key in spec["models"]],
         start,
         condition,
