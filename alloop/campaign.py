@@ -155,11 +155,13 @@ class State:
     def settle_done(self, key: str) -> None:
         """Note that a task has its result."""
         self.done.add(key)
+        self.quarantined.pop(key, None)  # a late result is as good as one in time
         self._settle(key)
 
     def settle_quarantine(self, key: str, record: dict[str, Any]) -> None:
         """Note that a task was given up, with the reason."""
-        self.quarantined[key] = record
+        if key not in self.done:
+            self.quarantined[key] = record
         self._settle(key)
 
     def _settle(self, key: str) -> None:

@@ -38,7 +38,7 @@ def write_frames(path: Path, frames: Sequence[Atoms], **columns: Any) -> None:
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write named arrays to one compressed ``.npz`` file."""
-    np.savez_compressed(path, allow_pickle=False, **arrays)
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]  # its stub takes the arrays for its flag
 
 
 def read_structure(result: Path, frame: int) -> Record:

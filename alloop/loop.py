@@ -13,7 +13,7 @@ from alloop import labelers, store
 from alloop.campaign import Campaign, State
 from alloop.config import Param, slots
 from alloop.decisions import DECIDERS
-from alloop.errors import DONE, NEEDS_PERSON, NOT_CONVERGED, NeedsPersonError
+from alloop.errors import DONE, NEEDS_PERSON, NOT_CONVERGED, CampaignHeldError, NeedsPersonError
 from alloop.pools import Ended
 from alloop.pools.local import LocalPool
 from alloop.report.progress import Watcher
@@ -100,11 +100,17 @@ def next_decision(state: State, max_iterations: int, *, quench_only: bool = Fals
     if explores and not state.decisions["verdict", i]["converged"]:
         return "train", i + 1
     for kind in ("quench", "assess"):
-        if not state.decided(kind, i) or (quench_only and kind == "quench" and not state.decisions[kind, i]["tasks"]):
+        if not _holds(state, kind, i) or (quench_only and kind == "quench" and not state.decisions[kind, i]["tasks"]):
             return kind, i
     if state.open("assess", i) or state.open("quench", i):
         return None
     return _ending(state, i, quench_only=quench_only)
+
+
+def _holds(state: State, kind: str, iteration: int) -> bool:
+    """Tell whether a closing decision was taken, and with the verdict there is now: a later one makes it due again."""
+    decision, verdict = state.decisions.get((kind, iteration)), state.decisions.get(("verdict", iteration))
+    return decision is not None and (verdict is None or decision["number"] > verdict["number"])
 
 
 def _ending(state: State, iteration: int, *, quench_only: bool) -> Ending:
@@ -128,7 +134,7 @@ def batches(state: State, limits: Limits, free_slots: int) -> tuple[tuple[str, .
     found: list[tuple[str, ...]] = []
     waiting = dict(state.waiting)
     if limits.quench_only:
-        waiting = {key: None for key in waiting if state.tasks[key].kind in ("quench", "evaluate")}
+        waiting = {key: None for key in waiting if not _explores(state, key)}
     while waiting and len(found) < free_slots:
         chains = _ready_chains(state, waiting)
         if not chains:
@@ -140,6 +146,12 @@ def batches(state: State, limits: Limits, free_slots: int) -> tuple[tuple[str, .
         for key in batch:
             del waiting[key]
     return tuple(found)
+
+
+def _explores(state: State, key: str) -> bool:
+    """Tell whether a task serves the exploration that the last ensemble drives."""
+    last = {("explore", state.iteration), ("select", state.iteration), ("evaluate", state.iteration)}
+    return bool(last & set(state.stages_of[key]))
 
 
 def _ready_chains(state: State, waiting: dict[str, None]) -> list[list[str]]:
@@ -192,7 +204,9 @@ class Driver:
     def interrupt(self) -> None:
         """Ask the driver to stop: the first time running tasks may end by themselves, the second time not."""
         self.interrupts += 1
-        request_stop(self.campaign, now=self.interrupts > 1)
+        with contextlib.suppress(CampaignHeldError):  # a campaign that is no longer this driver's is not its to stop
+            self.campaign.check_held()
+            request_stop(self.campaign, now=self.interrupts > 1)
 
     def _decide(self, kind: str, iteration: int) -> None:
         self.campaign.check_held()

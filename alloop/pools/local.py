@@ -41,6 +41,7 @@ class LocalPool:
         self._log = run_folder / "attempts.log"
         self._ended: queue.SimpleQueue[Ended] = queue.SimpleQueue()
         self._busy: dict[str, tuple[str, ...]] = {}
+        self._lock = threading.Lock()
         self._adopted: dict[ProcessIdentity, tuple[str, ...]] = {}
         self._cluster, self._client = _start_cluster(slots)
 
@@ -65,9 +66,11 @@ class LocalPool:
 
     def adopt(self, process: ProcessIdentity, keys: tuple[str, ...]) -> None:
         """Watch a process that an earlier driver started; its end is reported like any other."""
-        if process in self._adopted:
+        with self._lock:
+            watched = process in self._adopted
+            self._adopted[process] = tuple(dict.fromkeys(self._adopted.get(process, ()) + keys))
+        if watched:
             return
-        self._adopted[process] = keys
 
         def watch() -> None:
             with contextlib.suppress(ProcessLookupError):
@@ -77,7 +80,9 @@ class LocalPool:
                         select.select([descriptor], [], [])
                 finally:
                     os.close(descriptor)
-            self._ended.put(Ended(self._adopted.pop(process), None))
+            with self._lock:
+                ended = self._adopted.pop(process)
+            self._ended.put(Ended(ended, None))
 
         threading.Thread(target=watch, daemon=True).start()
 

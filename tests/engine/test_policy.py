@@ -168,9 +168,6 @@ def test_cheap_tasks_are_spread_over_the_free_slots() -> None:
     assert [key for batch in launch for key in batch] == [pick["key"] for pick in picks]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the quench of an iteration is decided once, also if it converges later"
-)
 def test_ensemble_that_converges_after_the_limit_was_raised_is_the_one_quenched_as_converged() -> None:
     found = world(7, 1, converge=0.0, fail=0.0)
     found.run()
@@ -191,7 +188,6 @@ def test_quench_on_request_after_a_run_that_did_not_quench() -> None:
     assert len(found.order) == before + 1, "a quench that ran is not asked for again"
 
 
-@pytest.mark.xfail(strict=True, reason="a result that comes after its task was given up counts twice")
 def test_counts_add_up_when_a_label_that_was_given_up_comes_after_all() -> None:
     found = world(7, 1, fail=0.0, hopeless={"label": 0.3})
     found.run()
