@@ -61,6 +61,11 @@ def read_structures(result: Path, frames: Sequence[int]) -> list[Record]:
     ]
 
 
+def read_all_structures(result: Path) -> list[Record]:
+    """Return the structure records of all frames of a result's ``frames.npz``."""
+    return read_structures(result, range(len(read_columns(result)["n_atoms"])))
+
+
 def read_columns(result: Path) -> dict[str, np.ndarray]:
     """Return all columns of a result's ``frames.npz`` but the structures themselves."""
     with np.load(result / "frames.npz") as archive:

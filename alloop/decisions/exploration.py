@@ -13,7 +13,7 @@ from alloop.campaign import Campaign, label_task, task_entries
 from alloop.config import ExploreParam, GlassParam, Param, parse, steps
 from alloop.decisions.seeding import draw_roles
 from alloop.errors import NeedsPersonError
-from alloop.frames import read_columns, read_structures
+from alloop.frames import read_all_structures, read_columns
 from alloop.glass.composition import stoichiometric_counts
 from alloop.seeds import derived_seed
 from alloop.selection.picks import Candidate, Rules, pick
@@ -140,7 +140,7 @@ class Starts:
             result = campaign.result(entry["key"])
             columns = read_columns(result)
             strained = columns.get("strained", np.zeros(len(columns["n_atoms"]), dtype=bool))
-            structures = read_structures(result, range(len(columns["n_atoms"])))
+            structures = read_all_structures(result)
             for frame in np.flatnonzero(~strained).tolist():
                 composition = _composition(Counter(structures[frame]["symbols"]))
                 temperature = float(columns["temperature_K"][frame])
@@ -215,7 +215,7 @@ def _frames_of(
     condition, chunk = entry["spec"]["condition"], int(entry["name"].rsplit(".c", 1)[1])
     result = campaign.result(entry["key"])
     columns = read_columns(result)
-    for frame, structure in enumerate(read_structures(result, range(len(columns["n_atoms"])))):
+    for frame, structure in enumerate(read_all_structures(result)):
         step = int(columns["step"][frame])
         key = label_task("", "", structure, level, ()).key
         time_ps = (chunk * condition["n_steps"] + step) * condition["timestep_fs"] / 1000

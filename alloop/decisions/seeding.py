@@ -10,7 +10,7 @@ import numpy as np
 
 from alloop.campaign import Campaign, given_labels, label_task, task_entries
 from alloop.config import Param
-from alloop.frames import read_columns, read_structures
+from alloop.frames import read_all_structures, read_columns
 from alloop.glass.composition import Glass, stoichiometric_counts
 from alloop.glass.crystals import CRYSTALS
 from alloop.resources import find_template
@@ -132,9 +132,8 @@ def decide_seed_labels(campaign: Campaign, param: Param, iteration: int) -> dict
             continue
         result = campaign.result(entry["key"])
         columns = read_columns(result)
-        count = len(columns["n_atoms"])
         given = "energy_eV" in columns
-        for frame, structure in enumerate(read_structures(result, range(count))):
+        for frame, structure in enumerate(read_all_structures(result)):
             level = param.label.level_of_theory()
             if given:
                 level = given_labels(columns, frame, entry["spec"]["level"])

@@ -8,9 +8,12 @@ from typing import Any
 from alloop.campaign import Campaign, task_entries
 from alloop.config import Param
 from alloop.errors import NeedsPersonError
+from alloop.frames import read_all_structures
+from alloop.potential.neighbours import adequate_sel
 from alloop.resources import find_template
 from alloop.seeds import derived_seed
 from alloop.store import make_task
+from alloop.structure import from_record
 
 
 def decide_train(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
@@ -23,14 +26,15 @@ def decide_train(campaign: Campaign, param: Param, iteration: int) -> dict[str, 
             "  alloop status shows why; mend the labeler and run again"
         )
     before = state.models(iteration - 1) if own.warm_start else []
-    warm = len(before) == own.models and state.decisions["train", iteration - 1]["common"]["network"] == _network(own)
-    template = apply_network(json.loads(find_template(own.template, campaign.root).read_text()), _network(own))
+    network = _network(campaign, param, iteration)
+    warm = len(before) == own.models and state.decisions["train", iteration - 1]["common"]["network"] == network
+    template = apply_network(json.loads(find_template(own.template, campaign.root).read_text()), network)
     common = {
         "type_map": param.elements,
         "training": training,
         "held_out": held_out,
         "template": template,
-        "network": _network(own),
+        "network": network,
         "backend": own.backend,
         "steps": own.warm_steps if warm else own.steps,
         "start_lr": own.warm_learning_rate if warm else own.learning_rate,
@@ -49,10 +53,18 @@ def decide_train(campaign: Campaign, param: Param, iteration: int) -> dict[str, 
     return {"inputs": training + held_out, "common": common, "tasks": task_entries(tasks, common)}
 
 
-def _network(own: Any) -> dict[str, Any]:
+def _network(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
+    """Return what of the configuration decides the network, and `sel`, which is fixed for the whole campaign.
+
+    Weights fit one `sel` only, so it is counted once, over all starting configurations, with room for denser ones.
+    """
+    own = param.train
+    first = campaign.state.decisions.get(("train", 0))
+    same_cutoff = first is not None and first["common"]["network"]["cutoff_A"] == own.cutoff_A
     return {
         "cutoff_A": own.cutoff_A,
         "smoothing_A": own.smoothing_A,
+        "sel": first["common"]["network"]["sel"] if first and same_cutoff else _sel(campaign, param),
         "neuron": own.neuron,
         "axis_neuron": own.axis_neuron,
         "fitting_neuron": own.fitting_neuron,
@@ -60,11 +72,26 @@ def _network(own: Any) -> dict[str, Any]:
     }
 
 
+def _sel(campaign: Campaign, param: Param) -> list[int]:
+    structures = [
+        from_record(record)
+        for entry in campaign.state.decisions["bootstrap", -1]["tasks"]
+        if entry["key"] in campaign.state.done
+        for record in read_all_structures(campaign.result(entry["key"]))
+    ]
+    return adequate_sel(structures, param.elements, param.train.cutoff_A)
+
+
 def apply_network(template: dict[str, Any], network: dict[str, Any]) -> dict[str, Any]:
-    """Return the DeePMD input with the network settings of `param.json` written over the template's."""
+    """Return the DeePMD input with the network settings of `param.json` written over the template's.
+
+    A template that gives numbers for `sel` keeps them; "auto" becomes the campaign's.
+    """
     descriptor = dict(template["model"]["descriptor"])
     fitting = dict(template["model"]["fitting_net"])
     descriptor |= {"rcut": network["cutoff_A"], "rcut_smth": network["smoothing_A"]}
+    if str(descriptor.get("sel", "auto")).startswith("auto"):
+        descriptor["sel"] = network["sel"]
     if network["neuron"]:
         descriptor["neuron"] = network["neuron"]
     if network["axis_neuron"]:

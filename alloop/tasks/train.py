@@ -43,7 +43,12 @@ def run(context: Context) -> None:
         backend=spec["backend"],
     )
     trained = train(request, directory)
-    files = [trained.model, *([trained.compressed_model] if trained.compressed_model else []), trained.lcurve]
+    files = [
+        trained.model,
+        *([trained.compressed_model] if trained.compressed_model else []),
+        trained.lcurve,
+        trained.log,
+    ]
     for file in [*files, *trained.checkpoint_files, directory / "input.json"]:
         shutil.move(file, context.out / file.name)
     driving = trained.compressed_model or trained.model

@@ -30,7 +30,5 @@ def bootstrap_content(count: int = 3) -> dict[str, Any]:
     }
 
 
-def content(
-    tasks: list[Task], common: dict[str, Any] | None = None, inputs: list[str] | None = None
-) -> dict[str, Any]:
+def content(tasks: list[Task], common: dict[str, Any] | None = None, inputs: list[str] | None = None) -> dict[str, Any]:
     return {"inputs": inputs or [], "common": common or {}, "tasks": task_entries(tasks, common or {})}

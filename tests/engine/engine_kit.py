@@ -22,9 +22,7 @@ REHEARSAL = {"labeler": "teter-rehearsal", "options": {}}
 def structure(number: int) -> Record:
     """Twelve atoms near a grid of 2 Å, different for every number."""
     rng = np.random.default_rng(number)
-    grid = (
-        2.0 * np.stack(np.meshgrid(range(2), range(2), range(3), indexing="ij"), axis=-1).reshape(-1, 3) + 0.5
-    )
+    grid = 2.0 * np.stack(np.meshgrid(range(2), range(2), range(3), indexing="ij"), axis=-1).reshape(-1, 3) + 0.5
     return {
         "symbols": ["Li", "B", "O", "O", "Si", "O", "O", "B", "O", "O", "Li", "O"],
         "cell_A": [[4.0, 0.0, 0.0], [0.0, 4.0, 0.0], [0.0, 0.0, 6.0]],
@@ -68,16 +66,12 @@ def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
 def fingerprint(folder: Path) -> dict[str, str]:
     """Every file and folder below, files with a hash of their content."""
     return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        if path.is_file()
-        else "folder"
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
         for path in folder.rglob("*")
     }
 
 
-def write_attempt(
-    task_folder: Path, name: str, owner: dict[str, Any], failed: dict[str, Any] | None = None
-) -> Path:
+def write_attempt(task_folder: Path, name: str, owner: dict[str, Any], failed: dict[str, Any] | None = None) -> Path:
     """An attempt folder as another process would have left it."""
     folder = task_folder / "attempts" / name
     (folder / "out").mkdir(parents=True)

@@ -72,9 +72,7 @@ class World:
         self.decisions.append(decision)
         self.state.apply(decision)
         for task in self.state.tasks:
-            if task not in self.launches and self.rng.random() < self.hopeless.get(
-                self.state.tasks[task].kind, 0.0
-            ):
+            if task not in self.launches and self.rng.random() < self.hopeless.get(self.state.tasks[task].kind, 0.0):
                 self.doomed.add(task)
 
     def something_happens(self) -> None:
@@ -178,9 +176,7 @@ def _picks(world: World, sources: list[str], per_source: int, group: str) -> lis
 
 def _done(world: World, kind: str, iteration: int) -> list[str]:
     return [
-        entry["key"]
-        for entry in world.state.decisions[kind, iteration]["tasks"]
-        if entry["key"] in world.state.done
+        entry["key"] for entry in world.state.decisions[kind, iteration]["tasks"] if entry["key"] in world.state.done
     ]
 
 
@@ -244,9 +240,7 @@ def _quench(world: World, iteration: int) -> dict[str, Any]:
         inputs = (tasks[-1].key,) if tasks else ()
         spec = {"stage": stage, "start": inputs, "iteration": iteration}
         tasks.append(make_task("quench", "production", f"s{stage:02d}", spec, inputs))
-    return content(tasks, inputs=world.state.models(iteration)) | {
-        "converged": bool(verdict and verdict["converged"])
-    }
+    return content(tasks, inputs=world.state.models(iteration)) | {"converged": bool(verdict and verdict["converged"])}
 
 
 CONTENT = {

@@ -100,9 +100,7 @@ def test_follower_of_a_failed_task_waits_for_its_next_try(tmp_path: Path, start:
         assert not place.is_done(task) and attempts_left(folder) == [], "neither a result nor a failure"
     assert place.is_done(other)
     assert start(attempt_command(second_folder, third_folder)).wait(60) == 0
-    assert place.is_done(second) and place.is_done(third), (
-        "once the first is given up, they find out for themselves"
-    )
+    assert place.is_done(second) and place.is_done(third), "once the first is given up, they find out for themselves"
 
 
 def test_each_result_is_published_as_its_task_ends(tmp_path: Path, start: Start) -> None:
@@ -122,9 +120,7 @@ def test_each_result_is_published_as_its_task_ends(tmp_path: Path, start: Start)
 def test_second_try_after_a_failure_counts_it(tmp_path: Path, start: Start) -> None:
     task, folder = prepared_label(tmp_path, 0)
     gone = ProcessIdentity.of(os.getpid()).to_json() | {"start_ticks": 1}
-    failed = write_attempt(
-        folder, "failed", gone, {"class": "bug", "message": "m", "detail": "", "time": "1"}
-    )
+    failed = write_attempt(folder, "failed", gone, {"class": "bug", "message": "m", "detail": "", "time": "1"})
     killed = write_attempt(folder, "killed", gone)
     for earlier in (failed, killed):
         (earlier / "work").mkdir()

@@ -23,9 +23,7 @@ from alloop.store import read_json, write_json
 
 def leave_beat(root: Path, **changes: Any) -> dict[str, Any]:
     """The heartbeat of another driver."""
-    beat = (
-        this_process().to_json() | {"epoch": 1, "counter": 4, "time": datetime.now(UTC).isoformat()} | changes
-    )
+    beat = this_process().to_json() | {"epoch": 1, "counter": 4, "time": datetime.now(UTC).isoformat()} | changes
     (root / "iterations" / "run").mkdir(parents=True, exist_ok=True)
     write_json(root / "iterations" / "run" / "driver.json", beat)
     return beat
@@ -83,9 +81,7 @@ def test_broken_result_is_found_by_the_driver_and_only_by_it(tmp_path: Path) -> 
 def test_result_that_exists_before_it_is_asked_for_is_not_asked_again(tmp_path: Path) -> None:
     campaign = driven(tmp_path)
     content = bootstrap_content()
-    campaign.state.apply(
-        {"number": 1, "kind": "bootstrap"} | content
-    )  # only to learn where the task would live
+    campaign.state.apply({"number": 1, "kind": "bootstrap"} | content)  # only to learn where the task would live
     key = content["tasks"][0]["key"]
     publish_text(campaign.prepare(key), key, "{}", "frames.npz")
     campaign.load()
@@ -166,9 +162,7 @@ def test_silent_driver_of_another_host_is_waited_for(
     assert read_json(campaign.run_folder / "driver.json")["host"] == this_process().host
 
 
-def test_beating_driver_of_another_host_keeps_others_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_beating_driver_of_another_host_keeps_others_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(campaign_module, "FOREIGN_SILENCE_SECONDS", 20.0)
     monkeypatch.setattr(campaign_module, "BEAT_SECONDS", 0.05)
     leave_beat(tmp_path, host="another host")
@@ -303,9 +297,7 @@ def test_driver_that_may_go_on_does_act(tmp_path: Path) -> None:
         ({"elements": ["O", "Si", "B", "Li"]}, "elements changed"),
     ],
 )
-def test_another_campaign_in_the_same_folder_is_refused(
-    tmp_path: Path, change: dict[str, Any], message: str
-) -> None:
+def test_another_campaign_in_the_same_folder_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     driven(tmp_path).release()
     before = fingerprint(tmp_path)
     with pytest.raises(InputError, match=message):

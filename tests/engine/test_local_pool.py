@@ -96,9 +96,7 @@ def test_end_spares_a_recycled_pid(pool: LocalPool) -> None:
 
 def test_end_reaches_the_children_of_an_attempt(pool: LocalPool) -> None:
     """As of a labeler that runs its code under mpirun."""
-    process = subprocess.Popen(
-        ["sh", "-c", "sleep 61 & echo $!; wait"], start_new_session=True, stdout=subprocess.PIPE
-    )
+    process = subprocess.Popen(["sh", "-c", "sleep 61 & echo $!; wait"], start_new_session=True, stdout=subprocess.PIPE)
     assert process.stdout is not None
     child = ProcessIdentity.of(int(process.stdout.readline()))
     pool.end([ProcessIdentity.of(process.pid)])

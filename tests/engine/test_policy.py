@@ -33,9 +33,7 @@ def test_every_world_keeps_the_rules_and_ends_as_its_verdict_says() -> None:
     """Tasks fail, die with their batch and are given up at random; the rules are checked at every step."""
     codes = {DONE: 0, NOT_CONVERGED: 0, NEEDS_PERSON: 0}
     for seed in range(250):
-        hopeless = (
-            {"label": 0.2, "explore": 0.2} if seed % 2 else {"train": 0.05, "quench": 0.05, "label": 0.3}
-        )
+        hopeless = {"label": 0.2, "explore": 0.2} if seed % 2 else {"train": 0.05, "quench": 0.05, "label": 0.3}
         found = world(seed, hopeless=hopeless)
         ending = found.run()
         codes[ending.code] += 1
@@ -155,8 +153,7 @@ def test_cheap_tasks_are_spread_over_the_free_slots() -> None:
     found = world(9, 1, fail=0.0, die=0.0)
     found.limits = Limits(1, 4, {"label": 32})
     picks = [
-        {"key": f"{n:016x}", "name": f"s{n}", "role": "training", "source": {"task": "b", "frame": n}}
-        for n in range(8)
+        {"key": f"{n:016x}", "name": f"s{n}", "role": "training", "source": {"task": "b", "frame": n}} for n in range(8)
     ]
     found.decide("bootstrap", iteration=-1, **bootstrap_content(1))
     found.state.settle_done(next(iter(found.state.tasks)))

@@ -108,9 +108,7 @@ def half_manifest(result: Path) -> None:
         (half_manifest, "unreadable manifest"),
     ],
 )
-def test_bad_result_goes_to_quarantine_and_the_work_can_be_done_again(
-    tmp_path: Path, damage: Any, reason: str
-) -> None:
+def test_bad_result_goes_to_quarantine_and_the_work_can_be_done_again(tmp_path: Path, damage: Any, reason: str) -> None:
     task, folder = prepared_label(tmp_path, 0)
     place = Store(tmp_path)
     assert publish_text(folder, task.key, "hello, label")
@@ -133,9 +131,7 @@ def test_every_quarantined_result_keeps_its_own_reason(tmp_path: Path) -> None:
     quarantine = tmp_path / "iterations" / "quarantine"
     problems = {read_json(file)["problem"] for file in quarantine.glob("*.reason.json")}
     assert problems == {"label.json: checksum differs", "label.json: 5 bytes instead of 12"}
-    assert all(
-        (quarantine / file.name.removesuffix(".reason.json")).is_dir() for file in quarantine.glob("*.json")
-    )
+    assert all((quarantine / file.name.removesuffix(".reason.json")).is_dir() for file in quarantine.glob("*.json"))
 
 
 def test_quick_look_compares_sizes_only(tmp_path: Path) -> None:
@@ -209,9 +205,7 @@ while not (folder / "go").exists():
 print([n for n in range(100) if create_json_once(folder / f"{n:08d}.json", {"who": who})])
 """
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path), str(who)], stdout=subprocess.PIPE, text=True
-        )
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(who)], stdout=subprocess.PIPE, text=True)
         for who in range(4)
     ]
     while len(list(tmp_path.glob("ready.*"))) < 4:
@@ -319,16 +313,9 @@ def test_key_depends_on_content_only(spec: dict[str, Any], random: Any) -> None:
 
 def test_label_key_is_structure_and_level(tmp_path: Path) -> None:
     first = label_task("bootstrap/label", "a", structure(1), {"labeler": "x", "options": {}}, ("source",))
-    assert (
-        label_task("iter.000003/label", "b", structure(1), {"options": {}, "labeler": "x"}, ()).key
-        == first.key
-    )
-    assert (
-        label_task("bootstrap/label", "a", structure(2), {"labeler": "x", "options": {}}, ()).key != first.key
-    )
-    assert (
-        label_task("bootstrap/label", "a", structure(1), {"labeler": "y", "options": {}}, ()).key != first.key
-    )
+    assert label_task("iter.000003/label", "b", structure(1), {"options": {}, "labeler": "x"}, ()).key == first.key
+    assert label_task("bootstrap/label", "a", structure(2), {"labeler": "x", "options": {}}, ()).key != first.key
+    assert label_task("bootstrap/label", "a", structure(1), {"labeler": "y", "options": {}}, ()).key != first.key
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])

@@ -62,9 +62,7 @@ def test_frames_come_back_bit_for_bit(tmp_path_factory: pytest.TempPathFactory, 
     found = read_structures(result, range(len(frames)))
     assert found == records
     assert all(same_bits(a["positions_A"], b["positions_A"]) for a, b in zip(found, records, strict=True))
-    assert all(content_key(a) == content_key(b) for a, b in zip(found, records, strict=True)), (
-        "so are label keys"
-    )
+    assert all(content_key(a) == content_key(b) for a, b in zip(found, records, strict=True)), "so are label keys"
     if frames:
         assert read_structure(result, len(frames) - 1) == records[-1]
     columns = read_columns(result)

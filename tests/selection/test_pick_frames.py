@@ -16,14 +16,10 @@ GENEROUS = Rules(max_labels=1000, max_per_trajectory=1000, min_separation_ps=0.0
 
 def frame(identity: str, **changes: object) -> Candidate:
     """A candidate frame, the only one of its trajectory."""
-    return replace(
-        Candidate(identity, f"t.{identity}", 0.0, "glass 300K", "candidate", "candidate", 0.5), **changes
-    )  # type: ignore[arg-type]
+    return replace(Candidate(identity, f"t.{identity}", 0.0, "glass 300K", "candidate", "candidate", 0.5), **changes)  # type: ignore[arg-type]
 
 
-def picked(
-    frames: list[Candidate], rules: Rules, seed: int = 1, known: frozenset[str] = frozenset()
-) -> list[str]:
+def picked(frames: list[Candidate], rules: Rules, seed: int = 1, known: frozenset[str] = frozenset()) -> list[str]:
     return [frames[index].identity for index, _ in pick(frames, set(known), rules, seed)]
 
 
@@ -38,13 +34,9 @@ def worlds(draw: st.DrawFn) -> tuple[list[Candidate], set[str], Rules]:
         kept_for = {"accurate": "audit", "candidate": "candidate", "failed": "before_loss"}[trust]
         kept_for = draw(st.sampled_from([kept_for, *sorted(events)]))
         identity = draw(st.sampled_from([f"{trajectory}.{step}", "the same", "known"]))
-        deviation = {"accurate": 0.1, "candidate": 0.5, "failed": draw(st.sampled_from([5.0, math.nan]))}[
-            trust
-        ]
+        deviation = {"accurate": 0.1, "candidate": 0.5, "failed": draw(st.sampled_from([5.0, math.nan]))}[trust]
         stratum = f"glass {300 * (trajectory % 3)}K"
-        frames.append(
-            Candidate(identity, f"t{trajectory}", 0.02 * step, stratum, trust, kept_for, deviation, events)
-        )
+        frames.append(Candidate(identity, f"t{trajectory}", 0.02 * step, stratum, trust, kept_for, deviation, events))
     rules = Rules(
         draw(st.integers(1, 12)),
         draw(st.integers(1, 4)),
@@ -57,9 +49,7 @@ def worlds(draw: st.DrawFn) -> tuple[list[Candidate], set[str], Rules]:
 
 @settings(max_examples=200, deadline=None)
 @given(worlds(), st.integers(0, 5), st.randoms(use_true_random=False))
-def test_rules_hold_for_any_frames(
-    world: tuple[list[Candidate], set[str], Rules], seed: int, random: object
-) -> None:
+def test_rules_hold_for_any_frames(world: tuple[list[Candidate], set[str], Rules], seed: int, random: object) -> None:
     frames, known, rules = world
     found = pick(frames, known, rules, seed)
     chosen = [frames[index] for index, _ in found]
@@ -68,9 +58,7 @@ def test_rules_hold_for_any_frames(
     assert known == {"known"}, "what is known is not changed by asking"
     assert len({one.identity for one in chosen}) == len(chosen), "nothing twice"
     assert not known & {one.identity for one in chosen}
-    assert all(math.isfinite(one.max_force_deviation_eV_A) for one in chosen), (
-        "of NaN frames nothing is known"
-    )
+    assert all(math.isfinite(one.max_force_deviation_eV_A) for one in chosen), "of NaN frames nothing is known"
     for one, (_, reason) in zip(chosen, found, strict=True):
         if reason in rules.event_quota:
             assert reason in one.events
@@ -125,8 +113,7 @@ def test_other_seeds_give_other_picks() -> None:
 
 def test_frames_with_events_are_asked_about_where_the_ensemble_agrees() -> None:
     calm = [
-        frame(f"calm{n}", trust_class="accurate", kept_for="audit", max_force_deviation_eV_A=0.01)
-        for n in range(9)
+        frame(f"calm{n}", trust_class="accurate", kept_for="audit", max_force_deviation_eV_A=0.01) for n in range(9)
     ]
     event = frame("event", trust_class="accurate", kept_for="overlap", events=frozenset({"overlap"}))
     rules = replace(GENEROUS, audit=0, event_quota={"overlap": 3})
@@ -150,9 +137,7 @@ def test_failed_frames_are_not_asked_about_but_the_last_one_before_a_loss_is() -
 
 def test_strata_take_turns() -> None:
     """Ninety frames of one temperature do not crowd out three of another."""
-    frames = [frame(f"many{n:02d}") for n in range(90)] + [
-        frame(f"few{n}", stratum="glass 3000K") for n in range(3)
-    ]
+    frames = [frame(f"many{n:02d}") for n in range(90)] + [frame(f"few{n}", stratum="glass 3000K") for n in range(3)]
     found = picked(frames, replace(GENEROUS, max_labels=6))
     assert sum(identity.startswith("few") for identity in found) == 3
 
