@@ -46,7 +46,7 @@ def build_plan(campaign: Campaign, param: Param, max_iterations: int) -> dict[st
     total = None if any(hours is None for hours in measured) else round(sum(measured), 3)
     due = next_decision(state, max_iterations)
     return {
-        "next": "nothing" if due is None or not isinstance(due, tuple) else due[0],
+        "next": due[0] if isinstance(due, tuple) else "none before the open work ends" if due is None else "none",
         "iterations_left": iterations,
         "tasks": rows,
         "files_at_most": _FILES_PER_TASK * sum(tasks.values()),

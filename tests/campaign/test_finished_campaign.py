@@ -129,7 +129,7 @@ def test_statistics_and_plot(reference: Path, tmp_path: Path) -> None:
 def test_plan_knows_measured_times(reference: Path) -> None:
     plan = json.loads(alloop(reference, "plan", "--json").stdout)
     assert plan["core_hours"] is not None
-    assert plan["next"] == "nothing"
+    assert plan["next"] == "none"
 
 
 def test_glass_is_analysed_from_the_final_hold(reference: Path, campaign: Campaign) -> None:
