@@ -243,18 +243,22 @@ def analyze(
     rings: Annotated[str, typer.Option(help="ring definition: guttman, king or primitive")] = "guttman",
     max_ring: Annotated[int, typer.Option(min=2, help="largest ring, in formers")] = 12,
     every: Annotated[int, typer.Option(min=1, help="analyse every n-th frame")] = 1,
+    rdf: Annotated[Path | None, typer.Option(metavar="FILE", help="total and partial g(r): a plot, or .csv")] = None,
     folder: From = HERE,
     as_json: AsJson = False,
 ) -> None:
     """Analyse the glass: coordination, 4B, 5Si, Qn, rings, boroxol, nearest distances. One JSON object per frame."""
-    from alloop.report.analysis import analyse_files, print_analysis
+    from alloop.report.analysis import analyse_files, print_analysis, write_rdf
 
-    found = analyse_files([folder / path for path in paths], cutoff or [], formers, rings, max_ring, every)
+    files = [folder / path for path in paths]
+    found = analyse_files(files, cutoff or [], formers, rings, max_ring, every)
     if as_json:
         for _, frame in found:
             sys.stdout.write(json.dumps(frame) + "\n")
     else:
         print_analysis(list(found), console)
+    if rdf is not None:
+        write_rdf(files, every, rdf)
 
 
 @app.command()

@@ -360,6 +360,12 @@ class Param(Section):
             missing = needed - set(self.elements)
             if missing:
                 raise ValueError(f"glass {param.name} holds {sorted(missing)}, which `elements` {self.elements} lacks")
+        if self.explore.engine == "ase" and "npt" in self.explore.ensembles and self.explore.ramps:
+            raise ValueError(
+                "explore: the ase engine has no NPT ramps; use engine lammps, or leave npt or the ramps out"
+            )
+        if self.quench is not None and (self.quench.engine, self.quench.ensemble) == ("ase", "npt"):
+            raise ValueError("quench: the ase engine cannot cool in NPT; use engine lammps, or ensemble nvt")
         if not self.glasses:
             raise ValueError("glasses is empty; name at least one, such as LBS-20-60-20")
         if self.bootstrap.trajectories == 0 and not (self.bootstrap.structures or self.bootstrap.data):

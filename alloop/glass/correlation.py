@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from ase import Atoms
@@ -41,6 +42,12 @@ class RadialDistribution:
         if name not in self.partial:
             raise ValueError(f"the frames hold no {name} pair; they hold {', '.join(self.partial)}")
         return np.cumsum(self.partial[name] * self.mean_density_A3[ligand] * _shells_A3(self.edges_A))
+
+    def write_csv(self, path: Path) -> None:
+        """Write r (Å), total and all partial g(r) as columns with a header."""
+        names = sorted(self.partial)
+        columns = np.column_stack([self.r_A, self.total, *(self.partial[name] for name in names)])
+        np.savetxt(path, columns, fmt="%.6g", delimiter=",", header=",".join(["r_A", "total", *names]), comments="")
 
 
 def _shells_A3(edges_A: NDArray[np.float64]) -> NDArray[np.float64]:

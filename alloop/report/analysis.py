@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from alloop.errors import InputError
+from alloop.glass.correlation import RadialDistribution
 from alloop.report.status import number
 
 
@@ -99,3 +100,37 @@ def print_analysis(frames: list[tuple[str, dict[str, Any]]], console: Console) -
     cutoffs = ", ".join(f"{pair} {value:g}" for pair, value in last["cutoffs_A"].items())
     console.print(f" nearest distances (Å): {nearest}", highlight=False)
     console.print(f" ({escape(name)}; cutoffs in Å: {cutoffs})", highlight=False)
+
+
+def write_rdf(paths: list[Path], every: int, file: Path) -> None:
+    """Write total and partial g(r), averaged over all frames, as a plot, or as columns if the file ends in .csv."""
+    from alloop.glass.analysis import read_frames
+    from alloop.glass.correlation import radial_distribution
+
+    try:
+        frames = (atoms for path in paths for atoms in read_frames(path, f"::{every}"))
+        found = radial_distribution(frames)
+        if file.suffix == ".csv":
+            found.write_csv(file)
+        else:
+            _plot_rdf(found, file)
+    except (OSError, ValueError) as error:
+        raise InputError(f"g(r) to {file}: {error}") from None
+
+
+def _plot_rdf(found: RadialDistribution, file: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4), constrained_layout=True)
+    for name, values in sorted(found.partial.items()):
+        axes.plot(found.r_A, values, linewidth=1, label=name)
+    axes.plot(found.r_A, found.total, color="black", label="total")
+    axes.set(xlabel="r (Å)", ylabel="g(r)", title=f"mean over {found.n_frames} frame(s)", xlim=(0, found.edges_A[-1]))
+    axes.legend(ncols=2, fontsize="small")
+    try:
+        figure.savefig(file, dpi=150)
+    finally:
+        plt.close(figure)

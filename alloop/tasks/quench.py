@@ -7,6 +7,7 @@ import numpy as np
 from alloop.attempt import Context
 from alloop.frames import write_arrays, write_frames
 from alloop.glass.analysis import analyze_frame
+from alloop.glass.correlation import radial_distribution
 from alloop.selection.classes import classify
 from alloop.store import write_json
 from alloop.tasks.dynamics import Record, run_chunk, write_restart
@@ -15,7 +16,7 @@ from alloop.tasks.dynamics import Record, run_chunk, write_restart
 def run(context: Context) -> None:
     """Write ``table.npz``, ``frames.npz``, ``restart.json``, ``analysis.json`` and ``summary.json``.
 
-    Frames are kept every `frame_every` steps; those of the final hold are analysed.
+    Frames are kept every `frame_every` steps; those of the final hold are analysed, with ``rdf.csv`` for g(r).
     """
     spec = context.spec
     kept: list[Record] = []
@@ -40,6 +41,8 @@ def run(context: Context) -> None:
     write_restart(context.out, end, chunk.end)
     analyses = [analyze_frame(atoms) for atoms in frames] if spec["stage"] == "final" else []
     write_json(context.out / "analysis.json", analyses)
+    if analyses:
+        radial_distribution(frames).write_csv(context.out / "rdf.csv")
     summary = {
         "status": chunk.status,
         "reason": chunk.reason,

@@ -21,17 +21,18 @@ def run(context: Context) -> None:
     directory.mkdir()
     if spec["resume"] == "checkpoint":
         _continue_from(context, directory)
-    systems = write_systems(
-        [read_label(context.result_of(key)) for key in spec["training"]], context.work / "training", spec["type_map"]
-    )
-    validation = write_systems(
-        [read_label(context.result_of(key)) for key in spec["held_out"]], context.work / "held_out", spec["type_map"]
-    )
+    systems = {
+        role: write_systems(
+            [read_label(context.result_of(key)) for key in spec[role]], context.work / role, spec["type_map"]
+        )
+        for role in ("training", "held_out")
+        if spec[role]
+    }
     request = TrainRequest(
         template=spec["template"],
         type_map=spec["type_map"],
-        training_systems=systems,
-        validation_systems=validation,
+        training_systems=systems["training"],
+        validation_systems=systems.get("held_out", ()),
         n_steps=spec["steps"],
         start_lr=spec["start_lr"],
         stop_lr=spec["stop_lr"],

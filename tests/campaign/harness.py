@@ -19,6 +19,7 @@ import psutil
 
 from alloop.campaign import Campaign
 from alloop.process import ProcessIdentity
+from alloop.store import attempts
 
 KINDS = ("bootstrap", "label", "train", "explore", "evaluate", "quench")
 
@@ -153,15 +154,19 @@ def driver(folder: Path, *arguments: str, **extra: str) -> Iterator[Driver]:
 def live_attempts(folder: Path, kind: str | None = None) -> list[tuple[str, Path, ProcessIdentity]]:
     """Kind, attempt folder and process of every attempt that runs now and has no result yet."""
     found = []
-    for record in (folder / "iterations").glob("**/attempts/*/attempt.json"):
-        task_folder = record.parents[2]
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            owner = ProcessIdentity.from_json(json.loads(record.read_text()))
-            if (task_folder / "result").exists() or not owner.alive():
-                continue
-            found_kind = json.loads((task_folder / "task.json").read_text())["kind"]
-            if kind in (None, found_kind):
-                found.append((found_kind, record.parent, owner))
+    for path, folders, _ in os.walk(folder / "iterations"):  # a glob stumbles over attempts that come and go
+        task_folder = Path(path)
+        if "attempts" not in folders:
+            continue
+        folders.clear()
+        for attempt in attempts(task_folder):
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                owner = ProcessIdentity.from_json(json.loads((attempt / "attempt.json").read_text()))
+                if (task_folder / "result").exists() or not owner.alive():
+                    continue
+                found_kind = json.loads((task_folder / "task.json").read_text())["kind"]
+                if kind in (None, found_kind):
+                    found.append((found_kind, attempt, owner))
     return found
 
 

@@ -186,7 +186,8 @@ def test_damaged_decision(begun, alloop_main):
     for command in ("check", "run"):
         outcome = alloop_main(command, "-C", begun)
         assert outcome.code == 2
-        assert "decisions is damaged" in outcome.text
+        assert f"{decision} cannot be read" in outcome.text
+        assert "backup" in outcome.text
 
 
 def test_first_decision_missing(begun, alloop_main):
