@@ -161,7 +161,10 @@ class TrainParam(Section):
     """The ensemble of DeePMD models."""
 
     models: TwoOrMore = Field(4, description="K, the size of the ensemble")
-    backend: Literal["tensorflow", "pytorch", "jax"] = Field("tensorflow", description="what DeePMD computes with")
+    backend: Literal["tensorflow", "pytorch", "jax"] = Field(
+        "tensorflow",
+        description="what DeePMD computes with; pytorch and jax: pip install 'alloop[pytorch]', 'alloop[jax]'",
+    )
     template: str = Field("deepmd/input.json", description="DeePMD input, looked up in templates/")
     cutoff_A: Positive = Field(6.0, description="radius of the models' descriptor")
     smoothing_A: Positive = Field(0.5, description="where the switching function begins (the paper: 5.8)")
@@ -366,6 +369,12 @@ class Param(Section):
             )
         if self.quench is not None and (self.quench.engine, self.quench.ensemble) == ("ase", "npt"):
             raise ValueError("quench: the ase engine cannot cool in NPT; use engine lammps, or ensemble nvt")
+        engines = {"explore": self.explore.engine, "quench": self.quench.engine if self.quench else "ase"}
+        if self.train.backend == "jax" and "lammps" in engines.values():
+            wrong = " and ".join(f"{section}.engine" for section, engine in engines.items() if engine == "lammps")
+            raise ValueError(
+                f"train.backend jax needs {wrong} ase: the LAMMPS of DeePMD 3.2 crashes with more than one JAX model"
+            )
         if not self.glasses:
             raise ValueError("glasses is empty; name at least one, such as LBS-20-60-20")
         if self.bootstrap.trajectories == 0 and not (self.bootstrap.structures or self.bootstrap.data):

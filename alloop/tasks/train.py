@@ -71,7 +71,8 @@ def _continue_from(context: Context, directory: Path) -> None:
     for earlier in context.earlier:
         found = earlier / "train"
         if (found / "checkpoint").is_file():
-            shutil.copytree(found, directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns("systems"))
+            skipped = shutil.ignore_patterns("systems")
+            shutil.copytree(found, directory, symlinks=True, dirs_exist_ok=True, ignore=skipped)
             return
 
 
