@@ -25,6 +25,7 @@ from alloop.store import (
     Attempt,
     attempts,
     begin_attempt,
+    drop_scratch,
     fail,
     live_attempts,
     publish,
@@ -157,11 +158,9 @@ def _run_one(attempt: Attempt, task: dict[str, Any]) -> bool:
         "alloop": __version__,
         "failed_attempts": sum((folder / "failed.json").exists() for folder in earlier),
     }
-    if publish(attempt, task["key"], record):
-        for folder in [attempt.folder, *(f for f in earlier if not (f / "failed.json").exists())]:
-            shutil.rmtree(folder / "work", ignore_errors=True)
-    else:
+    if not publish(attempt, task["key"], record):
         fail(attempt.folder, "late", "another attempt had published the result")
+    drop_scratch(attempt.task_folder)
     return True
 
 

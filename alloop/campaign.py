@@ -29,6 +29,7 @@ from alloop.store import (
     create_json_once,
     live_attempt,
     make_task,
+    progress,
     read_json,
     result_problem,
     write_json,
@@ -460,6 +461,11 @@ class Campaign:
     def _count_cost(self, task: Task) -> None:
         record = read_json(self.store.result(task) / MANIFEST)["record"]
         self.costs.setdefault(task.kind, Cost()).add(record["seconds"], record["threads"])
+
+    def progress(self) -> dict[str, float]:
+        """Return how far running tasks are, from 0 to 1, for those that tell."""
+        told = {key: progress(self.folder(key)) for key in sorted(self.state.running)}
+        return {key: done for key, done in told.items() if done is not None}
 
     def attempts_at(self, key: str) -> list[Path]:
         """Return the folders of the attempts at a task that have not been cleared away."""

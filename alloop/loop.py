@@ -226,6 +226,9 @@ class Driver:
 
     def _adopt(self) -> None:
         """Take over attempts that an earlier driver started and that still run; they occupy their slots."""
+        self.campaign.check_held()
+        for key in self.campaign.state.waiting:
+            store.record_death(self.campaign.folder(key), None, unwatched=True)
         for key in sorted(self.campaign.state.running):
             process = live_attempt(self.campaign.folder(key))
             if process is None:
@@ -270,7 +273,7 @@ class Driver:
                 self._settle_one(key, None)
         self.campaign.beat()
         self._snapshot()
-        self.watcher.tick(self.campaign.state)
+        self.watcher.tick(self.campaign)
 
     def _snapshot(self, *, force: bool = False) -> None:
         if force or time.monotonic() - self._snapshot_time > SNAPSHOT_SECONDS:
@@ -304,9 +307,10 @@ class Driver:
 def given_up(failures: list[dict[str, Any]], limit: int) -> dict[str, Any] | None:
     """Return class and message of the failure for which a task is given up, None while another try is due.
 
-    A killed process is no fault of the task, so it is tried more often; a late writer is no failure at all.
+    A process killed under the driver's eyes may have asked for too much, but is more likely no fault of the task, so it
+    is tried more often. What was interrupted together with its driver, and a late writer, are no failures at all.
     """
-    counted = [failure for failure in failures if failure["class"] not in ("late", "killed")]
+    counted = [failure for failure in failures if failure["class"] not in store.FOREIGN_FAULTS]
     killed = [failure for failure in failures if failure["class"] == "killed"]
     if len(counted) >= limit:
         return {

@@ -25,6 +25,8 @@ from alloop.process import ProcessIdentity, this_process
 from alloop.structure import content_key
 
 MANIFEST = "MANIFEST.json"
+FOREIGN_FAULTS = ("interrupted", "killed", "late")
+"""Failure classes for which the task itself is not to blame."""
 
 
 @dataclass(frozen=True)
@@ -261,10 +263,11 @@ def fail(attempt_folder: Path, kind: str, message: str, detail: str = "") -> Non
     write_json(attempt_folder / "failed.json", {"class": kind, "message": message, "detail": detail, "time": _now()})
 
 
-def record_death(task_folder: Path, return_code: int | None) -> None:
-    """Record attempts whose process is gone without a word: killed by a signal, or crashed on its own.
+def record_death(task_folder: Path, return_code: int | None, *, unwatched: bool = False) -> None:
+    """Record attempts whose process is gone without a word: interrupted, killed by a signal, or crashed on its own.
 
-    Nobody saw the end of a process that outlived its driver (return code None); it counts as killed.
+    One that ended while no driver watched is interrupted, as by a kill of everything or a power cut. Nobody saw with
+    which code an adopted process ended (return code None); it counts as killed.
     """
     for folder in attempts(task_folder):
         owner = attempt_owner(folder)
@@ -274,10 +277,20 @@ def record_death(task_folder: Path, return_code: int | None) -> None:
             continue
         log = folder / "log.txt"
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:]) if log.exists() else ""
-        if return_code is None or return_code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT):
+        if unwatched:
+            fail(folder, "interrupted", "the process ended while no driver watched", tail)
+        elif return_code is None or return_code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT):
             fail(folder, "killed", "the process was killed from outside", tail)
         else:
             fail(folder, "crash", f"the process ended with code {return_code}", tail)
+
+
+def drop_scratch(task_folder: Path) -> None:
+    """Remove the scratch folders of a finished task's attempts, but for those that failed by their own fault."""
+    own_faults = {failure["attempt"] for failure in failures(task_folder) if failure["class"] not in FOREIGN_FAULTS}
+    for folder in attempts(task_folder):
+        if folder.name not in own_faults:
+            shutil.rmtree(folder / "work", ignore_errors=True)
 
 
 def attempts(task_folder: Path) -> Iterator[Path]:
@@ -309,6 +322,15 @@ def live_attempts(task_folder: Path) -> Iterator[ProcessIdentity]:
 def live_attempt(task_folder: Path) -> ProcessIdentity | None:
     """Return the process of an attempt that still runs on this host, if there is one."""
     return next(live_attempts(task_folder), None)
+
+
+def progress(task_folder: Path) -> float | None:
+    """Return how far an unfinished attempt at a task last said it was, from 0 to 1; None if none did."""
+    for folder in attempts(task_folder):
+        if (folder / "out").exists() and not (folder / "failed.json").exists():
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                return float(read_json(folder / "progress.json")["done"])
+    return None
 
 
 def failures(task_folder: Path) -> list[dict[str, Any]]:

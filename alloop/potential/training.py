@@ -259,6 +259,15 @@ def _dp(arguments: list[str]) -> None:
     main(arguments)
 
 
+def last_step(lcurve: Path) -> int:
+    """Return the last step that a learning curve, perhaps still being written, has a whole line of; 0 for none."""
+    try:
+        lines = lcurve.read_text().split("\n")[:-1]
+    except OSError:
+        return 0
+    return max((int(line.split()[0]) for line in lines if line.strip() and not line.startswith("#")), default=0)
+
+
 def _cut_lcurve(lcurve: Path, before_step: int | None) -> None:
     """Drop repeated headers and, if a step is given, the rows from it on (a continued run writes them again)."""
     if not lcurve.is_file():

@@ -28,13 +28,14 @@ def build_plan(campaign: Campaign, param: Param, max_iterations: int) -> dict[st
     own = param.bootstrap
     melts = sum(len(entry.n_atoms) for entry in param.glasses) * own.trajectories
     new = not state.decided("bootstrap")
+    closing = iterations > 0 or not state.decided("quench", state.iteration)
     tasks = {
         "bootstrap": (melts + len(own.crystals) + len(own.structures) + len(own.data)) if new else 0,
         "label": iterations * param.select.max_labels + (bootstrap_labels(campaign.root, own, melts) if new else 0),
         "train": max(0, trainings) * param.train.models,
         "explore": iterations * chunks,
-        "evaluate": 2 * iterations + 1,
-        "quench": quench_chunks(param),
+        "evaluate": iterations + (max_iterations + 1 if closing else 0),
+        "quench": quench_chunks(param) if closing else 0,
     }
     wanted = [state.tasks[key].kind for key in [*state.waiting, *state.running]]
     rows: list[dict[str, Any]] = []

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.status import Status
 
-from alloop.campaign import State
+from alloop.campaign import Campaign
 from alloop.store import Task
 
 _QUIET_SECONDS = 60.0
@@ -26,7 +26,7 @@ class Watcher:
 
     def say(self, text: str) -> None:
         """Print one line with the time of day."""
-        self.console.print(f"[dim]{datetime.now():%H:%M:%S}[/dim] {text}", highlight=False)
+        self.console.print(f"[dim]{datetime.now():%H:%M:%S}[/dim] {text}", highlight=False, soft_wrap=True)
         self._last_line = time.monotonic()
 
     def decided(self, kind: str, iteration: int, content: dict[str, Any]) -> None:
@@ -48,15 +48,14 @@ class Watcher:
         """Tell of a task that was given up."""
         self.say(f"[red]{task.kind} {task.name} quarantined[/red]: {message}")
 
-    def tick(self, state: State) -> None:
+    def tick(self, campaign: Campaign) -> None:
         """Refresh the live line; where there is no terminal, say something once a minute."""
-        text = _in_flight(state)
         if self.console.is_terminal:
             if self._live is None:
-                self._live = self.console.status(text)
+                self._live = self.console.status("")
                 self._live.start()
-            self._live.update(text)
-        elif time.monotonic() - self._last_line > _QUIET_SECONDS and text:
+            self._live.update(_in_flight(campaign))
+        elif time.monotonic() - self._last_line > _QUIET_SECONDS and (text := _in_flight(campaign)):
             self.say(text)
 
     def close(self) -> None:
@@ -66,13 +65,16 @@ class Watcher:
             self._live = None
 
 
-def _in_flight(state: State) -> str:
+def _in_flight(campaign: Campaign) -> str:
+    """Return per kind of work how many tasks have ended, and how far the running ones are that tell."""
+    state, told = campaign.state, campaign.progress()
     parts = []
-    for kind, iteration in state.unfinished:
+    for (kind, iteration), unfinished in state.unfinished.items():
         done, total = state.stage_counts(kind, iteration)
         if done < total:
             what = {"seed_labels": "label", "select": "label"}.get(kind, kind)
-            parts.append(f"{what} {done}/{total}")
+            running = ", ".join(f"{100 * told[key]:.0f} %" for key in sorted(unfinished & told.keys()))
+            parts.append(f"{what} {done}/{total}" + (f" (running: {running})" if running else ""))
     return ", ".join(parts)
 
 

@@ -122,9 +122,9 @@ def _draw_classes(axes: Any, records: list[dict[str, Any]]) -> None:
         share = np.array([record["classes"][name] for record in records]) / totals
         axes.bar(positions, share, bottom=bottom, color=colour, label=name)
         bottom += share
-    axes.set(xlabel="iteration", ylabel="share of recorded frames", title="trust classes", ylim=(0, 1))
+    axes.set(xlabel="iteration", ylabel="share of recorded frames", ylim=(0, 1))
     axes.set_xticks(positions, [record["iteration"] for record in records])
-    axes.legend(loc="lower left")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
 
 
 def _draw_histograms(axes: Any, records: list[dict[str, Any]], edges: np.ndarray) -> None:

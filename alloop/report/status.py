@@ -31,6 +31,10 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
         "reason": _reason(state),
         "labels": label_counts(state),
         "tasks": state.task_counts(),
+        "running": [
+            {"kind": state.tasks[key].kind, "task": state.tasks[key].name, "done": done}
+            for key, done in campaign.progress().items()
+        ],
         "iterations": iterations,
         "final_held_out": final_errors(campaign),
         "models": [str(_model_path(campaign, key)) for key in _final_models(state)],
@@ -276,6 +280,8 @@ def print_status(status: dict[str, Any], console: Console) -> None:
     for kind, counts in status["tasks"].items():
         text = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
         console.print(f" {kind:<10} {text}", highlight=False)
+    for entry in status["running"][:10]:
+        console.print(f" running    {entry['kind']} {entry['task']}: {100 * entry['done']:.0f} %", highlight=False)
     for entry in status["quarantined"][:5]:
         console.print(f" [red]quarantined[/red] {entry['kind']} {entry['task']}: {entry['message']}", highlight=False)
     for change in status["config_changes"]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from alloop.attempt import Context
 from alloop.potential.dataset import write_systems
-from alloop.potential.training import TrainRequest, train
+from alloop.potential.training import LCURVE, TrainRequest, last_step, train
 from alloop.store import read_json, write_json
 from alloop.tasks.label import read_label
+
+PROGRESS_SECONDS = 3.0
 
 
 def run(context: Context) -> None:
@@ -43,7 +48,8 @@ def run(context: Context) -> None:
         compress=spec["compress"],
         backend=spec["backend"],
     )
-    trained = train(request, directory)
+    with _told(context, directory / LCURVE):
+        trained = train(request, directory)
     files = [
         trained.model,
         *([trained.compressed_model] if trained.compressed_model else []),
@@ -64,6 +70,25 @@ def run(context: Context) -> None:
             "started_from": trained.started_from,
         },
     )
+
+
+@contextlib.contextmanager
+def _told(context: Context, lcurve: Path) -> Iterator[None]:
+    """Tell how far the training is, every few seconds, by the learning curve that it writes meanwhile."""
+    ended = threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(PROGRESS_SECONDS):
+            step = last_step(lcurve)
+            context.progress(step / context.spec["steps"], f"step {step}")
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        teller.join()
 
 
 def _continue_from(context: Context, directory: Path) -> None:

@@ -130,6 +130,7 @@ def test_plan_knows_measured_times(reference: Path) -> None:
     plan = json.loads(alloop(reference, "plan", "--json").stdout)
     assert plan["core_hours"] is not None
     assert plan["next"] == "none"
+    assert all(row["at_most"] == row["decided"] == 0 for row in plan["tasks"])
 
 
 def test_glass_is_analysed_from_the_final_hold(reference: Path, campaign: Campaign) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import time
@@ -15,6 +16,7 @@ from harness import (
     assert_counts_add_up,
     assert_nothing_ran_twice,
     driver,
+    finished_tasks,
     live_attempts,
     meet_attempt,
     outcome,
@@ -77,26 +79,22 @@ def test_attempts_outlive_the_driver_and_are_taken_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.ci
-def test_ten_kills_at_random_moments(tmp_path: Path, reference_outcome: Outcome) -> None:
+def test_ten_kills_at_random_moments(tmp_path: Path, reference: Path, reference_outcome: Outcome) -> None:
     folder = write_param(tmp_path / "random")
     rng = random.Random(20)
-    kills = 0
-    while kills < 10:
-        with driver(folder, "--barrier") as started:
-            delay = rng.uniform(4.0, 25.0)
-            time.sleep(delay)
-            assert started.process.poll() is None, f"ended after {kills} kills:\n{started.text()}"
-            started.kill(everything=kills % 2 == 0)
-            kills += 1
-            print(f"kill {kills} after {delay:.1f} s, {'everything' if kills % 2 else 'driver alone'}")
-            if kills % 2:
-                continue
-            with driver(folder, "--barrier") as adopting:  # the orphans are met by a driver, not ended by this test
-                time.sleep(rng.uniform(4.0, 25.0))
-                assert adopting.process.poll() is None, adopting.text()
-                adopting.kill(everything=True)
-                kills += 1
-    finished = alloop(folder, "run", "--barrier")
+    last = finished_tasks(reference) - 5
+    with contextlib.ExitStack() as in_the_end:
+        for number, moment in enumerate(sorted(rng.uniform(0, last) for _ in range(10))):
+            started = in_the_end.enter_context(driver(folder, "--barrier"))
+            while finished_tasks(folder) < moment and started.process.poll() is None:
+                time.sleep(0.05)
+            time.sleep(rng.uniform(0.0, 4.0))
+            assert started.process.poll() is None, f"ended before kill {number + 1}:\n{started.text()}"
+            alive = [kind for kind, _, _ in live_attempts(folder)]
+            started.kill(everything=number % 2 == 0)
+            what = "everything" if number % 2 == 0 else "driver alone"
+            print(f"kill {number + 1}: {what}, {finished_tasks(folder)} tasks done, running: {alive}")
+        finished = alloop(folder, "run", "--barrier")
     assert finished.returncode == 3, finished.stdout + finished.stderr
     found = outcome(folder)
     assert found.keys == reference_outcome.keys

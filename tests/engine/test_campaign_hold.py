@@ -337,6 +337,7 @@ def test_given_up_after_the_limit_with_the_last_failure() -> None:
 
 def test_late_is_no_failure_and_killed_is_tried_more_often() -> None:
     assert loop.given_up([failure("late")] * 50, 1) is None
+    assert loop.given_up([failure("interrupted")] * 50, 1) is None
     assert loop.given_up([failure("killed")] * (loop.KILLED_LIMIT - 1), 3) is None
     assert loop.KILLED_LIMIT > loop.TASK_ATTEMPTS
     problem = loop.given_up([failure("killed")] * loop.KILLED_LIMIT, 3)

@@ -353,6 +353,28 @@ def test_a_process_that_went_without_a_word(tmp_path: Path, code: int | None, ki
     assert fingerprint(folder) == before, "a death is recorded once"
 
 
+def test_what_ended_while_nobody_watched_was_interrupted(tmp_path: Path) -> None:
+    _, folder = prepared_label(tmp_path, 0)
+    write_attempt(folder, "a", this_process().to_json() | {"start_ticks": 1})
+    write_attempt(folder, "b", this_process().to_json())
+    store.record_death(folder, None, unwatched=True)
+    (failure,) = store.failures(folder)
+    assert (failure["attempt"], failure["class"]) == ("a", "interrupted")
+
+
+def test_scratch_is_kept_of_attempts_that_failed_by_their_own_fault_only(tmp_path: Path) -> None:
+    _, folder = prepared_label(tmp_path, 0)
+    gone = this_process().to_json() | {"start_ticks": 1}
+    for name in ("unrecorded", "interrupted", "killed", "late", "bug", "crash", "infra", "numeric"):
+        attempt = write_attempt(folder, name, gone)
+        (attempt / "work" / "train").mkdir(parents=True)
+        if name != "unrecorded":
+            store.fail(attempt, name, "message")
+    store.drop_scratch(folder)
+    kept = {work.parent.name for work in folder.glob("attempts/*/work")}
+    assert kept == {"bug", "crash", "infra", "numeric"}
+
+
 def test_death_is_not_recorded_of_the_living_the_distant_and_the_successful(tmp_path: Path) -> None:
     _, folder = prepared_label(tmp_path, 0)
     write_attempt(folder, "alive", this_process().to_json())

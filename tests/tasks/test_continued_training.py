@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -18,8 +17,9 @@ from alloop.campaign import label_task
 from alloop.decisions.training import apply_network
 from alloop.glass.crystals import crystal, perturbed
 from alloop.potential.environment import md_environment
+from alloop.potential.training import last_step
 from alloop.resources import find_template
-from alloop.store import Store, Task, make_task, read_json
+from alloop.store import Store, Task, make_task, progress, read_json
 from alloop.structure import to_record
 
 pytestmark = pytest.mark.slow
@@ -43,11 +43,7 @@ def _start(folder: Path) -> subprocess.Popen[bytes]:
 
 
 def _last_step(folder: Path) -> int:
-    """The last whole line of the learning curve of a training that runs, 0 before there is one."""
-    with contextlib.suppress(OSError, StopIteration):
-        lines = next(folder.glob("attempts/*/work/train/lcurve.out")).read_text().split("\n")[:-1]
-        return max((int(line.split()[0]) for line in lines if line and not line.startswith("#")), default=0)
-    return 0
+    return max((last_step(curve) for curve in folder.glob("attempts/*/work/train/lcurve.out")), default=0)
 
 
 @pytest.mark.parametrize("resume", ["checkpoint", "scratch"])
@@ -79,6 +75,10 @@ def test_killed_training(tmp_path: Path, resume: str) -> None:
     while _last_step(folder) < 300:
         assert running.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
+    while (told := progress(folder)) is None:
+        assert running.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    assert 0.0 <= told < 1.0
     running.kill()
     running.wait(30)
     assert not store.is_done(task)
