@@ -373,7 +373,8 @@ class Param(Section):
         if self.train.backend == "jax" and "lammps" in engines.values():
             wrong = " and ".join(f"{section}.engine" for section, engine in engines.items() if engine == "lammps")
             raise ValueError(
-                f"train.backend jax needs {wrong} ase: the LAMMPS of DeePMD 3.2 crashes with more than one JAX model"
+                f"train.backend is jax, so {wrong} must be ase: "
+                "the LAMMPS of DeePMD 3.2 crashes with more than one JAX model"
             )
         if not self.glasses:
             raise ValueError("glasses is empty; name at least one, such as LBS-20-60-20")

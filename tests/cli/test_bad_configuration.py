@@ -86,7 +86,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "NPT quench in ASE": ({"quench": {"engine": "ase", "ensemble": "npt"}}, ["the ase engine cannot cool in NPT"]),
     "JAX in LAMMPS": (
         {"train": {"backend": "jax"}, "explore": {"engine": "ase"}, "quench": {}},
-        ["train.backend jax needs quench.engine ase: the LAMMPS of DeePMD 3.2 crashes"],
+        ["train.backend is jax, so quench.engine must be ase: the LAMMPS of DeePMD 3.2 crashes"],
     ),
     "nothing to explore": ({"explore": {"temperatures_K": [], "ramps": []}}, ["explore: temperatures_K and ramps"]),
     "temperature twice": ({"explore": {"temperatures_K": [300, 300.0]}}, ["temperatures_K: 300.0 is given twice"]),
