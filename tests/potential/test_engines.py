@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import types
 from collections.abc import Callable
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
 
@@ -269,3 +271,16 @@ def test_conditions_and_steps_that_make_no_sense_are_refused() -> None:
         check_advance(0, 30, 20, ramp)
     with pytest.raises(ValueError, match="the run has 100"):
         check_advance(80, 40, 20, ramp)
+
+
+def test_stand_in_for_the_plugin_module_is_what_lammps_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LammpsEngine puts a module with one function in the place of `deepmd.lmp`: look again if this changes."""
+    assert version("deepmd-kit").startswith("3.2.")
+    plugins = [found for found in entry_points(group="lammps.plugins") if found.name == "deepmd"]
+    assert [found.value for found in plugins] == ["deepmd.lmp_check_build:get_op_dir"]
+    stand_in = types.ModuleType("deepmd.lmp")
+    stand_in.get_op_dir = lambda: "somewhere"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "deepmd.lmp", stand_in)
+    monkeypatch.delitem(sys.modules, "deepmd.lmp_check_build", raising=False)
+    assert plugins[0].load()() == "somewhere"
+    monkeypatch.delitem(sys.modules, "deepmd.lmp_check_build")
