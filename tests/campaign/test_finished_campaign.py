@@ -147,8 +147,9 @@ def test_glass_is_analysed_from_the_final_hold(reference: Path, campaign: Campai
         np.load(campaign.store.result(t) / "table.npz") for t in campaign.state.tasks.values() if t.kind == "quench"
     ]
     assert all((table["max_force_deviation_eV_A"] > 0).all() for table in tables)
-    cooling = tables[1]["temperature_K"]
-    assert cooling[:5].mean() > cooling[-5:].mean() + 100
+    melt, cooling, final = (table["temperature_K"] for table in tables)
+    assert melt.mean() > final[-20:].mean() + 100  # 42 atoms: one record fluctuates by 45 K, a mean of 20 by 10 K
+    assert np.polyfit(np.arange(len(cooling)), cooling, 1)[0] < 0
 
 
 def test_running_a_finished_campaign_again_changes_nothing_but_its_starts(reference: Path) -> None:
