@@ -14,10 +14,14 @@ from alloop.resources import find_template
 from alloop.seeds import derived_seed
 from alloop.store import make_task
 from alloop.structure import from_record
+from alloop.tasks.sources import checkpoint_hash
 
 
 def decide_train(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
-    """Ask for K models on all training labels, each with its own seed, warm-started from the last ensemble."""
+    """Ask for K models on all training labels, each with its own seed, warm-started from the last ensemble.
+
+    The first ensemble starts from `train.init_models`, if given. Their content enters the tasks' keys, not their place.
+    """
     state, own = campaign.state, param.train
     training, held_out = sorted(state.labels("training")), sorted(state.labels("held_out"))
     if not training:
@@ -27,7 +31,9 @@ def decide_train(campaign: Campaign, param: Param, iteration: int) -> dict[str, 
         )
     before = state.models(iteration - 1) if own.warm_start else []
     network = _network(campaign, param, iteration)
-    warm = len(before) == own.models and state.decisions["train", iteration - 1]["common"]["network"] == network
+    foreign = own.init_models if iteration == 0 else []
+    continued = len(before) == own.models and state.decisions["train", iteration - 1]["common"]["network"] == network
+    warm = continued or bool(foreign)
     template = apply_network(json.loads(find_template(own.template, campaign.root).read_text()), network)
     common = {
         "type_map": param.elements,
@@ -45,11 +51,14 @@ def decide_train(campaign: Campaign, param: Param, iteration: int) -> dict[str, 
     }
     tasks = []
     for number in range(own.models):
-        init = before[number] if warm else None
+        init = before[number] if continued else None
         spec = common | {"init": init, "seed": derived_seed(param.seed, "train", iteration, number)}
+        if foreign:
+            spec["init_sha256"] = checkpoint_hash(campaign.root / foreign[number], own.backend)
         inputs = (init,) if init else ()
+        files = {"init": foreign[number]} if foreign else {}
         group = f"iter.{iteration:06d}/train"
-        tasks.append(make_task("train", group, f"model.{number:02d}", spec, inputs))
+        tasks.append(make_task("train", group, f"model.{number:02d}", spec, inputs, files))
     return {"inputs": training + held_out, "common": common, "tasks": task_entries(tasks, common)}
 
 
