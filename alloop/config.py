@@ -119,6 +119,9 @@ class DataParam(Section):
     format: str = Field("deepmd/npy", description="a dpdata format, such as vasp/outcar, cp2k/output, deepmd/npy")
     every: Count = Field(1, description="take every n-th frame, for AIMD trajectories")
     level: str = Field(description="name of the level of theory of these labels, as `alloop check` prints it")
+    role: Literal["training", "held_out"] | None = Field(
+        None, description="training for data that models have seen already; drawn by lot if not given"
+    )
 
 
 class BootstrapParam(Section):
@@ -173,6 +176,9 @@ class TrainParam(Section):
     steps: Count = Field(40000, description="training steps of the first ensemble")
     warm_steps: Count = Field(20000, description="training steps of an ensemble that starts from the last one")
     warm_start: StrictBool = Field(True, description="start an ensemble from the weights of the last one")
+    init_models: list[str] = Field(
+        [], description="DeePMD checkpoints (model.ckpt, model.pt) to start the first ensemble from, one per model"
+    )
     learning_rate: Positive = Field(2e-3, description="at the start of the first training")
     warm_learning_rate: Positive = Field(1e-3, description="at the start of a warm-started training")
     final_learning_rate: Positive = Field(1e-5, description="at the end of every training")
@@ -185,6 +191,11 @@ class TrainParam(Section):
         if self.smoothing_A >= self.cutoff_A:
             raise ValueError(
                 f"smoothing_A is {self.smoothing_A}, cutoff_A {self.cutoff_A}; smoothing must begin inside"
+            )
+        if self.init_models and len(self.init_models) != self.models:
+            raise ValueError(
+                f"init_models names {len(self.init_models)} checkpoint(s) for {self.models} models; "
+                "name one per model, or none"
             )
         if self.final_learning_rate >= min(self.learning_rate, self.warm_learning_rate):
             raise ValueError(

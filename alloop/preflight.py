@@ -20,6 +20,7 @@ from alloop.glass.composition import TABLE_1, stoichiometric_counts
 from alloop.glass.crystals import CRYSTALS
 from alloop.labelers import levels
 from alloop.param_file import REMEDY, ConfigError
+from alloop.potential.checkpoints import backend_named
 from alloop.resources import find_template
 
 _FREE_GB = 2.0
@@ -214,6 +215,15 @@ def _own_files(campaign: Campaign, param: Param) -> Iterator[Problem]:
             yield Problem(_at(f"bootstrap.{key}"), found, "add them to elements, or take the file out")
 
 
+def _init_models(campaign: Campaign, param: Param) -> Iterator[Problem]:
+    for number, name in enumerate(param.train.init_models):
+        missing = [f for f in backend_named(param.train.backend).files(campaign.root / name) if not f.exists()]
+        if missing:
+            found = f"{name} is no checkpoint of backend {param.train.backend}: no {missing[0].name} beside it"
+            remedy = "name what dp takes for --init-model, such as model.ckpt of TensorFlow or model.pt of PyTorch"
+            yield Problem(_at(f"train.init_models[{number}]"), found, remedy)
+
+
 def _symbols(path: Path, data_format: str | None) -> set[str]:
     """Return the elements of a file of structures, or of labelled data in a dpdata format; ValueError as its reader."""
     from alloop.tasks.sources import read_labelled, read_structures_file
@@ -248,4 +258,4 @@ def _disk(campaign: Campaign, param: Param) -> Iterator[Problem]:
         yield Problem(str(place), f"{free_GB:.1f} GB free", f"free at least {_FREE_GB:g} GB")
 
 
-_SELF_CONTAINED = (_templates, _programs, _labeler, _glasses, _own_files, _disk)
+_SELF_CONTAINED = (_templates, _programs, _labeler, _glasses, _own_files, _init_models, _disk)

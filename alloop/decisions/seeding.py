@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from alloop.campaign import Campaign, given_labels, label_task
-from alloop.config import Param
+from alloop.config import DataParam, Param
 from alloop.frames import read_all_structures, read_columns
 from alloop.glass.composition import Glass, stoichiometric_counts
 from alloop.glass.crystals import CRYSTALS
@@ -27,11 +27,10 @@ def decide_bootstrap(campaign: Campaign, param: Param, iteration: int) -> dict[s
     melts = _melt_quenches(campaign, param)
     others = _crystals(campaign, param) + _own(campaign, param)
     fraction = param.bootstrap.held_out_fraction
-    trajectories: dict[str, str] = {}
+    trajectories = _given_roles(param)
     for group in [*melts, others]:
-        trajectories |= draw_roles(
-            [task.name for task in group], fraction, derived_seed(param.seed, "held-out", group[0].name) if group else 0
-        )
+        names = [task.name for task in group if task.name not in trajectories]
+        trajectories |= draw_roles(names, fraction, derived_seed(param.seed, "held-out", names[0]) if names else 0)
     tasks = [task for group in melts for task in group] + others
     return {"tasks": task_entries(tasks, {}), "trajectories": trajectories}
 
@@ -114,8 +113,17 @@ def _own(campaign: Campaign, param: Param) -> list[Task]:
     ]
     for number, data in enumerate(param.bootstrap.data):
         spec = {"source": "data", "format": data.format, "every": data.every, "level": data.level}
-        tasks.append(_task_on_file(campaign, f"data{number:02d}.{Path(data.path).stem}", spec, {"file": data.path}))
+        tasks.append(_task_on_file(campaign, _data_name(number, data), spec, {"file": data.path}))
     return tasks
+
+
+def _data_name(number: int, data: DataParam) -> str:
+    return f"data{number:02d}.{Path(data.path).stem}"
+
+
+def _given_roles(param: Param) -> dict[str, str]:
+    """Return name -> role of the data whose role a person has fixed."""
+    return {_data_name(number, data): data.role for number, data in enumerate(param.bootstrap.data) if data.role}
 
 
 def _task_on_file(campaign: Campaign, name: str, spec: dict[str, Any], files: dict[str, str]) -> Task:

@@ -15,10 +15,14 @@ from alloop.seeds import derived_seed
 from alloop.state import task_entries
 from alloop.store import make_task
 from alloop.structure import from_record
+from alloop.tasks.sources import checkpoint_hash
 
 
 def decide_train(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
-    """Ask for K models on all training labels, each with its own seed, warm-started from the last ensemble."""
+    """Ask for K models on all training labels, each with its own seed, warm-started from the last ensemble.
+
+    The first ensemble starts from `train.init_models`, if given. Their content enters the tasks' keys, not their place.
+    """
     state = campaign.state
     training, held_out = sorted(state.labels("training")), sorted(state.labels("held_out"))
     return training_tasks(campaign, param, iteration, "train", training, held_out)
@@ -45,7 +49,9 @@ def training_tasks(
         )
     network = _network(campaign, param, iteration)
     before = _start_from(campaign, iteration, kind, network) if own.warm_start else []
-    warm = len(before) == own.models
+    continued = len(before) == own.models
+    foreign = own.init_models if iteration == 0 and not continued else []
+    warm = continued or bool(foreign)
     template = apply_network(json.loads(find_template(own.template, campaign.root).read_text()), network)
     common = {
         "type_map": param.elements,
@@ -63,10 +69,14 @@ def training_tasks(
     } | ({"energy_shift_eV": energy_shift_eV} if energy_shift_eV else {})
     tasks = []
     for number in range(own.models):
-        init = before[number] if warm else None
+        init = before[number] if continued else None
         spec = common | {"init": init, "seed": derived_seed(param.seed, kind, iteration, number)}
+        if foreign:
+            spec["init_sha256"] = checkpoint_hash(campaign.root / foreign[number], own.backend)
         inputs = (init,) if init else ()
-        tasks.append(make_task("train", f"iter.{iteration:06d}/{kind}", f"model.{number:02d}", spec, inputs))
+        files = {"init": foreign[number]} if foreign else {}
+        group = f"iter.{iteration:06d}/{kind}"
+        tasks.append(make_task("train", group, f"model.{number:02d}", spec, inputs, files))
     return {"inputs": training + held_out, "common": common, "tasks": task_entries(tasks, common)}
 
 

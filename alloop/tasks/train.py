@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from alloop.attempt import Context
+from alloop.attempt import Context, TaskError
 from alloop.potential.dataset import write_systems
 from alloop.potential.training import LCURVE, TrainRequest, last_step, train
 from alloop.store import read_json, write_json
 from alloop.structure import LabeledFrame
 from alloop.tasks.label import read_label
+from alloop.tasks.sources import checkpoint_hash
 
 PROGRESS_SECONDS = 3.0
 
@@ -46,7 +47,7 @@ def run(context: Context) -> None:
         start_lr=spec["start_lr"],
         stop_lr=spec["stop_lr"],
         seed=spec["seed"],
-        init_checkpoint=_checkpoint_of(context, spec["init"]) if spec["init"] else None,
+        init_checkpoint=_start(context),
         restart=spec["resume"] == "checkpoint",
         save_freq=spec["save_every"],
         compress=spec["compress"],
@@ -111,7 +112,19 @@ def _continue_from(context: Context, directory: Path) -> None:
             return
 
 
-def _checkpoint_of(context: Context, key: str) -> Path:
-    """Return the checkpoint prefix of a trained model."""
-    result = context.result_of(key)
-    return result / read_json(result / "summary.json")["checkpoint"]
+def _start(context: Context) -> Path | None:
+    """Return the checkpoint prefix to start from: that of a trained model, or a person's own, or None."""
+    spec = context.spec
+    if spec["init"]:
+        result = context.result_of(spec["init"])
+        return result / read_json(result / "summary.json")["checkpoint"]
+    if "init_sha256" not in spec:
+        return None
+    own = context.files["init"]
+    try:
+        unchanged = checkpoint_hash(own, spec["backend"]) == spec["init_sha256"]
+    except ValueError as error:
+        raise TaskError(f"{error}; put the files back", kind="bug") from None
+    if not unchanged:
+        raise TaskError(f"{own} is not the checkpoint this task was made from; put it back as it was", kind="bug")
+    return own
