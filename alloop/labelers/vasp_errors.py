@@ -33,7 +33,7 @@ _OWN: dict[str, str] = {
     "pricelv": r"PRICELV: current lattice and primitive lattice are incommensurate",  # lattlib.F
     "point_group": r"group operation missing",  # symlib.F
     "bravais": r"inconsistent Bravais lattice",  # lattlib.F
-    "ibzkpt": r"not all point group operations",  # mkpoints.F
+    "ibzkpt": r"internal error in subroutine IBZKPT|not all point group operations",  # mkpoints.F
     "ksymm": r"fatal error( detecting k-mesh|: unable to match k-point)",  # mkpoints.F
     "tet": r"tetrahedron method fails|routine TETIRR needs special values",  # tet.F, mkpoints.F
     # input, projectors, moves
