@@ -75,7 +75,8 @@ class State:
 
     level: name of the level of theory that labels are asked for at now; levels: content of every level by name;
     retried: when quarantined work was given another chance; excluded: labels a person took out of training;
-    superseded: labels no longer wanted, as the level of theory changed before they were done.
+    superseded: labels no longer wanted, as the level of theory changed before they were done; requests: of persons,
+    that have been decided.
     """
 
     next_number: int = 0
@@ -98,6 +99,7 @@ class State:
     level: str | None = None
     levels: dict[str, dict[str, Any]] = field(default_factory=dict)
     superseded: set[str] = field(default_factory=set)
+    requests: set[str] = field(default_factory=set)
 
     def apply(self, decision: dict[str, Any]) -> None:
         """Fold the next decision in."""
@@ -105,6 +107,7 @@ class State:
         self.next_number = decision["number"] + 1
         if kind in _OF_PERSONS:
             _OF_PERSONS[kind](self, decision)
+            self.requests.add(decision.get("request", ""))
             return
         if kind == "campaign":
             self.identity = decision
@@ -142,7 +145,8 @@ class State:
     def _start(self, decision: dict[str, Any]) -> None:
         self.starts.append(decision)
         levels = decision.get("levels")
-        if levels and self.level is None:
+        asked_for = any(pick["level"] == self.level and not pick["given"] for pick in self.picks.values())
+        if levels and not asked_for:
             self.level = (levels["foundation"] or levels["target"])["name"]
 
     def _change_level(self, name: str) -> None:
