@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from alloop.campaign import Campaign
-from alloop.errors import CampaignHeldError
-from alloop.store import create_json_once, read_json
+from alloop.config import Param
+from alloop.errors import CampaignHeldError, InputError
+from alloop.store import Task, create_json_once, read_json
 
 KINDS = ("retry", "exclude")
 _PATIENCE_SECONDS = 10.0
@@ -75,7 +76,50 @@ def _folder(campaign: Campaign) -> Path:
     return campaign.run_folder / "requests"
 
 
-def refuse_while_driven(campaign: Campaign, what: str) -> None:
-    """Raise CampaignHeldError if a driver lives, for what changes too much to happen beside one."""
+def quarantined(campaign: Campaign, names: list[str], failed: str | None, *, everything: bool) -> list[str]:
+    """Return the keys of quarantined tasks: those named, those of a failure class, or all; InputError if none is."""
+    state = campaign.state
+    if not (names or failed or everything):
+        raise InputError("name tasks, a class (--class unconverged) or --all; alloop status lists what is quarantined")
+    found = {key for key, record in state.quarantined.items() if everything or record["class"] == failed}
+    for name in names:
+        matches = [key for key in state.quarantined if _is_called(state.tasks[key], name)]
+        if len(matches) != 1:
+            listed = ", ".join(state.tasks[key].name for key in [*state.quarantined][:5]) or "nothing"
+            raise InputError(f"{name!r} names {len(matches)} quarantined tasks\n  quarantined is {listed}")
+        found.update(matches)
+    if not found:
+        raise InputError(f"nothing is quarantined{f' with class {failed}' if failed else ''}")
+    return sorted(found)
+
+
+def _is_called(task: Task, text: str) -> bool:
+    folder = f"{task.name}-{task.key}"
+    return (
+        text in (task.key, task.name, folder)
+        or Path(text).name == folder
+        or (len(text) > 3 and task.key.startswith(text))
+    )
+
+
+def relabel(campaign: Campaign, param: Param, *, really: bool) -> tuple[int, str, str]:
+    """Have every label made anew at the configuration's level of theory; return how many, the old and the new level.
+
+    Nothing is decided unless `really`. CampaignHeldError while a driver runs; InputError if the level is the same.
+    """
+    from alloop.decisions.levels import new_level, relabel_content
+
+    if not campaign.exists():
+        raise InputError("no campaign has begun here; change param.json as you like, then: alloop run")
     if campaign.driver_alive():
-        raise CampaignHeldError(f"a driver runs here, and {what} needs it stopped\n  end it with: alloop stop")
+        raise CampaignHeldError("a driver runs here, and relabelling needs it stopped\n  end it with: alloop stop")
+    state = campaign.load()
+    old, new = str(state.level), new_level(campaign, param)
+    if old == new["name"]:
+        raise InputError(f"param.json still names the level of theory the labels have, {old}; nothing to do")
+    if not any(not pick["given"] for pick in state.picks.values()):
+        raise InputError("no label was asked for yet; change param.json as you like, then: alloop run")
+    content = relabel_content(campaign, param)
+    if really:
+        campaign.decide("relabel", **content)
+    return len(content["picks"]), old, new["name"]
