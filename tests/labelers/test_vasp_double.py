@@ -154,6 +154,7 @@ def test_ase_reads_the_expected_numbers_from_both_outputs(run: Run, version: str
         assert apart_A(atoms, found) < PLACE_A
 
 
+@pytest.mark.filterwarnings("ignore:POTCAR data with symbol")
 @pytest.mark.parametrize("version", VERSIONS)
 def test_pymatgen_and_custodian_read_a_good_run(run: Run, version: str) -> None:
     outputs = pytest.importorskip("pymatgen.io.vasp")

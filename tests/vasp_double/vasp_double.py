@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """A double of VASP for tests: run it in a folder with INCAR, POSCAR, KPOINTS and POTCAR, as VASP is run.
 
 ``python vasp_double.py [--version 6.3.2] [--plan plan.json]`` computes the Teter force field in place of density
