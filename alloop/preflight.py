@@ -14,10 +14,11 @@ from pathlib import Path
 
 from alloop import config, labelers
 from alloop.campaign import Campaign
-from alloop.config import Param
+from alloop.config import CODES, Param
 from alloop.errors import AlloopError, InputError
 from alloop.glass.composition import TABLE_1, stoichiometric_counts
 from alloop.glass.crystals import CRYSTALS
+from alloop.labelers import levels
 from alloop.param_file import REMEDY, ConfigError
 from alloop.potential.checkpoints import backend_named
 from alloop.resources import find_template
@@ -154,11 +155,28 @@ def _torch_problem() -> Iterator[Problem]:
 
 
 def _labeler(campaign: Campaign, param: Param) -> Iterator[Problem]:
-    problem = labelers.problem(param.label.labeler)
-    if problem is not None:
-        yield Problem(
-            "param.json: label.labeler", problem, f"install it, or choose one of {', '.join(labelers.BUILT_IN)}"
-        )
+    own = param.label
+    named = {"label.labeler": own.labeler} | (
+        {"label.foundation.labeler": own.foundation.labeler} if own.foundation else {}
+    )
+    for key, labeler in named.items():
+        problem = labelers.problem(labeler) if labeler not in CODES else None
+        if problem is not None:
+            yield Problem(_at(key), problem, f"install it, or choose one of {', '.join(labelers.BUILT_IN)}")
+    troubles = list(levels.code_troubles(own, param.elements, campaign.root))
+    yield from (Problem(trouble.where, trouble.found, trouble.remedy) for trouble in troubles)
+    if not troubles:
+        yield from _given_levels(campaign, param)
+
+
+def _given_levels(campaign: Campaign, param: Param) -> Iterator[Problem]:
+    """Labelled data must be of a level of theory that the campaign's own labels have."""
+    known = [level["name"] for level in campaign.levels_of(param).values() if level]
+    for number, data in enumerate(param.bootstrap.data):
+        if data.level not in known:
+            found = f"{data.path!r} is of level {data.level!r}, this campaign's labels are of {' and '.join(known)}"
+            remedy = "one model cannot learn two levels of theory: name the level truthfully, or leave the data out"
+            yield Problem(_at(f"bootstrap.data[{number}].level"), found, remedy)
 
 
 def _glasses(campaign: Campaign, param: Param) -> Iterator[Problem]:

@@ -28,7 +28,7 @@ FREE_TAGS = frozenset(" ".join((_MINIMISER, _START_AND_SYMMETRY, _PARALLEL, _WRI
 """INCAR tags that cannot change energy, forces or stress beyond EDIFF; every other tag decides the level of theory."""
 
 _FREE_VALUES = {
-    "ALGO": set("NORMAL N VERYFAST V FAST F CONJUGATE C ALL A DAMPED D".split()),
+    "ALGO": {"NORMAL", "N", "VERYFAST", "V", "FAST", "F", "CONJUGATE", "C", "ALL", "A", "DAMPED", "D"},
     "IALGO": {"38", "48", "53", "54", "58"},
     "ICHARG": {"0", "1", "2"},
 }

@@ -9,8 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from alloop.campaign import Campaign, State
+from alloop.campaign import Campaign, flat
 from alloop.config import parse
+from alloop.state import State
 from alloop.store import read_json, write_json
 
 _SNAPSHOT = "state.json"
@@ -59,10 +60,20 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
 
 
 def label_counts(state: State) -> dict[str, int]:
-    """Return how many labels are where; done is the sum of training, held_out and excluded."""
-    keys = list(state.picks)
+    """Return how many labels of the campaign's level of theory are where.
+
+    done is the sum of training, held_out and excluded; finished labels of other levels are counted apart, as
+    pretraining (the foundation's) or superseded.
+    """
+    target = state.target_level
+    foundation = (state.starts[-1].get("levels") or {}).get("foundation") if state.starts else None
+    first = foundation["name"] if foundation else None
+    keys = [key for key, pick in state.picks.items() if pick.get("level") == target]
+    others = [
+        pick.get("level") for key, pick in state.picks.items() if pick.get("level") != target and key in state.done
+    ]
     done = [key for key in keys if key in state.done]
-    roles = [state.picks[key]["role"] for key in done]
+    roles = ["excluded" if key in state.excluded else state.picks[key]["role"] for key in done]
     return {
         "done": len(done),
         "in_flight": sum(key in state.running for key in keys),
@@ -70,7 +81,9 @@ def label_counts(state: State) -> dict[str, int]:
         "quarantined": sum(key in state.quarantined for key in keys),
         "training": roles.count("training"),
         "held_out": roles.count("held_out"),
-        "excluded": 0,
+        "excluded": roles.count("excluded"),
+        "pretraining": others.count(first) if first else 0,
+        "superseded": len(others) - (others.count(first) if first else 0),
     }
 
 
@@ -158,20 +171,12 @@ def config_changes(state: State) -> list[str]:
     """Return what the last start's configuration changed against the campaign's first, as ``key: old -> new``."""
     if not state.starts:
         return []
-    before, after = _flat(state.identity["config"]), _flat(state.starts[-1]["config"])
+    before, after = flat(state.identity["config"]), flat(state.starts[-1]["config"])
     return [
         f"{key}: {json.dumps(before.get(key))} -> {json.dumps(after.get(key))}"
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
     ]
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {
-        key: leaf for name, part in value.items() for key, leaf in _flat(part, f"{prefix}.{name}".lstrip(".")).items()
-    }
 
 
 def glass_table(campaign: Campaign) -> list[dict[str, Any]]:

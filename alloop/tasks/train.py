@@ -7,12 +7,14 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from alloop.attempt import Context, TaskError
 from alloop.potential.dataset import write_systems
 from alloop.potential.training import LCURVE, TrainRequest, last_step, train
 from alloop.store import read_json, write_json
+from alloop.structure import LabeledFrame
 from alloop.tasks.label import read_label
 from alloop.tasks.sources import checkpoint_hash
 
@@ -29,7 +31,9 @@ def run(context: Context) -> None:
         _continue_from(context, directory)
     systems = {
         role: write_systems(
-            [read_label(context.result_of(key)) for key in spec[role]], context.work / role, spec["type_map"]
+            [shifted(read_label(context.result_of(key)), spec.get("energy_shift_eV", {})) for key in spec[role]],
+            context.work / role,
+            spec["type_map"],
         )
         for role in ("training", "held_out")
         if spec[role]
@@ -71,6 +75,12 @@ def run(context: Context) -> None:
             "started_from": trained.started_from,
         },
     )
+
+
+def shifted(label: LabeledFrame, shift_eV: dict[str, float]) -> LabeledFrame:
+    """Return the label with `shift_eV` of its element added to the energy for every atom; forces stay as they are."""
+    energy_eV = label.energy_eV + sum(shift_eV.get(symbol, 0.0) for symbol in label.atoms.symbols)
+    return replace(label, energy_eV=energy_eV)
 
 
 @contextlib.contextmanager

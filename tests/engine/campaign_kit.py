@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from alloop import config
-from alloop.campaign import Campaign, task_entries
+from alloop.campaign import Campaign
+from alloop.state import task_entries
 from alloop.store import Task, make_task
 
 LIMIT = {"max_iterations": 2, "slots": 2}

@@ -12,10 +12,10 @@ from typing import Any
 
 from campaign_kit import bootstrap_content, content
 
-from alloop.campaign import State
 from alloop.errors import NEEDS_PERSON
 from alloop.loop import NEEDED, Ending, Limits, policy
 from alloop.report.status import label_counts
+from alloop.state import State
 from alloop.store import Task, make_task
 
 

@@ -8,9 +8,9 @@ import pytest
 from campaign_kit import bootstrap_content
 from policy_world import World
 
-from alloop.campaign import State
 from alloop.errors import DONE, NEEDS_PERSON, NOT_CONVERGED
 from alloop.loop import Limits, policy
+from alloop.state import State
 
 BATCH = {"label": 4, "explore": 12, "quench": 1000}
 
