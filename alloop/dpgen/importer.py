@@ -179,12 +179,25 @@ class _Import:
         return {
             "path": f"data/{unique}",
             "original": system.original,
+            **self._way_back(system),
             "iteration": system.iteration,
             "system": system.system,
             "formula": system.formula,
             "frames": system.frames,
             "sha256": file_hash(target),
             "problem": system.problem,
+        }
+
+    def _way_back(self, system: DataSystem) -> dict[str, str]:
+        """Return where an export puts a system and, of initial data, by which entry of ``init_data_sys``."""
+        if system.iteration >= 0:
+            return {"export": system.original}
+        entry = Path(self.folder.param["init_data_sys"][system.system])
+        outside = entry.is_absolute() or ".." in entry.parts
+        name = f"outside.{system.system:03d}" if outside else entry.as_posix()
+        return {
+            "export": (Path("init_data") / name / Path(system.original).relative_to(entry)).as_posix(),
+            "entry": name,
         }
 
     def _write_starts(

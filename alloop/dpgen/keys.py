@@ -135,8 +135,6 @@ JOB_KEYS: dict[str, str | None] = {
     "model_devi_f_trust_hi": None,
     "model_devi_v_trust_lo": None,
     "model_devi_v_trust_hi": None,
-    "f_trust_lo": None,
-    "f_trust_hi": None,
     "template": "alloop writes its own LAMMPS input; set temperatures, ramps and ensembles in explore",
     "rev_mat": "alloop writes its own LAMMPS input; set temperatures, ramps and ensembles in explore",
     "sys_rev_mat": "alloop writes its own LAMMPS input; set temperatures, ramps and ensembles in explore",
@@ -151,6 +149,16 @@ JOB_KEYS: dict[str, str | None] = {
     "merge_traj": "key of an old version: alloop keeps tables and candidate frames only",
 }
 """Keys of an entry of ``model_devi_jobs``; None where they are translated."""
+
+OLD_JOB_NAMES = {
+    "Ts": "temps",
+    "T": "temps",
+    "Ps": "press",
+    "P": "press",
+    "f_trust_lo": "model_devi_f_trust_lo",
+    "f_trust_hi": "model_devi_f_trust_hi",
+}
+"""Names of before for keys of an entry of ``model_devi_jobs``."""
 
 TRAINING_KEYS: dict[str, str] = {
     "systems": "data are alloop's own",

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from alloop.config import Param
-from alloop.dpgen.keys import JOB_KEYS, LEFT_OUT, NEUTRAL, OLD_KEYS, READ, TRAINING_KEYS
+from alloop.dpgen.keys import JOB_KEYS, LEFT_OUT, NEUTRAL, OLD_JOB_NAMES, OLD_KEYS, READ, TRAINING_KEYS
 from alloop.dpgen.programs import label_section, pool_section
 from alloop.dpgen.translation import Known, Translation, as_list
 from alloop.errors import InputError
@@ -161,7 +161,7 @@ def _job_in_force(param: Mapping[str, Any], known: Known, found: Translation) ->
         return {}
     index = min(known.iterations, len(jobs) - 1)
     job = dict(jobs[index])
-    for old, new in (("Ts", "temps"), ("Ps", "press"), ("T", "temps"), ("P", "press")):
+    for old, new in OLD_JOB_NAMES.items():
         if old in job:
             job.setdefault(new, job.pop(old))
             found.leave_out(f"model_devi_jobs[{index}].{old}", f"old name of {new}, translated as that")
