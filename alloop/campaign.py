@@ -149,21 +149,17 @@ class Campaign:
 
     def _check_levels(self, param: config.Param) -> None:
         """Refuse a configuration at another level of theory than the labels asked for so far."""
-        known = self.state.starts[-1]["levels"] if self.state.starts else None
-        if known is None:
+        state = self.state
+        if not any(pick["level"] == state.level and not pick["given"] for pick in state.picks.values()):
             return
-        asked_for = {pick["level"] for pick in self.state.picks.values() if not pick["given"]}
-        for what, level in self.levels_of(param).items():
-            old = known[what]["name"] if known[what] else None
-            new = level["name"] if level else None
-            counts = old in asked_for and (what == "target" or old == self.state.level)
-            if old != new and counts:
-                raise InputError(
-                    f"label: the level of theory changed from {old} to {new}"
-                    f"{_level_difference(known[what], level)}\n"
-                    "  labels of two levels cannot train one model; set it back, or have all labels made anew: "
-                    "alloop relabel"
-                )
+        found = self.levels_of(param)["foundation" if state.foundation_level else "target"]
+        if found is None or found["name"] != state.level:
+            raise InputError(
+                f"label: the level of theory changed from {state.level} to {found['name'] if found else 'none'}"
+                f"{_level_difference(self.level, found)}\n"
+                "  labels of two levels cannot train one model; set it back, or have all labels made anew: "
+                "alloop relabel"
+            )
 
     def levels_of(self, param: config.Param) -> dict[str, dict[str, Any] | None]:
         """Return the levels of theory a configuration and its files make, as a start records them."""

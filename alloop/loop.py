@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from alloop import labelers, store
+from alloop import labelers, requests, store
 from alloop.campaign import Campaign
 from alloop.config import Param, slots
 from alloop.decisions import DECIDERS
@@ -302,6 +302,8 @@ class Driver:
             if self.campaign.store.is_done(self.campaign.state.tasks[key]):
                 self._settle_one(key, None)
         self.campaign.beat()
+        for kind, content in requests.take(self.campaign):
+            self.watcher.say(f"{kind} of {len(content['keys'])} task(s), as a person asked")
         self._snapshot()
         self.watcher.tick(self.campaign)
 

@@ -73,9 +73,11 @@ def task_entries(tasks: list[Task], common: dict[str, Any]) -> list[dict[str, An
 class State:
     """What has been decided and what has come of it, kept up to date event by event.
 
-    level: name of the level of theory that labels are asked for at now; levels: content of every level by name;
+    level: name of the level of theory that labels are asked for at now; target_level: of the one the campaign is to end
+    at; levels: content of every level by name;
     retried: when quarantined work was given another chance; excluded: labels a person took out of training;
-    superseded: labels no longer wanted, as the level of theory changed before they were done.
+    superseded: labels no longer wanted, as the level of theory changed before they were done; requests: of persons,
+    that have been decided.
     """
 
     next_number: int = 0
@@ -96,8 +98,10 @@ class State:
     verdict: dict[str, Any] | None = None
     starts: list[dict[str, Any]] = field(default_factory=list)
     level: str | None = None
+    target_level: str | None = None
     levels: dict[str, dict[str, Any]] = field(default_factory=dict)
     superseded: set[str] = field(default_factory=set)
+    requests: set[str] = field(default_factory=set)
 
     def apply(self, decision: dict[str, Any]) -> None:
         """Fold the next decision in."""
@@ -105,6 +109,7 @@ class State:
         self.next_number = decision["number"] + 1
         if kind in _OF_PERSONS:
             _OF_PERSONS[kind](self, decision)
+            self.requests.add(decision.get("request", ""))
             return
         if kind == "campaign":
             self.identity = decision
@@ -121,6 +126,8 @@ class State:
         if "level" in decision:
             self.levels[decision["level"]["name"]] = decision["level"]["content"]
         if kind in ("promote", "relabel"):
+            if self.foundation_level is None:
+                self.target_level = decision["level"]["name"]
             self._change_level(decision["level"]["name"])
         self.trajectories |= decision.get("trajectories", {})
         for pick in decision.get("picks", []):
@@ -142,7 +149,9 @@ class State:
     def _start(self, decision: dict[str, Any]) -> None:
         self.starts.append(decision)
         levels = decision.get("levels")
-        if levels and self.level is None:
+        self.target_level = levels["target"]["name"] if levels else None
+        asked_for = any(pick["level"] == self.level and not pick["given"] for pick in self.picks.values())
+        if levels and not asked_for:
             self.level = (levels["foundation"] or levels["target"])["name"]
 
     def _change_level(self, name: str) -> None:
@@ -153,12 +162,6 @@ class State:
         for key in old:
             self.waiting.pop(key, None)
             self._leave_stages(key)
-
-    @property
-    def target_level(self) -> str | None:
-        """Name of the level of theory the campaign is to end at: that of the last start."""
-        levels = self.starts[-1].get("levels") if self.starts else None
-        return levels["target"]["name"] if levels else self.level
 
     @property
     def foundation_level(self) -> str | None:

@@ -110,11 +110,17 @@ def energy_shift(campaign: Campaign, iteration: int, elements: list[str]) -> dic
     return dict(zip(elements, solution.tolist(), strict=True))
 
 
+def new_level(campaign: Campaign, param: Param) -> dict[str, Any]:
+    """Return the level a configuration gives to the labels of now: its foundation's while that is what labels."""
+    levels = campaign.levels_of(param)
+    level = (campaign.state.foundation_level and levels["foundation"]) or levels["target"]
+    assert level is not None
+    return level
+
+
 def relabel_content(campaign: Campaign, param: Param) -> dict[str, Any]:
     """Return the decision that has every label of the present level made anew at the level of the configuration."""
     state = campaign.state
-    levels = campaign.levels_of(param)
-    level = levels["target"]
-    assert level is not None
+    level = new_level(campaign, param)
     wanted = [key for key, pick in state.picks.items() if pick["level"] == state.level and key not in state.excluded]
     return {"iteration": state.iteration, "level": level, "picks": at_level(campaign, wanted, level)}

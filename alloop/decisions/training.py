@@ -19,7 +19,10 @@ from alloop.tasks.sources import checkpoint_hash
 
 
 def decide_train(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
-    """Ask for K models on all training labels, each with its own seed, warm-started from the last ensemble."""
+    """Ask for K models on all training labels, each with its own seed, warm-started from the last ensemble.
+
+    The first ensemble starts from `train.init_models`, if given. Their content enters the tasks' keys, not their place.
+    """
     state = campaign.state
     training, held_out = sorted(state.labels("training")), sorted(state.labels("held_out"))
     return training_tasks(campaign, param, iteration, "train", training, held_out)
@@ -36,8 +39,7 @@ def training_tasks(
 ) -> dict[str, Any]:
     """Return the decision (of kind train or pretrain) that asks for an ensemble on these labels.
 
-    The first ensemble starts from `train.init_models`, if given: their content enters the tasks' keys, not their
-    place. NeedsPersonError if there is nothing to train on.
+    NeedsPersonError if there is nothing to train on.
     """
     own = param.train
     if not training:

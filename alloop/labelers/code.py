@@ -152,8 +152,8 @@ def _in_order_asked(frame: LabeledFrame, written: Atoms) -> LabeledFrame:
 
 
 def _faults(code: Code, folder: Path, verdict: Verdict, ended: _Ended) -> list[str]:
-    """Return the failure classes of a run, the one that names it first."""
-    found = code.errors(folder)
+    """Return the failure classes of a run, the one that names it first: what ended it, what it said, what it left."""
+    found = [_CLASSES.get(name, name) for name in code.errors(folder)]
     first: list[str] = []
     if _disk_full(folder / code.log):
         first = ["disk_full"]
@@ -161,11 +161,19 @@ def _faults(code: Code, folder: Path, verdict: Verdict, ended: _Ended) -> list[s
         first = ["hang"]
     elif ended.return_code != 0 and _signal_of(ended.return_code) in _FROM_OUTSIDE:
         first = ["killed"]
-    elif not found and ended.return_code != 0:
-        first = ["crash"]
-    return list(dict.fromkeys([*first, *found, verdict.fault or "unreadable"]))
+    elif ended.return_code != 0:
+        found.append("crash")
+    outside = [name for name in found if name in _OUTSIDE]
+    return list(dict.fromkeys([*outside, *first, *found, verdict.fault or "unreadable"]))
 
 
+_CLASSES = {
+    "no_space": "disk_full",
+    "out_of_memory": "killed",
+    "time_limit": "killed",
+    "segmentation_fault": "crash",
+}
+"""Failure classes of error texts that are not the code's own."""
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGXCPU)
 _DISK_TEXTS = ("No space left on device", "Disk quota exceeded")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,8 @@ class Vasp:
         if verdict.potentials != wanted:
             message = f"VASP read the potentials {', '.join(verdict.potentials)}; asked for were {', '.join(wanted)}"
             return Verdict(self.name, "wrong_atoms", message, version=verdict.version)
+        if self.relax and verdict.ionic_steps >= int(self.relax["NSW"]):
+            return replace(verdict, flags=(*verdict.flags, "unrelaxed"))
         return verdict
 
     def errors(self, folder: Path) -> list[str]:

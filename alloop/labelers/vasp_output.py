@@ -17,7 +17,7 @@ from ase import Atoms
 
 from alloop.labelers.vasp_files import DAMAGED, VaspRun, find_outputs, is_packed, plain_copy, run_of
 from alloop.labelers.vasp_outcar import read_outcar
-from alloop.labelers.vasp_reading import Numbers, Reading, Trouble, check_number, check_rows, element_of
+from alloop.labelers.vasp_reading import EV_A3_IN_KB, Numbers, Reading, Trouble, check_number, check_rows, element_of
 from alloop.labelers.vasp_xml import ends_as_modeling, read_vasprun
 from alloop.labelers.verdict import Fault, Verdict
 from alloop.structure import LabeledFrame
@@ -39,9 +39,6 @@ _FEWEST_STRESS_ISIF = 2
 """ISIF = 0 computes no stress, ISIF = 1 only its trace (VASP manual, ISIF)."""
 _FIXED_DENSITY = 10
 """ICHARG from 10 on keeps the charge density: energy and forces are not self-consistent (VASP manual, ICHARG)."""
-_MOST_COUNTS = 10
-"""Some versions print no more than this many blocks of ``ions per type`` in an OUTCAR."""
-
 _FIRST_FAULTS: tuple[Fault, ...] = (
     "truncated",
     "empty",
@@ -85,8 +82,9 @@ def judge_run(run: VaspRun, asked: Atoms | None = None, *, force_ceiling_eV_A: f
         _look(run, asked is not None, readings, troubles, numbers)
         if numbers and asked is not None:
             troubles += _compare_asked(numbers[-1], asked)
-        if len(numbers) == 2:
-            troubles += _compare_outputs(*numbers)
+        if len(readings) == 2 and numbers and not troubles:
+            outcar = numbers[0] if len(numbers) == 2 else _as_printed(readings[0], numbers[0].symbols)
+            troubles += _compare_outputs(outcar, numbers[-1])
     except Exception as error:  # a dead or lying file must not end the judge, however it does so
         troubles.append(Trouble("unreadable", f"could not be judged: {type(error).__name__}: {error}"))
     return _verdict(readings, troubles, numbers, force_ceiling_eV_A)
@@ -103,10 +101,10 @@ def _look(run: VaspRun, first: bool, readings: list[Reading], troubles: list[Tro
         readings.append(reading)
         if not found:
             found = _check_printed(reading)
-        if not found and form == "vasp/outcar" and len(reading.counts) == _MOST_COUNTS < len(reading.titles):
-            if run.vasprun is None:
-                found = [_short_counts(reading)]
-        elif not found:
+        short = form == "vasp/outcar" and len(reading.counts) < len(reading.titles)
+        if not found and short and run.vasprun is None:
+            found = [_short_counts(reading)]
+        elif not found and not short:
             parsed = _parse(path, form, reading, first)
             if isinstance(parsed, Numbers):
                 numbers.append(parsed)
@@ -156,8 +154,8 @@ def _check_printed(reading: Reading) -> list[Trouble]:
     if not last.stress:
         return [Trouble("no_stress", f"no stress {where}; set ISIF = 2")]
     ions = sum(reading.counts) or len(last.forces)
-    if len(reading.counts) == _MOST_COUNTS < len(reading.titles):
-        ions = len(last.forces)
+    if len(reading.counts) < len(reading.titles):
+        ions = len(last.forces)  # told wrongly: see _short_counts
     wide = len(last.stress) == 1  # an OUTCAR: one row of six; forces behind positions
     found = [
         check_number(f"energy {where}", last.energy),
@@ -199,11 +197,25 @@ def _version_numbers(version: str | None) -> tuple[int, int]:
 
 
 def _short_counts(reading: Reading) -> Trouble:
+    """Return why an OUTCAR does not tell its atoms: VASP up to 6.3 prints 10 blocks of ``ions per type`` at most."""
     text = (
-        f"tells the atoms of {_MOST_COUNTS} blocks of species, but read {len(reading.titles)} potentials; "
+        f"tells the atoms of {len(reading.counts)} blocks of species, but names {len(reading.titles)} potentials; "
         "keep the vasprun.xml of this run beside it"
     )
     return Trouble("unreadable", text)
+
+
+def _as_printed(reading: Reading, symbols: list[str]) -> Numbers:
+    """Return the last ionic step of an OUTCAR that dpdata cannot parse, only to compare it with a vasprun.xml."""
+    last = reading.last
+    table = np.array([row.split()[:6] for row in last.forces or ()], dtype=float)
+    cell_A = np.array([row.split()[:3] for row in last.cell or ()], dtype=float)
+    xx, yy, zz, xy, yz, zx = (float(word) for word in (last.stress or [""])[0].split()[:6])
+    pressure_kB = np.array([[xx, xy, zx], [xy, yy, yz], [zx, yz, zz]])
+    virial_eV = pressure_kB * abs(np.linalg.det(cell_A)) / EV_A3_IN_KB
+    energy_eV = float(last.energy or "nan")
+    places_A = table[:, :3]
+    return Numbers(symbols, cell_A, places_A, cell_A, places_A, energy_eV, table[:, 3:], virial_eV)
 
 
 def _parse(path: Path, form: str, reading: Reading, first: bool) -> Numbers | Trouble:

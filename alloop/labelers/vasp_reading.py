@@ -10,6 +10,8 @@ import numpy as np
 
 from alloop.labelers.verdict import Fault
 
+EV_A3_IN_KB = 1602.176634
+"""1 eV/A^3 in kB (CODATA 2018)."""
 _RUN_TOGETHER = re.compile(r"\d[-+]\d|\.\d+\.")
 _ELEMENT = re.compile(r"[A-Z][a-z]?")
 
@@ -93,8 +95,8 @@ class Numbers:
 
     @property
     def pressure_kB(self) -> np.ndarray:
-        """Stress (3, 3) in kB in the sign VASP prints, positive under compression: 1 eV/A^3 is 1602.176634 kB."""
-        return self.virial_eV / abs(np.linalg.det(self.cell_A)) * 1602.176634
+        """Stress (3, 3) in kB in the sign VASP prints, positive under compression."""
+        return self.virial_eV / abs(np.linalg.det(self.cell_A)) * EV_A3_IN_KB
 
 
 def element_of(title: str) -> str | None:

@@ -34,7 +34,10 @@ def run(context: Context) -> None:
     elif spec["labeler"] in CODES:
         frame, more = _with_code(context, level, atoms)
     else:
-        frame = labelers.load(spec["labeler"], spec["options"]).label(atoms)
+        labeler = labelers.load(spec["labeler"], spec["options"])
+        if "relax" in spec:
+            atoms, more = relaxed(labeler, atoms, spec["relax"])
+        frame = labeler.label(atoms)
     problem = labelers.judge(frame)
     if problem is not None:
         raise TaskError(problem)
@@ -49,6 +52,31 @@ def run(context: Context) -> None:
         "python": platform.python_version(),
     }
     write_json(context.out / "label.json", record | more)
+
+
+def relaxed(labeler: Any, atoms: Atoms, relax: dict[str, Any]) -> tuple[Atoms, dict[str, Any]]:
+    """Return atoms relaxed by a calculator (FIRE, with the cell if asked), and what the record says of it.
+
+    TaskError if a force is still too large after the steps allowed.
+    """
+    from ase.filters import FrechetCellFilter
+    from ase.optimize import FIRE
+
+    atoms = atoms.copy()
+    atoms.calc = labeler.calculator
+    with FIRE(FrechetCellFilter(atoms) if relax["cell"] else atoms) as optimiser:
+        converged = optimiser.run(fmax=relax["force_eV_A"], steps=relax["steps"])
+        steps = optimiser.nsteps
+    energy_eV = float(atoms.get_potential_energy())
+    if not converged:
+        largest = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
+        raise TaskError(
+            f"not relaxed after {steps} steps: largest force {largest:.3f} > {relax['force_eV_A']:g} eV/A",
+            "unrelaxed",
+            final=True,
+        )
+    atoms.calc = None
+    return atoms, {"relaxation": {"steps": steps, "energy_eV": energy_eV}}
 
 
 def _with_code(context: Context, level: dict[str, Any], atoms: Atoms) -> tuple[LabeledFrame, dict[str, Any]]:

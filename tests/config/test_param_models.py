@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import alloop
 from alloop import config
-from alloop.labelers.levels import target_level
 from alloop.errors import InputError
 from alloop.glass.composition import TABLE_1
+from alloop.labelers.levels import target_level
 from alloop.param_file import ConfigError, read_json_object
 
 SHIPPED = Path(alloop.__file__).resolve().parents[1] / "param.json"

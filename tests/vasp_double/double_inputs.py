@@ -122,7 +122,7 @@ def read_poscar(path: Path) -> Poscar:
     if len(positions) != sum(counts) or (symbols is not None and len(symbols) < len(counts)):
         raise InputError("ERROR: the positions or the types of ions are not complete in POSCAR")
     scaled = np.linalg.solve(cell.T, (positions * scale).T).T if cartesian else positions
-    return Poscar(lines[0].strip(), cell, symbols, counts, scaled)
+    return Poscar(lines[0].strip(), cell, symbols, counts, scaled % 1)  # VASP moves all ions into the cell
 
 
 def read_potcar(path: Path) -> tuple[Dataset, ...]:

@@ -43,10 +43,10 @@ def compute(job: Job, key: str, needed: Callable[[int], int] | None = None) -> J
 
 
 def _relax(job: Job, atoms: Atoms, step: Callable[[int], IonicStep]) -> tuple[list[IonicStep], bool]:
-    from ase.filters import FrechetCellFilter
+    from ase.filters import UnitCellFilter
     from ase.optimize import BFGS
 
-    target = FrechetCellFilter(atoms) if job.isif >= 3 else atoms
+    target = UnitCellFilter(atoms) if job.isif >= 3 else atoms
     steps: list[IonicStep] = []
     for _ in BFGS(target, logfile=None).irun(fmax=0.0, steps=job.nsw - 1):
         steps.append(step(len(steps) + 1))

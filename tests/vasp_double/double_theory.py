@@ -132,5 +132,5 @@ def ionic_step(atoms: Atoms, key: str, number: int, needed: int, nelm: int, offs
     if not converged:
         wave = np.sin(np.arange(3 * len(atoms)) + 6 * drawn(key, number)).reshape(-1, 3)
         forces, stress = forces + _UNCONVERGED_EV_A * (wave - wave.mean(axis=0)), stress + np.eye(3)
-    scaled = np.linalg.solve(atoms.cell.array.T, atoms.positions.T).T
+    scaled = np.linalg.solve(atoms.cell.array.T, atoms.positions.T).T % 1
     return IonicStep(atoms.cell.array.copy(), scaled, forces, stress, energies, converged)
