@@ -197,9 +197,7 @@ def incar_value(value: Any) -> str:
         return ".TRUE." if value else ".FALSE."
     if isinstance(value, list):
         return " ".join(map(incar_value, value))
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # VASP refuses NELM = 200.0
-    return str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def write_incar(incar: Incar) -> str:
