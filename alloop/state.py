@@ -264,10 +264,10 @@ class State:
         """Return done, running, waiting, quarantined or superseded."""
         if key in self.done:
             return "done"
-        if key in self.quarantined:
-            return "quarantined"
         if key in self.superseded and key not in self.running:
             return "superseded"
+        if key in self.quarantined:
+            return "quarantined"
         return "running" if key in self.running else "waiting"
 
 
