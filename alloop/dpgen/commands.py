@@ -11,6 +11,23 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+IMPORT_HELP = (
+    "Make a campaign of a DP-GEN folder, which goes on where DP-GEN stands; DIR is not changed.\n\n"
+    "All labelled data come along bit for bit and are trained on, the first ensemble starts from DP-GEN's last models "
+    "with the same network, and exploration begins from sys_configs, whose structures are labelled too. param.json and "
+    "machine.json are translated as far as they go; what has no place in alloop is listed, with the reason. All of it "
+    "is in NEW/imported, see imported/dpgen.json. The way back: alloop export-dpgen.\n\n"
+    "Example: alloop import-dpgen ~/dpgen/glass -C glass, then: alloop check -C glass, alloop plan, alloop run"
+)
+EXPORT_HELP = (
+    "Write the campaign as a DP-GEN folder, in which dpgen run (0.14) goes on with the next iteration.\n\n"
+    "It holds all finished labels, the last complete ensemble, candidate lists and deviations of every iteration, and "
+    "record.dpgen, so that DP-GEN goes on at the stage where alloop stands. What was imported from DP-GEN goes back "
+    "byte for byte, and alloop's iterations are numbered after it. Held-out labels are among the data, as DP-GEN knows "
+    "no such set; excluded ones are not. The campaign is not changed and may be running.\n\n"
+    "Example: alloop export-dpgen ../back -C glass, then in ../back: dpgen run param.json machine.json"
+)
+
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object instead of text")]
 
 
@@ -27,15 +44,7 @@ def import_dpgen(
     machine: Annotated[str, typer.Option(metavar="NAME", help="DP-GEN's machine file in DIR")] = "machine.json",
     as_json: AsJson = False,
 ) -> None:
-    """Make a campaign of a DP-GEN folder, which goes on where DP-GEN stands; DIR is not changed.
-
-    All labelled data come along bit for bit and are trained on, the first ensemble starts from DP-GEN's last models
-    with the same network, and exploration begins from sys_configs. param.json and machine.json are translated as far
-    as they go; what has no place in alloop is listed, with the reason. Everything is in NEW/imported, see
-    imported/dpgen.json. The way back: alloop export-dpgen.
-
-    Example: alloop import-dpgen ~/dpgen/glass -C glass, then: alloop check -C glass, alloop plan, alloop run
-    """
+    """Make a campaign of a DP-GEN folder; see `IMPORT_HELP`."""
     from alloop.dpgen.importer import import_dpgen
 
     found = import_dpgen(directory, folder, labeler=labeler, param_name=param, machine_name=machine)
@@ -63,15 +72,7 @@ def export_dpgen(
     folder: Annotated[Path, typer.Option("-C", "--campaign", metavar="DIR", help="the campaign folder")] = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Write the campaign as a DP-GEN folder, in which dpgen run (0.14) goes on with the next iteration.
-
-    It holds all finished labels, the last complete ensemble, the candidate lists and deviations of every iteration and
-    record.dpgen, so that DP-GEN goes on at the stage where alloop stands. What was imported from DP-GEN goes back
-    byte for byte, and alloop's iterations are numbered after it. Held-out labels are among the data, as DP-GEN knows
-    no such set; excluded ones are not. The campaign is not changed and may be running.
-
-    Example: alloop export-dpgen ../back -C glass, then in ../back: dpgen run param.json machine.json
-    """
+    """Write the campaign as a DP-GEN folder; see `EXPORT_HELP`."""
     from alloop import config
     from alloop.campaign import Campaign
     from alloop.dpgen.exporter import export_dpgen
@@ -104,8 +105,8 @@ def export_dpgen(
 
 def register(app: typer.Typer) -> None:
     """Add both commands to the command line."""
-    app.command("import-dpgen")(import_dpgen)
-    app.command("export-dpgen")(export_dpgen)
+    app.command("import-dpgen", help=IMPORT_HELP)(import_dpgen)
+    app.command("export-dpgen", help=EXPORT_HELP)(export_dpgen)
 
 
 def _list(title: str, items: Sequence[str]) -> None:
