@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,13 +58,19 @@ class Cost:
 
 
 class Campaign:
-    """A campaign folder: read by every command, written by the one driver that holds it."""
+    """A campaign folder: read by every command, written by the one driver that holds it.
+
+    costs: per kind of task; codes: per level of theory, how many labels each version of a code has made; flagged:
+    per label what a person may want to look at in it.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self.store = Store(self.root)
         self.state = State()
         self.costs: dict[str, Cost] = {}
+        self.codes: dict[str, Counter[str]] = {}
+        self.flagged: dict[str, list[str]] = {}
         self.epoch: int | None = None
         self._beat_counter = 0
         self._beat_time = 0.0
@@ -89,7 +96,7 @@ class Campaign:
 
     def load(self) -> State:
         """Fold all decisions and look which results exist and which attempts still run."""
-        self.state, self.costs = State(), {}
+        self.state, self.costs, self.codes, self.flagged = State(), {}, {}, {}
         if self.decisions_folder.is_dir():
             numbers = sorted(int(file.stem) for file in self.decisions_folder.glob("[0-9]*.json"))
             if numbers != list(range(len(numbers))):
@@ -175,6 +182,11 @@ class Campaign:
         known = self.state.starts[-1]["levels"]
         found = [level for level in known.values() if level and level["name"] == self.state.level]
         return found[0] if found else {"name": self.state.level, "content": self.state.levels[str(self.state.level)]}
+
+    @property
+    def elements(self) -> list[str]:
+        """The models' type map, which is fixed for the whole campaign."""
+        return list(self.state.starts[-1]["config"]["elements"])
 
     def result(self, key: str) -> Path:
         """Return the result folder of a finished task."""
@@ -280,7 +292,7 @@ class Campaign:
         self.state.apply(decision)
         for task in decision_tasks(decision):
             if task.key in self.state.waiting and self.store.is_done(task):
-                self.state.settle_done(task.key)
+                self._accept_unread(task.key, task)
 
     # -------------------------------------------------------------------------------- tasks
 
@@ -319,6 +331,11 @@ class Campaign:
     def _count_cost(self, task: Task) -> None:
         record = read_json(self.store.result(task) / MANIFEST)["record"]
         self.costs.setdefault(task.kind, Cost()).add(record["seconds"], record["threads"])
+        notes, level = record.get("notes") or {}, self.state.picks.get(task.key, {}).get("level")
+        if level is not None and "code" in notes:
+            self.codes.setdefault(level, Counter())[notes["code"]] += 1
+        if notes.get("flags"):
+            self.flagged[task.key] = list(notes["flags"])
 
     def progress(self) -> dict[str, float]:
         """Return how far running tasks are, from 0 to 1, for those that tell."""

@@ -213,6 +213,47 @@ def stats(
 
 
 @app.command()
+def show(
+    label: Annotated[str, typer.Argument(metavar="LABEL", help="key or its first digits, name, or path of its folder")],
+    folder: Folder = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Show the whole provenance of a label: why and where it comes from, inputs, attempts, result and cost."""
+    from alloop.report.provenance import build_provenance, find_label
+    from alloop.report.provenance_text import print_provenance
+
+    campaign = _opened(folder)
+    campaign.load()
+    found = build_provenance(campaign, find_label(campaign, label))
+    _print_json(found) if as_json else print_provenance(found, console)
+
+
+@app.command()
+def export(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="a new or empty folder")],
+    formats: Annotated[str, typer.Option("--format", help="npy (DeePMD systems), extxyz, or both")] = "npy,extxyz",
+    level: Annotated[str | None, typer.Option(metavar="NAME", help="level of theory; the campaign's own")] = None,
+    role: Annotated[str, typer.Option(help="training, held_out or all")] = "all",
+    excluded: Annotated[bool, typer.Option("--excluded", help="also labels a person excluded, in sets apart")] = False,
+    link: Annotated[bool, typer.Option("--link", help="link the models instead of copying them")] = False,
+    folder: Folder = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Write the labelled data of one level of theory, and the models trained on it, into a folder of their own."""
+    from alloop.export import export as write_export
+    from alloop.export import parse_request, summary_lines
+
+    campaign = _opened(folder)
+    campaign.load()
+    request = parse_request(campaign, formats, level, role, excluded=excluded, link=link)
+    record = write_export(campaign, directory, request)
+    if as_json:
+        _print_json(record)
+    for line in summary_lines(record, directory) if not as_json else ():
+        _say(line)
+
+
+@app.command()
 def quench(
     folder: Folder = HERE,
     take_over: Annotated[bool, typer.Option("--take-over", help="take the campaign from a driver that hangs")] = False,

@@ -201,9 +201,9 @@ class State:
             self.unfinished[stage].discard(key)
 
     def retry(self, decision: dict[str, Any]) -> None:
-        """Give quarantined tasks another chance."""
+        """Give quarantined tasks another chance, but for labels at a level of theory that is no longer wanted."""
         for key in decision["keys"]:
-            if self.quarantined.pop(key, None) is not None:
+            if key not in self.superseded and self.quarantined.pop(key, None) is not None:
                 self.waiting[key] = None
                 self.retried[key] = decision["time"]
                 for stage in self.asked_in[key]:

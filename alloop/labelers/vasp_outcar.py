@@ -8,11 +8,11 @@ from itertools import islice
 from pathlib import Path
 
 from alloop.labelers.vasp_files import DAMAGED, open_text
-from alloop.labelers.vasp_reading import ElectronicLoop, Printed, Reading
+from alloop.labelers.vasp_reading import ElectronicLoop, Printed, Reading, damaged
 
 _VERSION = re.compile(r"\bvasp\.(\d\S*)")
 _ITERATION = re.compile(r"Iteration\s*(\d+)\(\s*(\d+)\)")
-_TAG = re.compile(r"\s+(NELM|ISIF|ICHARG|NIONS)\s*=\s*(\d+)")
+_TAG = re.compile(r"\s+(NELM|ISIF|ICHARG)\s*=\s*(\d+)")
 _IONS = re.compile(r"NIONS\s*=\s*(\d+)")
 _KEYS = ("Iteration", "TOTEN", "FORCE", "in kB", "EDIFF", "VOLUME and", "stop encountered", "General timing")
 
@@ -40,10 +40,8 @@ class _Pass:
         """Take in one line before the first electronic step."""
         reading = self.reading
         if found := _TAG.match(line):
-            tag, value = found[1], int(found[2])
-            if tag != "NIONS":
-                setattr(reading, tag.lower(), value)
-        if "NIONS" in line and (found := _IONS.search(line)):
+            setattr(reading, found[1].lower(), int(found[2]))
+        elif "NIONS" in line and (found := _IONS.search(line)):
             self.ions = int(found[1])
         elif "TITEL" in line and "=" in line:
             self.titles.append(" ".join(line.partition("=")[2].split()))
@@ -113,7 +111,7 @@ class _Pass:
 
 
 def read_outcar(path: Path) -> tuple[Reading, bool]:
-    """Return what an OUTCAR says, and whether any line of it is VASP's. A damaged packing ends the file there.
+    """Return what an OUTCAR says, and whether any line of it is VASP's. What cannot be unpacked ends it.
 
     Raises OSError if the file cannot be opened.
     """
@@ -122,8 +120,8 @@ def read_outcar(path: Path) -> tuple[Reading, bool]:
         lines = iter(file)
         try:
             _read(state, lines)
-        except DAMAGED:
-            state.reading.finished = False
+        except DAMAGED as error:
+            state.reading.damage = damaged(error)
     return state.result(), state.known or state.ionic > 0 or state.reading.finished
 
 
@@ -131,7 +129,7 @@ def _read(state: _Pass, lines: Iterator[str]) -> None:
     for line in lines:
         if "\ufffd" in line:
             state.reading.undecodable = True
-        if "Iteration" in line or "TOTEN" in line or "General timing" in line:
+        if _ITERATION.search(line) or "free  energy" in line or "General timing" in line:
             state.body(line, lines)
             break
         state.header(line)

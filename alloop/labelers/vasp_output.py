@@ -122,6 +122,8 @@ def _read_file(path: Path, form: str) -> tuple[Reading, list[Trouble]]:
         reading, known = read_outcar(path) if form == "vasp/outcar" else read_vasprun(path)
     except OSError as error:
         return Reading(path.name), [Trouble("unreadable", f"cannot be opened: {error.strerror or error}")]
+    if reading.damage is not None:
+        return reading, [reading.damage]
     if not known:
         return reading, [Trouble("unreadable", "holds nothing that VASP writes")]
     if reading.finished:
@@ -138,6 +140,8 @@ def _check_printed(reading: Reading) -> list[Trouble]:
     if reading.learned_last:
         text = "the last ionic step was made by VASP's machine-learned force field, not by density-functional theory"
         return [Trouble("no_energy", text)]
+    if reading.nelm is None:
+        return [Trouble("unreadable", "does not tell NELM, the limit of electronic steps")]
     if reading.unlabelled_forces:
         return [Trouble("no_energy", f"no free energy TOTEN of ionic step {len(reading.loops) + 1}, the last")]
     where = f"of ionic step {len(reading.loops)}" if reading.loops else "of any ionic step"
@@ -176,9 +180,9 @@ def _check_convergence(readings: list[Reading]) -> list[Trouble]:
         if (other.icharg or 0) >= _FIXED_DENSITY:
             text = f"ICHARG = {other.icharg} keeps the charge density, so energy and forces are not self-consistent"
             return [Trouble("unconverged", f"{other.name}: {text}")]
-    limit = next((other.nelm for other in readings if other.nelm is not None), None)
+    limit = reading.nelm
     if limit is None:
-        return [Trouble("unreadable", f"{reading.name}: does not tell NELM, the limit of electronic steps")]
+        return []  # told by _check_printed, or the file is broken
     believed = _version_numbers(reading.version) >= _SAYS_NOT_REACHED
     for index, loop in enumerate(reading.loops, start=1):
         what = f"{reading.name}: ionic step {index}"
@@ -229,7 +233,16 @@ def _parse(path: Path, form: str, reading: Reading, first: bool) -> Numbers | Tr
             warnings.simplefilter("ignore")
             # not by LabeledSystem, which rotates cells: the atoms must be comparable to those asked for
             data = load_format(form).from_labeled_system(str(plain), convergence_check=False, **span)
-    except (*DAMAGED, ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+    except (
+        *DAMAGED,
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        NameError,
+        RuntimeError,
+        TypeError,
+    ) as error:
         return Trouble("unreadable", f"dpdata cannot parse it: {type(error).__name__}: {error}")
     except (ValueError, SyntaxError) as error:
         fault: Fault = "merged_columns" if "**" in str(error) else "unreadable"

@@ -56,7 +56,7 @@ class Reading:
     if not told; species: element of each block of atoms; counts: atoms of each block; last: the last ionic step that
     density-functional theory labelled; unlabelled_forces: a later one has forces but no energy; late_forces: forces
     stand behind the energy they belong to; learned_last: a machine-learned force field made a later one; undecodable:
-    some bytes are no UTF-8.
+    some bytes are no UTF-8; damage: why the file could not be unpacked to its end.
     """
 
     name: str
@@ -74,6 +74,7 @@ class Reading:
     late_forces: bool = False
     learned_last: bool = False
     undecodable: bool = False
+    damage: Trouble | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,13 @@ class Numbers:
     def pressure_kB(self) -> np.ndarray:
         """Stress (3, 3) in kB in the sign VASP prints, positive under compression."""
         return self.virial_eV / abs(np.linalg.det(self.cell_A)) * EV_A3_IN_KB
+
+
+def damaged(error: Exception) -> Trouble:
+    """Return the trouble of a packed file: cut off (EOFError, as gzip, bz2 and lzma raise it), or not readable."""
+    if isinstance(error, EOFError):
+        return Trouble("truncated", "the packed file ends before its end-of-stream mark")
+    return Trouble("unreadable", f"cannot be unpacked: {error}")
 
 
 def element_of(title: str) -> str | None:

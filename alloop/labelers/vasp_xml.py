@@ -7,7 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from alloop.labelers.vasp_files import DAMAGED, open_bytes
-from alloop.labelers.vasp_reading import ElectronicLoop, Printed, Reading
+from alloop.labelers.vasp_reading import ElectronicLoop, Printed, Reading, damaged
 
 _HEAVY = {"dos", "eigenvalues", "projected", "dynmat", "kpoints", "dielectricfunction", "initialization"}
 
@@ -47,7 +47,7 @@ def read_vasprun(path: Path) -> tuple[Reading, bool]:
         except ElementTree.ParseError as error:
             reading.place = f"in ionic step {len(reading.loops) + 1} ({error})"
         except DAMAGED as error:
-            reading.place = f"in ionic step {len(reading.loops) + 1} ({error})"
+            reading.damage = damaged(error)
     return reading, known
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from alloop.campaign import Campaign, flat
@@ -30,7 +32,12 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
         "iteration": max(state.iteration, 0),
         "converged": bool(verdict and verdict["converged"]),
         "reason": _reason(state),
+        "level": state.target_level,
+        "level_now": state.level,
         "labels": label_counts(state),
+        "codes": dict(campaign.codes.get(str(state.target_level), {})),
+        "flagged": flagged(campaign),
+        "warnings": warnings(campaign),
         "tasks": state.task_counts(),
         "running": [
             {"kind": state.tasks[key].kind, "task": state.tasks[key].name, "done": done}
@@ -51,6 +58,7 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
             {
                 "task": campaign.state.tasks[key].name,
                 "kind": campaign.state.tasks[key].kind,
+                "class": entry.get("class"),
                 "message": entry["message"],
             }
             for key, entry in state.quarantined.items()
@@ -60,31 +68,69 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
 
 
 def label_counts(state: State) -> dict[str, int]:
-    """Return how many labels of the campaign's level of theory are where.
+    """Return how many of all labels ever asked for are where; each is counted once.
 
-    done is the sum of training, held_out and excluded; finished labels of other levels are counted apart, as
-    pretraining (the foundation's) or superseded.
+    done is the sum of training, held_out and excluded: finished labels of the campaign's level of theory. Finished
+    labels of other levels are pretraining if they are the foundation's. The rest of them is superseded, as are labels
+    no longer wanted before they were done. in_flight, waiting and quarantined are of any level.
     """
     target = state.target_level
     foundation = (state.starts[-1].get("levels") or {}).get("foundation") if state.starts else None
     first = foundation["name"] if foundation else None
-    keys = [key for key, pick in state.picks.items() if pick.get("level") == target]
-    others = [
-        pick.get("level") for key, pick in state.picks.items() if pick.get("level") != target and key in state.done
+    counts: Counter[str] = Counter()
+    for key, pick in state.picks.items():
+        status = state.status_of(key)
+        if status != "done":
+            counts[{"running": "in_flight"}.get(status, status)] += 1
+        elif pick.get("level") == target:
+            counts["done"] += 1
+            counts["excluded" if key in state.excluded else pick["role"]] += 1
+        else:
+            counts["pretraining" if first and pick.get("level") == first else "superseded"] += 1
+    return {what: counts[what] for what in LABEL_COUNTS}
+
+
+LABEL_COUNTS = (
+    *("done", "in_flight", "waiting", "quarantined"),
+    *("training", "held_out", "excluded", "pretraining", "superseded"),
+)
+
+
+def flagged(campaign: Campaign) -> list[dict[str, Any]]:
+    """Return, per flag, how many labels in use at the campaign's level bear it, and the name of the last of them.
+
+    A person who has excluded a flagged label has looked at it: it no longer counts.
+    """
+    state = campaign.state
+    found: dict[str, list[str]] = {}
+    for key, flags in campaign.flagged.items():
+        if state.picks.get(key, {}).get("level") == state.target_level and key not in state.excluded:
+            for flag in flags:
+                found.setdefault(flag, []).append(key)
+    return [
+        {"flag": flag, "count": len(keys), "example": f"{state.picks[keys[-1]]['name']}-{keys[-1]}"}
+        for flag, keys in sorted(found.items())
     ]
-    done = [key for key in keys if key in state.done]
-    roles = ["excluded" if key in state.excluded else state.picks[key]["role"] for key in done]
-    return {
-        "done": len(done),
-        "in_flight": sum(key in state.running for key in keys),
-        "waiting": sum(key in state.waiting for key in keys),
-        "quarantined": sum(key in state.quarantined for key in keys),
-        "training": roles.count("training"),
-        "held_out": roles.count("held_out"),
-        "excluded": roles.count("excluded"),
-        "pretraining": others.count(first) if first else 0,
-        "superseded": len(others) - (others.count(first) if first else 0),
-    }
+
+
+def warnings(campaign: Campaign) -> list[str]:
+    """Return what a person should know about the labels as a whole: made by several versions of a code, or unused."""
+    state = campaign.state
+    found = []
+    codes = campaign.codes.get(str(state.target_level), Counter())
+    if len(codes) > 1:
+        parts = ", ".join(f"{count} by {code}" for code, count in codes.most_common())
+        found.append(f"labels of {state.target_level} come from {len(codes)} versions of the code: {parts}")
+    levels = state.starts[-1].get("levels") if state.starts else None
+    named = {level["name"] for level in (levels or {}).values() if level} | {state.target_level}
+    foreign = Counter(
+        pick["level"] for pick in state.picks.values() if pick.get("given") and pick.get("level") not in named
+    )
+    found += [
+        f"{count} imported label(s) of {level} are not trained on: the campaign's level is {state.target_level}"
+        for level, count in foreign.items()
+    ]
+    return found
 
 
 def _iteration(campaign: Campaign, number: int) -> dict[str, Any]:
@@ -275,11 +321,13 @@ def print_status(status: dict[str, Any], console: Console) -> None:
     console.print(f"[bold]{status['campaign']}[/bold]   driver: {status['driver']}   iteration {status['iteration']}")
     verdict = "[green]yes[/green]" if status["converged"] else "[yellow]no[/yellow]"
     console.print(f" converged? {verdict}: {status['reason']}", highlight=False)
-    console.print(
-        f" labels     {labels['done']} done ({labels['training']} training, {labels['held_out']} held out), "
-        f"{labels['in_flight']} in flight, {labels['waiting']} waiting, {labels['quarantined']} quarantined",
-        highlight=False,
-    )
+    console.print(f" labels     {_labels_text(labels)}", highlight=False)
+    console.print(f" level      {_level_text(status)}", markup=False, highlight=False)
+    for warning in status["warnings"]:
+        console.print(f" [yellow]warning[/yellow]    {escape(warning)}", highlight=False)
+    for entry in status["flagged"]:
+        text = f" flagged    {entry['count']} with {entry['flag']}; look with: alloop show {entry['example']}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
     eta = "unknown" if status["eta_hours"] is None else f"{status['eta_hours']:.2f} h for the work decided so far"
     console.print(f" cost       {cost['core_hours']:.2f} core-hours   remaining: {eta}", highlight=False)
     for kind, counts in status["tasks"].items():
@@ -287,8 +335,10 @@ def print_status(status: dict[str, Any], console: Console) -> None:
         console.print(f" {kind:<10} {text}", highlight=False)
     for entry in status["running"][:10]:
         console.print(f" running    {entry['kind']} {entry['task']}: {100 * entry['done']:.0f} %", highlight=False)
-    for entry in status["quarantined"][:5]:
-        console.print(f" [red]quarantined[/red] {entry['kind']} {entry['task']}: {entry['message']}", highlight=False)
+    for line in quarantine_lines(status["quarantined"]):
+        console.print(f" [red]quarantined[/red] {escape(line)}", highlight=False, soft_wrap=True)
+    if status["quarantined"]:
+        console.print("             mend the cause, then: alloop retry", highlight=False)
     for change in status["config_changes"]:
         console.print(f" changed    {change}", highlight=False)
     if status["iterations"]:
@@ -297,6 +347,36 @@ def print_status(status: dict[str, Any], console: Console) -> None:
         console.print(_final_table(status["final_held_out"]))
     if status["glasses"]:
         console.print(glass_text_table(status["glasses"]))
+
+
+def _labels_text(labels: dict[str, int]) -> str:
+    parts = [f"{labels['training']} training", f"{labels['held_out']} held out"]
+    parts += [f"{labels['excluded']} excluded"] * bool(labels["excluded"])
+    text = f"{labels['done']} done ({', '.join(parts)}), "
+    text += f"{labels['in_flight']} in flight, {labels['waiting']} waiting, {labels['quarantined']} quarantined"
+    return text + "".join(f", {labels[what]} {what}" for what in ("pretraining", "superseded") if labels[what])
+
+
+def _level_text(status: dict[str, Any]) -> str:
+    codes = ", ".join(f"{code} ({count})" for code, count in status["codes"].items())
+    text = str(status["level"]) + (f", by {codes}" if codes else "")
+    now = status["level_now"]
+    return text if now == status["level"] else f"{text}; labels are now asked for at {now}"
+
+
+def quarantine_lines(quarantined: list[dict[str, Any]]) -> list[str]:
+    """Return one line per kind and class of work given up, the commonest first: how many, and one of the messages."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for entry in quarantined:
+        groups.setdefault((entry["kind"], str(entry["class"])), []).append(entry)
+    return [
+        f"{len(entries)} {kind}, {group}: such as {entries[0]['task']}: {_first_line(entries[0]['message'])}"
+        for (kind, group), entries in sorted(groups.items(), key=lambda item: -len(item[1]))
+    ]
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0]
 
 
 def number(value: float | None, digits: int = 3) -> str:

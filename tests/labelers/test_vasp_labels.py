@@ -172,7 +172,7 @@ CLASSES = {
 }
 
 
-@pytest.mark.parametrize(("fault", "version"), zip(CLASSES, ["5.4.4", "6.3.2"] * len(CLASSES), strict=False))
+@pytest.mark.parametrize(("fault", "version"), list(zip(CLASSES, ["5.4.4", "6.3.2"] * 8, strict=False)))
 def test_what_cannot_be_cured_is_told_apart(tmp_path: Path, fault: str, version: str) -> None:
     site = Site(tmp_path, version)
     site.plan["always"] = fault
