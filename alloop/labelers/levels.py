@@ -7,14 +7,16 @@ How a code is run (commands, modules, scratch) is no part of it and is handed to
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from lzma import LZMAError
 from pathlib import Path
 from typing import Any
 
 from alloop.config import CODES, FoundationParam, LabelParam
 from alloop.errors import InputError
 from alloop.labelers.code import Code, RunSettings
+from alloop.labelers.run_troubles import Trouble, to_fill_in
 from alloop.labelers.vasp_input import (
     Incar,
     Potcar,
@@ -44,15 +46,6 @@ class Level:
         return {"name": self.name, "content": self.content}
 
 
-@dataclass(frozen=True)
-class Trouble:
-    """Something that keeps a code from labelling: the key or file it is in, what was found, what to do."""
-
-    where: str
-    found: str
-    remedy: str
-
-
 def calculator_level(labeler: str, options: dict[str, Any]) -> Level:
     """Return the level of an ASE calculator: named as it is, with a hash of its options if it has any."""
     name = labeler + (f"-{content_key(options)[:6]}" if options else "")
@@ -68,7 +61,7 @@ def target_level(label: LabelParam, elements: list[str], root: Path) -> Level:
     """Return the level of theory that a configuration and its files make; InputError if they make none."""
     if label.labeler not in CODES:
         return calculator_level(label.labeler, label.options)
-    troubles = list(code_troubles(label, elements, root))
+    troubles = list(level_troubles(label, elements, root))
     if troubles:
         raise InputError("\n".join(f"{t.where}: {t.found}\n  -> {t.remedy}" for t in troubles))
     content = {"labeler": label.labeler, label.labeler: _code_level(label, elements, root)}
@@ -158,57 +151,67 @@ def open_code(content: dict[str, Any], how: dict[str, Any], about: dict[str, Any
     return Vasp(content["vasp"], free, potcars, relax=relax, force_ceiling_eV_A=ceiling), settings
 
 
-def code_troubles(label: LabelParam, elements: list[str], root: Path) -> Iterator[Trouble]:
-    """Yield everything that keeps vasp or cp2k from labelling here: templates, INCAR, POTCARs, data files."""
-    if label.labeler not in CODES:
-        return
-    try:
-        script = find_template(label.run.script, root).read_text(encoding="utf-8")
-        if "@COMMAND@" not in script:
-            yield Trouble(f"templates/{label.run.script}", "lacks @COMMAND@, where the command goes", "write it in")
-    except OSError as error:
-        yield Trouble("param.json: label.run.script", str(error), "put the file there, or leave the key out")
-    yield from (
-        _cp2k_troubles(label, elements, root) if label.labeler == "cp2k" else _vasp_troubles(label, elements, root)
-    )
+def level_troubles(label: LabelParam, elements: list[str], root: Path) -> Iterator[Trouble]:
+    """Yield everything that keeps vasp's or cp2k's level of theory from being whole: templates, POTCARs, data files."""
+    if label.labeler == "cp2k":
+        yield from _cp2k_troubles(label, elements, root)
+    elif label.labeler == "vasp":
+        incar = yield from _incar_troubles(label, root)
+        yield from _potcar_troubles(label, elements, root, incar)
 
 
-def _vasp_troubles(label: LabelParam, elements: list[str], root: Path) -> Iterator[Trouble]:
+def _incar_troubles(label: LabelParam, root: Path) -> Generator[Trouble, None, Incar]:
+    """Yield what is wrong with the INCAR and its overrides, and return it, empty if it cannot be read."""
     own = label.vasp
     assert own is not None
-    incar: Incar = {}
+    where, incar = f"templates/{own.incar}", Incar()
     try:
         incar = _incar(label, root)
+    except UnicodeDecodeError as error:
+        yield Trouble(where, f"is not UTF-8 text: {error}", "save it again with UTF-8 encoding")
+    except ValueError as error:
+        yield Trouble(where, str(error), "mend that line")
     except OSError as error:
         yield Trouble("param.json: label.vasp.incar", str(error), "put the file there, or leave the key out")
-    except ValueError as error:
-        yield Trouble(f"templates/{own.incar}", str(error), "mend that line")
     else:
         for found, remedy in incar_problems(incar):
-            yield Trouble(f"templates/{own.incar}", found, remedy)
+            yield Trouble(where, found, remedy)
     for key, groups in (("incar_by_glass", own.incar_by_glass), ("incar_by_event", own.incar_by_event)):
         for name, overrides in groups.items():
-            for found, remedy in override_problems(overrides):
+            for found, remedy in override_problems(overrides, incar):
                 yield Trouble(f"param.json: label.vasp.{key}.{name}", found, remedy)
+    if own.kpoint_spacing_inv_A is not None and "vasp_gam" in (label.run.command or ""):
+        found = "vasp_gam knows the Gamma point only, and kpoint_spacing_inv_A asks for meshes in small cells"
+        yield Trouble("param.json: label.run.command", found, "name vasp_std here, vasp_gam in command_gamma")
+    return incar
+
+
+def _potcar_troubles(label: LabelParam, elements: list[str], root: Path, incar: Incar) -> Iterator[Trouble]:
+    own = label.vasp
+    assert own is not None
+    key = "param.json: label.vasp.potcars"
     for element in sorted(set(own.potcars) - set(elements)):
-        yield Trouble(
-            f"param.json: label.vasp.potcars.{element}",
-            f"is no element of this campaign ({', '.join(elements)})",
-            "take it out",
-        )
+        yield Trouble(f"{key}.{element}", f"is no element of this campaign ({', '.join(elements)})", "take it out")
     library = (root / Path(own.potcar_library).expanduser()).resolve()
-    if not library.is_dir():
-        yield Trouble("param.json: label.vasp.potcar_library", f"{library} is no folder", "name the site's library")
+    if to_fill_in(own.potcar_library) or not library.is_dir():
+        found = f"is still {own.potcar_library!r}" if to_fill_in(own.potcar_library) else f"{library} is no folder"
+        remedy = "name the site's folder of PBE data sets (potpaw_PBE), the one that holds O/POTCAR or POTCAR.O"
+        yield Trouble("param.json: label.vasp.potcar_library", found, remedy)
         return
+    functionals = {}
     for element in elements:
-        where = f"param.json: label.vasp.potcars.{element}"
         try:
             potcar = read_potcar(_potcar_file(label, element, root))
-        except (OSError, ValueError, EOFError) as error:
-            yield Trouble(where, str(error), "name a data set of the library, such as Li_sv for Li")
+        except (OSError, ValueError, EOFError, LZMAError) as error:
+            yield Trouble(f"{key}.{element}", str(error), "name a data set of the library, such as Li_sv for Li")
             continue
+        functionals[element] = potcar.lexch
         for found, remedy in potcar_problems(potcar, element, incar):
-            yield Trouble(where, found, remedy)
+            yield Trouble(f"{key}.{element}", found, remedy)
+    if "GGA" not in incar and len(set(functionals.values())) > 1:
+        found = "the data sets were made with several functionals: "
+        found += ", ".join(f"{element} with {functional}" for element, functional in functionals.items())
+        yield Trouble(key, found, "take all of them from one library (PBE: potpaw_PBE)")
 
 
 def _cp2k(label: LabelParam, root: Path) -> Any:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import bz2
+import difflib
 import functools
 import gzip
 import hashlib
 import lzma
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -49,6 +51,13 @@ _REFUSED = {
     "NELECT": "it depends on the number of atoms; a cell of a glass is neutral",
     "ML_LMLFF": "labels must come from the electrons, not from a force field VASP learns meanwhile",
 }
+_OTHERS = (
+    "ENCUT PREC EDIFF ISMEAR SIGMA LREAL GGA METAGGA IVDW LASPH ADDGRID ISPIN ENAUG LMAXMIX LHFCALC AEXX HFSCREEN ROPT "
+    "LDAU LDAUTYPE LDAUL LDAUU LDAUJ LUSE_VDW"
+)
+_NUMBERS = ("ENCUT", "ENAUG", "EDIFF", "SIGMA", "ISMEAR", "NELM", "NELMIN", "ISPIN", "ISYM", "IVDW", "NCORE", "KPAR")
+_LAYOUT = {"NCORE", "NPAR"}
+_LOOSEST_EDIFF_EV = 1e-4
 _TRUE, _FALSE = re.compile(r"\.?T(RUE)?\.?", re.IGNORECASE), re.compile(r"\.?F(ALSE)?\.?", re.IGNORECASE)
 
 
@@ -113,11 +122,54 @@ def incar_problems(incar: Incar) -> list[tuple[str, str]]:
         for tag, wanted in (("NSW", "0"), ("ISIF", "2"), ("IBRION", "-1"))
         if tag in incar and canonical_value(incar[tag]) not in (wanted, *("3",) * (tag == "ISIF"))
     ]
-    return found + _value_problems(incar)
+    return found + _misspelt(incar) + _loose(incar) + _value_problems(incar)
 
 
-def override_problems(overrides: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return which INCAR overrides would change the level of theory, as (found, remedy)."""
+def _misspelt(incar: Incar) -> list[tuple[str, str]]:
+    """Return tags that VASP does not know, would pass over in silence, and that are nearly a tag labels may hold."""
+    known = FREE_TAGS | _OWN_TAGS | set(_REFUSED) | set(_OTHERS.split())
+    found = []
+    for tag in sorted(set(incar) - known - set(_LOOK_ALIKES.split())):
+        near = difflib.get_close_matches(tag, known, n=1, cutoff=0.75)
+        if near:
+            found.append((f"holds {tag}, which VASP does not know and passes over", f"did you mean {near[0]}?"))
+    return found
+
+
+_LOOK_ALIKES = (
+    "AGGAC AGGAX CH_SIGMA EDIFFNL EMIN ENCUT4O ENCUTGW ENCUTLF HFSCREENC IOPT ISEARCH ISPIND LCHIMAG LEFG LMETAGGA "
+    "LRHFCALC LSORBIT LUSEW LVEL MAXMOVE ML_FF_LMLFF NBANDSGW NBANDSO NBANDSV NGXF NGYF NGZF"
+)
+"""Tags VASP does know although they look like a slip of the pen (VASP wiki, "Category:INCAR tag")."""
+
+
+def _loose(incar: Incar) -> list[tuple[str, str]]:
+    """Return what VASP would accept and a person would regret, as (found, remedy)."""
+    found = [
+        (f"holds {tag} = {incar[tag]}, which is no number", "write a number")
+        for tag in _NUMBERS
+        if tag in incar and math.isnan(_number(incar[tag].split()[0]))
+    ]
+    if _number(incar.get("EDIFF", "0")) > _LOOSEST_EDIFF_EV:
+        found.append(
+            (
+                f"holds EDIFF = {incar['EDIFF']}: forces of electrons that far from converged are noise to a model",
+                f"give {_LOOSEST_EDIFF_EV:g} or less, such as 1E-5",
+            )
+        )
+    if set(incar) >= _LAYOUT:
+        found.append(("holds NCORE and NPAR, of which VASP heeds NPAR only", "keep NCORE, take NPAR out"))
+    meant = _GGA_NAMES.get(canonical_value(incar.get("GGA", "")))
+    if meant:
+        found.append((f"holds GGA = {incar['GGA']}; VASP knows functionals by two letters", f"write {meant}"))
+    return found
+
+
+_GGA_NAMES = {"PBE": "PE", "PBESOL": "PS", "RPBE": "RP", "REVPBE": "RE", "PW91": "91", "LDA": "CA"}
+
+
+def override_problems(overrides: Mapping[str, Any], incar: Incar) -> list[tuple[str, str]]:
+    """Return which overrides of an INCAR would change the level of theory or make no sense, as (found, remedy)."""
     found = [
         (
             f"{tag} decides the level of theory and must be one for all labels",
@@ -126,7 +178,9 @@ def override_problems(overrides: Mapping[str, Any]) -> list[tuple[str, str]]:
         for tag in overrides
         if tag.upper() not in FREE_TAGS
     ]
-    return found + _value_problems({tag.upper(): incar_value(value) for tag, value in overrides.items()})
+    changed = {tag.upper(): incar_value(value) for tag, value in overrides.items() if tag.upper() in FREE_TAGS}
+    layout = {tag: (incar | changed)[tag] for tag in _LAYOUT & set(incar | changed)} if _LAYOUT & set(changed) else {}
+    return found + _loose(changed | layout) + _value_problems(changed)
 
 
 def _value_problems(incar: Incar) -> list[tuple[str, str]]:
@@ -173,7 +227,7 @@ def write_kpoints(mesh: tuple[int, int, int]) -> str:
 class Potcar:
     """One element's data set of a POTCAR library: its file, the head of its contents, and a hash of all of them.
 
-    lexch: functional it was made with (PE is PBE); enmax_eV: the cut-off it recommends.
+    lexch: functional it was made with (PE is PBE); enmax_eV: the cut-off it recommends; zval: electrons it treats.
     """
 
     path: Path
@@ -181,6 +235,7 @@ class Potcar:
     element: str
     lexch: str
     enmax_eV: float
+    zval: float
     sha256: str
 
 
@@ -227,10 +282,12 @@ def _read_potcar(path: Path, size: int, time_ns: int) -> Potcar:
     element = re.search(r"VRHFIN\s*=\s*([A-Za-z]{1,2})\s*:", text)
     lexch = re.search(r"LEXCH\s*=\s*(\S+)", text)
     enmax = re.search(r"ENMAX\s*=\s*([\d.]+)", text)
-    if element is None or lexch is None or enmax is None or "End of Dataset" not in text:
-        raise ValueError(f"{path} is no whole POTCAR: VRHFIN, LEXCH, ENMAX or the end of the data set is missing")
+    zval = re.search(r"ZVAL\s*=\s*([\d.]+)", text)
+    if element is None or lexch is None or enmax is None or zval is None or "End of Dataset" not in text:
+        raise ValueError(f"{path} is no whole POTCAR: VRHFIN, LEXCH, ENMAX, ZVAL or the end of the data set is missing")
+    name, functional = element[1].capitalize(), lexch[1].upper()
     sha256 = hashlib.sha256(data).hexdigest()
-    return Potcar(path, titels[0], element[1].capitalize(), lexch[1].upper(), float(enmax[1]), sha256)
+    return Potcar(path, titels[0], name, functional, float(enmax[1]), float(zval[1]), sha256)
 
 
 _LEXCH_OF_GGA = {"PE": "PE", "91": "91", "PS": "PE", "RP": "PE", "RE": "PE", "OR": "PE", "BO": "PE", "MK": "PE"}

@@ -142,6 +142,6 @@ def _quarantine(found: dict[str, Any]) -> Iterator[Line]:
         yield "quarantine", f"{record['class']}, {record['time']}: {record['message']}"
         for line in record["log_tail"].splitlines():
             yield "", f"| {line}"
-        yield "", "mend the cause, then: alloop retry"
+        yield "", f"mend the cause, then: alloop retry {found['key']}"
     for broken in found["broken_results"]:
         yield "broken", f"{broken['folder']}: {broken['problem']}"
