@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,12 @@ MODULES = {
 
 
 class TaskError(Exception):
-    """A task failed for a known reason; `kind` is its failure class."""
+    """A task failed for a known reason; `kind` is its failure class, `final` that trying again is in vain."""
 
-    def __init__(self, message: str, kind: str = "numeric") -> None:
+    def __init__(self, message: str, kind: str = "numeric", *, final: bool = False) -> None:
         super().__init__(message)
         self.kind = kind
+        self.final = final
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ class Context:
     """What a task's ``run(context)`` works with.
 
     spec: the task's JSON; work: a private scratch folder; out: the folder that becomes the result;
-    earlier: scratch folders of earlier attempts that have ended, newest first.
+    earlier: scratch folders of earlier attempts that have ended, newest first; about: what the task may know but its
+    result does not depend on; label_settings: the file that says how labels of a code are run now; notes: what the
+    task wants recorded in its manifest, where it is read without opening the result.
     """
 
     spec: dict[str, Any]
@@ -66,6 +69,9 @@ class Context:
     earlier: list[Path]
     inputs: dict[str, Path]
     files: dict[str, Path]
+    about: dict[str, Any] = field(default_factory=dict)
+    label_settings: Path = Path()
+    notes: dict[str, Any] = field(default_factory=dict)
 
     def result_of(self, key: str) -> Path:
         """Return the result folder of an input task."""
@@ -77,7 +83,7 @@ class Context:
             write_json(self.work.parent / "progress.json", {"done": round(done, 4), "note": note})
 
 
-def run_tasks(folders: list[Path], epoch: int | None) -> int:
+def run_tasks(folders: list[Path], epoch: int | None, settings: Path | None = None) -> int:
     """Run the tasks one after the other; return 0 if none failed.
 
     A task that reads the result of one that just failed here is left for the next time: only once its input is
@@ -99,7 +105,7 @@ def run_tasks(folders: list[Path], epoch: int | None) -> int:
         if (folder / "result").is_dir():  # published between the two looks
             shutil.rmtree(attempt.folder)
             continue
-        if not _run_one(attempt, task):
+        if not _run_one(attempt, task, settings):
             failed.add(task["key"])
             worst = 1
     return worst
@@ -125,7 +131,7 @@ def _depth(task_folder: Path) -> int:
     return names.index("iterations")
 
 
-def _run_one(attempt: Attempt, task: dict[str, Any]) -> bool:
+def _run_one(attempt: Attempt, task: dict[str, Any], settings: Path | None) -> bool:
     root = attempt.task_folder.parents[_depth(attempt.task_folder)]
     work = attempt.folder / "work"
     work.mkdir()
@@ -139,6 +145,8 @@ def _run_one(attempt: Attempt, task: dict[str, Any]) -> bool:
         [folder / "work" for folder in earlier],
         {key: root / path for key, path in task["inputs"].items()},
         {name: root.parent / path for name, path in task["files"].items()},
+        task.get("about", {}),
+        root / "run" / "labels.json" if settings is None else settings,
     )
     began = time.monotonic()
     started = read_json(attempt.folder / "attempt.json")["started"]
@@ -149,7 +157,9 @@ def _run_one(attempt: Attempt, task: dict[str, Any]) -> bool:
     except Exception as error:
         kind = error.kind if isinstance(error, TaskError) else _failure_class(error)
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
-        fail(attempt.folder, kind, f"{type(error).__name__}: {error}", f"{traceback.format_exc()}\n{tail}")
+        final = isinstance(error, TaskError) and error.final
+        message = f"{type(error).__name__}: {error}"
+        fail(attempt.folder, kind, message, f"{traceback.format_exc()}\n{tail}", final=final)
         return False
     record = this_process().to_json() | {
         "started": started,
@@ -157,6 +167,7 @@ def _run_one(attempt: Attempt, task: dict[str, Any]) -> bool:
         "threads": int(os.environ.get("OMP_NUM_THREADS", "1")),
         "alloop": __version__,
         "failed_attempts": sum((folder / "failed.json").exists() for folder in earlier),
+        "notes": context.notes,
     }
     if not publish(attempt, task["key"], record):
         fail(attempt.folder, "late", "another attempt had published the result")
@@ -193,9 +204,10 @@ def main() -> int:
     """Run the tasks named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m alloop.attempt", description=__doc__)
     parser.add_argument("--epoch", type=int, help="number of the driver that asks for the work")
+    parser.add_argument("--settings", type=Path, help="how labels of a code are run; the campaign's if not given")
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="task folders, in order")
     arguments = parser.parse_args()
-    return run_tasks([folder.resolve() for folder in arguments.folders], arguments.epoch)
+    return run_tasks([folder.resolve() for folder in arguments.folders], arguments.epoch, arguments.settings)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from alloop import config
 from alloop.errors import CampaignHeldError, InputError
 from alloop.failpoint import failpoint
 from alloop.frames import read_columns, read_structure
+from alloop.labelers import levels
 from alloop.process import ProcessIdentity, this_process
+from alloop.state import State, decision_tasks
 from alloop.store import (
     MANIFEST,
     Store,
@@ -36,182 +38,8 @@ from alloop.store import (
 )
 from alloop.structure import Record
 
-Stage = tuple[str, int]
-"""Kind of task and iteration (-1 for the bootstrap): the unit at whose end a decision falls due."""
-
 BEAT_SECONDS = 5.0
 FOREIGN_SILENCE_SECONDS = 300.0
-
-# which tasks a decision of each kind asks for, and in which folder they live
-_TASKS_OF = {
-    "bootstrap": ("bootstrap", "bootstrap/seed"),
-    "seed_labels": ("label", "bootstrap/label"),
-    "train": ("train", "iter.{iteration:06d}/train"),
-    "explore": ("explore", "iter.{iteration:06d}/explore"),
-    "select": ("label", "iter.{iteration:06d}/label"),
-    "evaluate": ("evaluate", "iter.{iteration:06d}/evaluate"),
-    "assess": ("assess", "production/assess"),
-    "quench": ("quench", "production"),
-}
-
-
-def decision_tasks(decision: dict[str, Any]) -> list[Task]:
-    """Return the tasks a decision asks for; a label's spec is still empty, see `Campaign.materialise`."""
-    if decision["kind"] not in _TASKS_OF:
-        return []
-    kind, group = _TASKS_OF[decision["kind"]]
-    group = group.format(iteration=max(decision.get("iteration", 0), 0))
-    if kind == "assess":
-        kind = "evaluate"
-    if kind == "label":
-        return [
-            Task(pick["key"], kind, group, pick["name"], {}, (pick["source"]["task"],)) for pick in decision["picks"]
-        ]
-    common = decision.get("common", {})
-    return [
-        Task(
-            entry["key"],
-            kind,
-            group,
-            entry["name"],
-            common | entry["spec"],
-            tuple(decision.get("inputs", ())) + tuple(entry["inputs"]),
-            entry.get("files", {}),
-        )
-        for entry in decision["tasks"]
-    ]
-
-
-def task_entries(tasks: list[Task], common: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the decision's record of tasks, without the part of their specs that all share."""
-    return [
-        {
-            "key": task.key,
-            "name": task.name,
-            "inputs": list(task.inputs),
-            "spec": {k: v for k, v in task.spec.items() if k not in common},
-        }
-        | ({"files": task.files} if task.files else {})
-        for task in tasks
-    ]
-
-
-@dataclass
-class State:
-    """What has been decided and what has come of it, kept up to date event by event."""
-
-    next_number: int = 0
-    identity: dict[str, Any] = field(default_factory=dict)
-    decisions: dict[Stage, dict[str, Any]] = field(default_factory=dict)
-    tasks: dict[str, Task] = field(default_factory=dict)
-    stages_of: dict[str, list[Stage]] = field(default_factory=dict)
-    unfinished: dict[Stage, set[str]] = field(default_factory=dict)
-    waiting: dict[str, None] = field(default_factory=dict)
-    running: set[str] = field(default_factory=set)
-    done: set[str] = field(default_factory=set)
-    quarantined: dict[str, dict[str, Any]] = field(default_factory=dict)
-    picks: dict[str, dict[str, Any]] = field(default_factory=dict)
-    trajectories: dict[str, str] = field(default_factory=dict)
-    iteration: int = -1
-    verdict: dict[str, Any] | None = None
-    starts: list[dict[str, Any]] = field(default_factory=list)
-
-    def apply(self, decision: dict[str, Any]) -> None:
-        """Fold the next decision in."""
-        kind, iteration = decision["kind"], decision.get("iteration", -1)
-        self.next_number = decision["number"] + 1
-        if kind == "campaign":
-            self.identity = decision
-        elif kind == "start":
-            self.starts.append(decision)
-        elif kind == "quarantine":
-            self.settle_quarantine(decision["key"], decision)
-        else:
-            self.decisions[kind, iteration] = decision
-        if kind == "train":
-            self.iteration, self.verdict = iteration, None
-        if kind == "verdict":
-            self.verdict = decision
-        self.trajectories |= decision.get("trajectories", {})
-        for pick in decision.get("picks", []):
-            self.picks.setdefault(pick["key"], pick | {"iteration": iteration})
-        stage = (kind, iteration)
-        for task in decision_tasks(decision):
-            self.unfinished.setdefault(stage, set())
-            if task.key not in self.tasks:
-                self.tasks[task.key] = task
-                self.waiting[task.key] = None
-            if task.key in self.waiting or task.key in self.running:
-                self.unfinished[stage].add(task.key)
-                self.stages_of.setdefault(task.key, []).append(stage)
-
-    def decided(self, kind: str, iteration: int = -1) -> bool:
-        """Tell whether this decision has been taken."""
-        return (kind, iteration) in self.decisions
-
-    def open(self, kind: str, iteration: int = -1) -> bool:
-        """Tell whether work of this decision is unfinished."""
-        return bool(self.unfinished.get((kind, iteration)))
-
-    def settle_done(self, key: str) -> None:
-        """Note that a task has its result."""
-        self.done.add(key)
-        self.quarantined.pop(key, None)  # a late result is as good as one in time
-        self._settle(key)
-
-    def settle_quarantine(self, key: str, record: dict[str, Any]) -> None:
-        """Note that a task was given up, with the reason."""
-        if key not in self.done:
-            self.quarantined[key] = record
-        self._settle(key)
-
-    def _settle(self, key: str) -> None:
-        self.waiting.pop(key, None)
-        self.running.discard(key)
-        for stage in self.stages_of.pop(key, ()):
-            self.unfinished[stage].discard(key)
-
-    def begin(self, key: str) -> None:
-        """Note that an attempt at a task is under way."""
-        self.waiting.pop(key, None)
-        self.running.add(key)
-
-    def put_back(self, key: str) -> None:
-        """Note that an attempt ended without a result."""
-        if key in self.running:
-            self.running.discard(key)
-            self.waiting[key] = None
-
-    def labels(self, role: str) -> list[str]:
-        """Return the keys of all finished labels with a role (training or held_out), in order of request."""
-        return [key for key, pick in self.picks.items() if pick["role"] == role and key in self.done]
-
-    def models(self, iteration: int) -> list[str]:
-        """Return the keys of the trained models of an iteration's ensemble, in order."""
-        decision = self.decisions.get(("train", iteration))
-        return [task["key"] for task in decision["tasks"] if task["key"] in self.done] if decision else []
-
-    def stage_counts(self, kind: str, iteration: int) -> tuple[int, int]:
-        """Return (finished, all) tasks of a decision."""
-        decision = self.decisions.get((kind, iteration))
-        total = len({t.key for t in decision_tasks(decision)}) if decision else 0
-        return total - len(self.unfinished.get((kind, iteration), ())), total
-
-    def task_counts(self) -> dict[str, dict[str, int]]:
-        """Return, per kind of task, how many are done, running, waiting and quarantined."""
-        counts: dict[str, Counter[str]] = {}
-        for key, task in self.tasks.items():
-            entry = counts.setdefault(task.kind, Counter(done=0, running=0, waiting=0, quarantined=0))
-            entry[self.status_of(key)] += 1
-        return {kind: dict(entry) for kind, entry in counts.items()}
-
-    def status_of(self, key: str) -> str:
-        """Return done, running, waiting or quarantined."""
-        if key in self.done:
-            return "done"
-        if key in self.quarantined:
-            return "quarantined"
-        return "running" if key in self.running else "waiting"
 
 
 @dataclass
@@ -230,13 +58,19 @@ class Cost:
 
 
 class Campaign:
-    """A campaign folder: read by every command, written by the one driver that holds it."""
+    """A campaign folder: read by every command, written by the one driver that holds it.
+
+    costs: per kind of task; codes: per level of theory, how many labels each version of a code has made; flagged:
+    per label what a person may want to look at in it.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self.store = Store(self.root)
         self.state = State()
         self.costs: dict[str, Cost] = {}
+        self.codes: dict[str, Counter[str]] = {}
+        self.flagged: dict[str, list[str]] = {}
         self.epoch: int | None = None
         self._beat_counter = 0
         self._beat_time = 0.0
@@ -262,7 +96,7 @@ class Campaign:
 
     def load(self) -> State:
         """Fold all decisions and look which results exist and which attempts still run."""
-        self.state, self.costs = State(), {}
+        self.state, self.costs, self.codes, self.flagged = State(), {}, {}, {}
         if self.decisions_folder.is_dir():
             numbers = sorted(int(file.stem) for file in self.decisions_folder.glob("[0-9]*.json"))
             if numbers != list(range(len(numbers))):
@@ -311,18 +145,48 @@ class Campaign:
                     f"  set {what} back to {known[what]!r} to go on with it, or start the new one in its own folder "
                     "(alloop init DIR)"
                 )
+        self._check_levels(param)
         last = self.state.starts[-1]["config"] if self.state.starts else known["config"]
         before = config.parse(last, "the recorded configuration")
-        if before.label.level_of_theory() != param.label.level_of_theory():
-            raise InputError(
-                f"label: the level of theory changed from {before.label.level} to {param.label.level}\n"
-                "  labels of two levels cannot train one model; set it back, or start a new campaign folder"
-            )
         if before.elements != param.elements:
             raise InputError(
                 f"elements changed from {before.elements} to {param.elements}; the models' type map is fixed\n"
                 "  set it back, or start a new campaign folder"
             )
+
+    def _check_levels(self, param: config.Param) -> None:
+        """Refuse a configuration at another level of theory than the labels asked for so far."""
+        state = self.state
+        if not any(pick["level"] == state.level and not pick["given"] for pick in state.picks.values()):
+            return
+        found = self.levels_of(param)["foundation" if state.foundation_level else "target"]
+        if found is None or found["name"] != state.level:
+            raise InputError(
+                f"label: the level of theory changed from {state.level} to {found['name'] if found else 'none'}"
+                f"{_level_difference(self.level, found)}\n"
+                "  labels of two levels cannot train one model; set it back, or have all labels made anew: "
+                "alloop relabel"
+            )
+
+    def levels_of(self, param: config.Param) -> dict[str, dict[str, Any] | None]:
+        """Return the levels of theory a configuration and its files make, as a start records them."""
+        foundation = levels.foundation_level(param.label.foundation)
+        return {
+            "target": levels.target_level(param.label, param.elements, self.root).to_json(),
+            "foundation": foundation.to_json() if foundation else None,
+        }
+
+    @property
+    def level(self) -> dict[str, Any]:
+        """The level of theory, name and content, at which labels are asked for now."""
+        known = self.state.starts[-1]["levels"]
+        found = [level for level in known.values() if level and level["name"] == self.state.level]
+        return found[0] if found else {"name": self.state.level, "content": self.state.levels[str(self.state.level)]}
+
+    @property
+    def elements(self) -> list[str]:
+        """The models' type map, which is fixed for the whole campaign."""
+        return list(self.state.starts[-1]["config"]["elements"])
 
     def result(self, key: str) -> Path:
         """Return the result folder of a finished task."""
@@ -345,7 +209,9 @@ class Campaign:
         effective = param.model_dump(mode="json")
         if not self.state.identity:
             self._append("campaign", id=uuid.uuid4().hex, name=param.name, seed=param.seed, config=effective)
-        self._append("start", process=this_process().to_json(), config=effective, limit=limit)
+        write_json(self.run_folder / "labels.json", levels.run_settings(param.label, param.elements, self.root))
+        process, found = this_process().to_json(), self.levels_of(param)
+        self._append("start", process=process, config=effective, limit=limit, levels=found)
         self.epoch = self.state.next_number - 1
         self.store.sweep()
         (self.run_folder / "stop.json").unlink(missing_ok=True)
@@ -426,7 +292,7 @@ class Campaign:
         self.state.apply(decision)
         for task in decision_tasks(decision):
             if task.key in self.state.waiting and self.store.is_done(task):
-                self.state.settle_done(task.key)
+                self._accept_unread(task.key, task)
 
     # -------------------------------------------------------------------------------- tasks
 
@@ -442,8 +308,12 @@ class Campaign:
             return task
         pick = self.state.picks[task.key]
         result, frame = self.result(pick["source"]["task"]), pick["source"]["frame"]
-        level = pick["level"] or given_labels(read_columns(result), frame, pick["given"])
-        return label_task(task.group, task.name, read_structure(result, frame), level, task.inputs)
+        if pick["given"]:
+            content = given_labels(read_columns(result), frame, pick["level"])
+        else:
+            content = self.state.levels[pick["level"]]
+        about = {"glass": pick["trajectory"].split(".")[0], "reason": pick["reason"]}
+        return label_task(task.group, task.name, read_structure(result, frame), content, task.inputs, about)
 
     def folder(self, key: str) -> Path:
         """Return the folder of a wanted task."""
@@ -461,6 +331,11 @@ class Campaign:
     def _count_cost(self, task: Task) -> None:
         record = read_json(self.store.result(task) / MANIFEST)["record"]
         self.costs.setdefault(task.kind, Cost()).add(record["seconds"], record["threads"])
+        notes, level = record.get("notes") or {}, self.state.picks.get(task.key, {}).get("level")
+        if level is not None and "code" in notes:
+            self.codes.setdefault(level, Counter())[notes["code"]] += 1
+        if notes.get("flags"):
+            self.flagged[task.key] = list(notes["flags"])
 
     def progress(self) -> dict[str, float]:
         """Return how far running tasks are, from 0 to 1, for those that tell."""
@@ -485,6 +360,33 @@ def given_labels(columns: dict[str, np.ndarray], frame: int, level: str) -> dict
     }
 
 
-def label_task(group: str, name: str, structure: Record, level: dict[str, Any], inputs: tuple[str, ...]) -> Task:
+def label_task(
+    group: str,
+    name: str,
+    structure: Record,
+    level: dict[str, Any],
+    inputs: tuple[str, ...],
+    about: dict[str, Any] | None = None,
+) -> Task:
     """Return the task that labels a structure; its key is the structure and the level of theory, nothing else."""
-    return make_task("label", group, name, {"structure": structure} | level, inputs)
+    return make_task("label", group, name, {"structure": structure} | level, inputs, about=about)
+
+
+def _level_difference(old: dict[str, Any] | None, new: dict[str, Any] | None) -> str:
+    """Return, in brackets, which settings differ between two levels."""
+    before, after = flat((old or {}).get("content", {})), flat((new or {}).get("content", {}))
+    changed = [
+        f"{key}: {before.get(key, 'not set')} -> {after.get(key, 'not set')}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
+    return f" ({'; '.join(changed[:6])})" if changed else ""
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested objects by their dotted path."""
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    return {
+        key: leaf for name, part in value.items() for key, leaf in flat(part, f"{prefix}.{name}".lstrip(".")).items()
+    }

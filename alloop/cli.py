@@ -16,7 +16,8 @@ from rich.text import Text
 
 from alloop import __version__, config
 from alloop.campaign import Campaign
-from alloop.errors import BAD_INPUT, AlloopError, InputError
+from alloop.dpgen import commands as dpgen_commands
+from alloop.errors import BAD_INPUT, NOT_CONVERGED, AlloopError, InputError
 
 app = typer.Typer(
     add_completion=False,
@@ -213,6 +214,47 @@ def stats(
 
 
 @app.command()
+def show(
+    label: Annotated[str, typer.Argument(metavar="LABEL", help="key or its first digits, name, or path of its folder")],
+    folder: Folder = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Show the whole provenance of a label: why and where it comes from, inputs, attempts, result and cost."""
+    from alloop.report.provenance import build_provenance, find_label
+    from alloop.report.provenance_text import print_provenance
+
+    campaign = _opened(folder)
+    campaign.load()
+    found = build_provenance(campaign, find_label(campaign, label))
+    _print_json(found) if as_json else print_provenance(found, console)
+
+
+@app.command()
+def export(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="a new or empty folder")],
+    formats: Annotated[str, typer.Option("--format", help="npy (DeePMD systems), extxyz, or both")] = "npy,extxyz",
+    level: Annotated[str | None, typer.Option(metavar="NAME", help="level of theory; the campaign's own")] = None,
+    role: Annotated[str, typer.Option(help="training, held_out or all")] = "all",
+    excluded: Annotated[bool, typer.Option("--excluded", help="also labels a person excluded, in sets apart")] = False,
+    link: Annotated[bool, typer.Option("--link", help="link the models instead of copying them")] = False,
+    folder: Folder = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Write the labelled data of one level of theory, and the models trained on it, into a folder of their own."""
+    from alloop.export import export as write_export
+    from alloop.export import parse_request, summary_lines
+
+    campaign = _opened(folder)
+    campaign.load()
+    request = parse_request(campaign, formats, level, role, excluded=excluded, link=link)
+    record = write_export(campaign, directory, request)
+    if as_json:
+        _print_json(record)
+    for line in summary_lines(record, directory) if not as_json else ():
+        _say(line)
+
+
+@app.command()
 def quench(
     folder: Folder = HERE,
     take_over: Annotated[bool, typer.Option("--take-over", help="take the campaign from a driver that hangs")] = False,
@@ -262,6 +304,108 @@ def analyze(
 
 
 @app.command()
+def label(
+    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE...", help="structures ASE can read")] = None,
+    labeler: Annotated[
+        str | None, typer.Option(help="a calculator instead of param.json's labeler, such as sevennet-0")
+    ] = None,
+    relax: Annotated[bool, typer.Option("--relax", help="relax the atoms first")] = False,
+    cell: Annotated[bool, typer.Option("--cell", help="with --relax: the cell too")] = False,
+    force: Annotated[float, typer.Option(min=0, help="with --relax: largest force left, eV/Å")] = 0.02,
+    steps: Annotated[int, typer.Option(min=1, help="with --relax: steps at most")] = 200,
+    judge: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="only judge outputs of VASP or CP2K that are already there")
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="the labels, as extxyz")] = Path(
+        "labels.extxyz"
+    ),
+    folder: Folder = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Label given structures with any labeler, relax them, or judge outputs that are already there.
+
+    Labels are kept under iterations/given: the same structure is never paid for twice. Exit code 3 if some failed.
+    """
+    from alloop.labelling import Relaxation, label_files
+    from alloop.report.labels import judge_outputs, print_labels, print_verdicts
+
+    if judge is not None:
+        if not judge.exists():
+            raise InputError(f"{judge} does not exist; give a folder with OUTCAR, vasprun.xml or CP2K outputs")
+        verdicts = judge_outputs(judge)
+        _print_json(verdicts) if as_json else print_verdicts(verdicts, console)
+        if not verdicts:
+            raise InputError(f"no output of VASP or CP2K in {judge}")
+        return
+    if not files:
+        raise InputError("no structure given; give files ASE can read, or --judge FOLDER")
+    relaxation = Relaxation(force, steps, cell) if relax else None
+    found, level = label_files(folder, [folder / file for file in files], labeler, relaxation, folder / output, console)
+    _print_json(found) if as_json else print_labels(found, level, console)
+    done = sum(record["labelled"] for record in found)
+    if done and not as_json:
+        _say(f"{done} label(s) written to {folder / output}")
+    if done < len(found):
+        raise typer.Exit(NOT_CONVERGED)
+
+
+Labels = Annotated[list[str], typer.Argument(metavar="LABEL...", help="keys, names or folders; see: alloop status")]
+
+
+@app.command()
+def retry(
+    tasks: Annotated[list[str] | None, typer.Argument(metavar="[TASK...]", help="keys, names or folders")] = None,
+    failed: Annotated[
+        str | None, typer.Option("--class", help="all of this failure class, such as unconverged")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="all quarantined work")] = False,
+    folder: Folder = HERE,
+) -> None:
+    """Give quarantined work another chance, after its cause was mended; a running driver takes it up by itself."""
+    from alloop.requests import ask, quarantined
+
+    campaign = _opened(folder)
+    campaign.load()
+    keys = quarantined(campaign, tasks or [], failed, everything=everything)
+    outcome = ask(campaign, "retry", keys=keys)
+    _say(f"{len(keys)} task(s) will be tried again ({outcome})" + ("" if outcome == "asked" else "; next: alloop run"))
+
+
+@app.command()
+def exclude(
+    labels: Labels,
+    reason: Annotated[str, typer.Option(help="why; it stays on record")],
+    undo: Annotated[bool, typer.Option("--undo", help="bring them back")] = False,
+    folder: Folder = HERE,
+) -> None:
+    """Take labels out of training and held-out sets, on record; the next ensemble is trained without them."""
+    from alloop.report.provenance import find_label
+    from alloop.requests import ask
+
+    campaign = _opened(folder)
+    campaign.load()
+    keys = [find_label(campaign, text) for text in labels]
+    outcome = ask(campaign, "exclude", keys=keys, reason=reason, undo=undo)
+    _say(f"{len(keys)} label(s) {'brought back' if undo else 'excluded'} ({outcome})")
+
+
+@app.command()
+def relabel(
+    folder: Folder = HERE,
+    yes: Annotated[bool, typer.Option("--yes", help="do it; without this the cost is shown only")] = False,
+) -> None:
+    """Have all labels made anew at the level of theory param.json names now; the old ones are kept, and superseded."""
+    from alloop.requests import relabel as relabel_campaign
+
+    campaign, param = _load(folder)
+    count, old, new = relabel_campaign(campaign, param, really=yes)
+    if yes:
+        _say(f"{count} label(s) of {old} will be made anew as {new}; next: alloop run")
+    else:
+        _say(f"{count} label(s) of {old} would be made anew as {new}; to do it: alloop relabel --yes")
+
+
+@app.command()
 def schema(folder: From = HERE, as_json: AsJson = False) -> None:
     """Show every key of param.json with type, default and meaning; --json prints the JSON schema."""
     from alloop.report.schema import json_schema, print_schema
@@ -270,6 +414,9 @@ def schema(folder: From = HERE, as_json: AsJson = False) -> None:
         _print_json(json_schema())
         return
     print_schema(console)
+
+
+dpgen_commands.register(app)
 
 
 def _version(wanted: bool) -> None:

@@ -25,7 +25,6 @@ from pydantic import (
 from alloop.errors import InputError
 from alloop.glass.composition import OXIDES, TABLE_1, Glass
 from alloop.param_file import ConfigError, explain, not_an_object, read_json_object
-from alloop.structure import content_key
 
 
 def _a_number(value: Any) -> Any:
@@ -119,7 +118,10 @@ class DataParam(Section):
     path: str = Field(description="file or folder, from the campaign folder")
     format: str = Field("deepmd/npy", description="a dpdata format, such as vasp/outcar, cp2k/output, deepmd/npy")
     every: Count = Field(1, description="take every n-th frame, for AIMD trajectories")
-    level: str = Field(description="level of theory of these labels; must equal label.level, or they are refused")
+    level: str = Field(description="name of the level of theory of these labels, as `alloop check` prints it")
+    role: Literal["training", "held_out"] | None = Field(
+        None, description="training for data that models have seen already; drawn by lot if not given"
+    )
 
 
 class BootstrapParam(Section):
@@ -174,6 +176,9 @@ class TrainParam(Section):
     steps: Count = Field(40000, description="training steps of the first ensemble")
     warm_steps: Count = Field(20000, description="training steps of an ensemble that starts from the last one")
     warm_start: StrictBool = Field(True, description="start an ensemble from the weights of the last one")
+    init_models: list[str] = Field(
+        [], description="DeePMD checkpoints (model.ckpt, model.pt) to start the first ensemble from, one per model"
+    )
     learning_rate: Positive = Field(2e-3, description="at the start of the first training")
     warm_learning_rate: Positive = Field(1e-3, description="at the start of a warm-started training")
     final_learning_rate: Positive = Field(1e-5, description="at the end of every training")
@@ -186,6 +191,11 @@ class TrainParam(Section):
         if self.smoothing_A >= self.cutoff_A:
             raise ValueError(
                 f"smoothing_A is {self.smoothing_A}, cutoff_A {self.cutoff_A}; smoothing must begin inside"
+            )
+        if self.init_models and len(self.init_models) != self.models:
+            raise ValueError(
+                f"init_models names {len(self.init_models)} checkpoint(s) for {self.models} models; "
+                "name one per model, or none"
             )
         if self.final_learning_rate >= min(self.learning_rate, self.warm_learning_rate):
             raise ValueError(
@@ -260,24 +270,86 @@ class SelectParam(Section):
         return self
 
 
-class LabelParam(Section):
-    """Who labels. Its content is the level of theory: it cannot change within a campaign."""
+Overrides = dict[str, dict[str, StrictBool | Real | str]]
+
+
+class VaspParam(Section):
+    """VASP's inputs. Together with the INCAR's deciding tags they are the level of theory."""
+
+    incar: str = Field("vasp/INCAR", description="INCAR of all labels, looked up in templates/")
+    potcar_library: str = Field(description="folder of the site's POTCARs: NAME/POTCAR or POTCAR.NAME, also compressed")
+    potcars: dict[str, str] = Field({}, description="element to data set, such as Li: Li_sv; the element if not given")
+    kpoint_spacing_inv_A: Positive | None = Field(
+        None, description="as VASP's KSPACING, 2 pi included; the Gamma point only if not given"
+    )
+    incar_by_glass: Overrides = Field({}, description="tags for one glass; only ones that keep the level of theory")
+    incar_by_event: Overrides = Field({}, description="tags for one reason of selection, such as overlap; likewise")
+
+
+class Cp2kParam(Section):
+    """CP2K's inputs. The template without its SCF block is the level of theory."""
+
+    template: str = Field("cp2k/label.inp", description="CP2K input of all labels, looked up in templates/")
+    data_dir: str | None = Field(None, description="folder of basis sets and potentials; CP2K's own if not given")
+
+
+class RunParam(Section):
+    """How vasp or cp2k is run. Nothing here decides a number, so all of it may change at any time."""
+
+    command: str | None = Field(None, description="such as `srun vasp_std` or `mpirun -np 16 cp2k.psmp -i label.inp`")
+    command_gamma: str | None = Field(None, description="for the Gamma point only, such as `srun vasp_gam`")
+    script: str = Field("run.sh", description="what runs before the command: modules, limits; in templates/")
+    modules: list[str] = Field([], description="modules to load")
+    environment: dict[str, str] = Field({}, description="environment variables; nothing else of alloop's is passed on")
+    scratch: str | None = Field(None, description="node-local folder to run in, such as $TMPDIR")
+    timeout_minutes: Positive = Field(1440.0, description="a run longer than this is ended")
+    silent_minutes: Positive = Field(120.0, description="a run whose files have not grown for so long is ended")
+    force_ceiling_eV_A: Positive | None = Field(
+        50.0, description="labels with larger forces are flagged, but for those of overlaps; null for none"
+    )
+    keep: list[str] = Field([], description="further output files to keep with every label")
+
+
+class FoundationParam(Section):
+    """A cheap labeler for the first iterations: models learn from it first, and from label.labeler's labels last."""
 
     labeler: str = Field("sevennet-0", description="sevennet-0, chgnet, teter-rehearsal, or package.module:Calculator")
     options: dict[str, Any] = Field({}, description="keyword arguments of the calculator")
+    iterations: CountOrZero = Field(2, description="iterations labelled by it, besides the bootstrap")
+    promote: Count = Field(100, description="of its structures, labels made anew by label.labeler before it takes over")
+
+
+class LabelParam(Section):
+    """Who labels, and how. What of it decides the numbers is the level of theory, fixed within a campaign."""
+
+    labeler: str = Field(
+        "sevennet-0", description="vasp, cp2k, sevennet-0, chgnet, teter-rehearsal, or package.module:Calculator"
+    )
+    options: dict[str, Any] = Field({}, description="keyword arguments of a calculator")
+    vasp: VaspParam | None = Field(None, description="for labeler vasp")
+    cp2k: Cp2kParam | None = Field(None, description="for labeler cp2k")
+    run: RunParam = Field(RunParam(), description="for labelers vasp and cp2k")
+    foundation: FoundationParam | None = Field(None, description="a cheap labeler to begin with")
     max_attempts: Count = Field(3, description="failures after which a label is quarantined")
     per_process: Count | None = Field(
         None, description="labels that share a process; if not given 32 for the built-in labelers, 1 for others"
     )
 
-    def level_of_theory(self) -> dict[str, Any]:
-        """Return what of this section decides a label's numbers."""
-        return {"labeler": self.labeler, "options": self.options}
+    @model_validator(mode="after")
+    def _whole(self) -> LabelParam:
+        if self.labeler == "vasp" and self.vasp is None:
+            raise ValueError('labeler vasp needs the key vasp, at least {"potcar_library": "FOLDER"}')
+        if self.labeler in CODES and self.run.command is None:
+            raise ValueError(f"labeler {self.labeler} needs run.command, such as {CODES[self.labeler]}")
+        if self.labeler in CODES and self.options:
+            raise ValueError(f"options are for calculators; {self.labeler}'s settings are in label.{self.labeler}")
+        if self.foundation and self.foundation.labeler in CODES:
+            raise ValueError("foundation.labeler must be a cheap one, such as sevennet-0")
+        return self
 
-    @property
-    def level(self) -> str:
-        """Return the name of the level of theory: the labeler, and a hash of its options if it has any."""
-        return self.labeler + (f"-{content_key(self.options)[:6]}" if self.options else "")
+
+CODES = {"vasp": "`srun vasp_std`", "cp2k": "`mpirun -np 16 cp2k.psmp -i label.inp`"}
+"""Labelers that are programs of their own, and what their command may look like."""
 
 
 class StopParam(Section):
@@ -382,12 +454,6 @@ class Param(Section):
             raise ValueError(
                 "bootstrap.trajectories is 0 and bootstrap gives neither structures nor data to start from"
             )
-        for data in self.bootstrap.data:
-            if data.level != self.label.level:
-                raise ValueError(
-                    f"bootstrap.data {data.path!r} has level {data.level!r}, labels have {self.label.level!r}; "
-                    "one model cannot learn two levels of theory"
-                )
         return self
 
 

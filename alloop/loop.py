@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from alloop import labelers, store
-from alloop.campaign import Campaign, State
+from alloop import labelers, requests, store
+from alloop.campaign import Campaign
 from alloop.config import Param, slots
 from alloop.decisions import DECIDERS
 from alloop.errors import DONE, NEEDS_PERSON, NOT_CONVERGED, CampaignHeldError, NeedsPersonError
@@ -18,6 +18,7 @@ from alloop.pools import Ended
 from alloop.pools.local import LocalPool
 from alloop.report.progress import Watcher
 from alloop.report.status import write_iteration, write_snapshot
+from alloop.state import State
 from alloop.store import live_attempt
 
 TASK_ATTEMPTS = 3
@@ -30,19 +31,21 @@ NEEDED = ("bootstrap", "train", "evaluate", "quench")
 
 @dataclass(frozen=True)
 class Limits:
-    """What bounds a run: iterations to explore, slots, tasks that share a process, failures before quarantine."""
+    """What bounds a run: iterations to explore (and of them the foundation's), slots, tasks that share a process."""
 
     max_iterations: int
     slots: int
     batch: dict[str, int] = field(default_factory=dict)
     quench_only: bool = False
+    foundation_iterations: int = 0
 
 
 def limits(param: Param, max_iterations: int, *, quench_only: bool = False) -> Limits:
     """Return the limits of a run from the configuration; labels share a process only where each is cheap."""
     labels = param.label.per_process or (32 if param.label.labeler in labelers.BUILT_IN else 1)
     batch = {"label": labels, "explore": 12, "evaluate": 8, "quench": 1000}
-    return Limits(max_iterations, slots(param), batch, quench_only)
+    foundation = param.label.foundation.iterations if param.label.foundation else 0
+    return Limits(max_iterations, slots(param), batch, quench_only, foundation)
 
 
 @dataclass(frozen=True)
@@ -70,41 +73,67 @@ def policy(state: State, limits: Limits, free_slots: int) -> Plan:
 
     Decisions fall due when the work they rest on has ended. An iteration is train, explore, select (which asks for
     labels), evaluate, verdict; before the first come bootstrap and its labels; after the last, all ensembles are
-    assessed on one set and the glass is quenched. What is wanted and waits is launched as slots come free.
+    assessed on one set and the glass is quenched. A cheap foundation may label first; promote and pretrain lead from
+    its labels to the campaign's own. What is wanted and waits is launched as slots come free.
     """
     paused = [key for key in state.quarantined if state.tasks[key].kind in NEEDED]
     if paused:
         task = state.tasks[paused[0]]
         reason = f"{task.kind} {task.name} failed for good: {state.quarantined[paused[0]]['message']}"
         return Plan(ending=Ending(NEEDS_PERSON, reason))
-    due = next_decision(state, limits.max_iterations, quench_only=limits.quench_only)
+    due = next_decision(state, limits)
     if isinstance(due, Ending):
         return Plan(ending=due)
     return Plan(launch=batches(state, limits, free_slots), due=due)
 
 
-def next_decision(state: State, max_iterations: int, *, quench_only: bool = False) -> tuple[str, int] | Ending | None:
+def next_decision(state: State, limits: Limits) -> tuple[str, int] | Ending | None:
     """Return the decision that is due, None while work it rests on is unfinished, or the end of the run."""
     for kind in ("bootstrap", "seed_labels"):
         if not state.decided(kind):
             return kind, -1
         if state.open(kind):
             return None
-    i = max(state.iteration, 0)
-    explores = i < max_iterations and not quench_only
-    for kind in ("train", "explore", "select", "evaluate", "verdict") if explores else ("train",):
+    i = state.iteration
+    if i < 0 or state.decided("relabel", i):
+        return _next_ensemble(state, limits, i + 1)
+    if state.open("train", i):
+        return None
+    explores = i < limits.max_iterations and not limits.quench_only
+    for kind in ("explore", "select", "evaluate", "verdict") if explores else ():
         if not state.decided(kind, i):
             return kind, i
         if state.open(kind, i):
             return None
     if explores and not state.decisions["verdict", i]["converged"]:
-        return "train", i + 1
+        return _next_ensemble(state, limits, i + 1)
     for kind in ("quench", "assess"):
-        if not _holds(state, kind, i) or (quench_only and kind == "quench" and not state.decisions[kind, i]["tasks"]):
+        again = limits.quench_only and kind == "quench"
+        if not _holds(state, kind, i) or (again and not state.decisions[kind, i]["tasks"]):
             return kind, i
     if state.open("assess", i) or state.open("quench", i):
         return None
-    return _ending(state, i, quench_only=quench_only)
+    return _ending(state, i, quench_only=limits.quench_only)
+
+
+def _next_ensemble(state: State, limits: Limits, i: int) -> tuple[str, int] | None:
+    """Return what is due before ensemble i can train, or its training.
+
+    Labels that are being made anew are waited for. Once the foundation has had its iterations, some structures get
+    labels of the campaign's own level, and an ensemble pre-trains on the foundation's before the first on those.
+    """
+    if state.open("relabel", i - 1):
+        return None
+    if state.foundation_level is not None and i >= limits.foundation_iterations:
+        return "promote", i - 1
+    if state.decided("promote", i - 1):
+        if state.open("promote", i - 1):
+            return None
+        if not state.decided("pretrain", i):
+            return "pretrain", i
+        if state.open("pretrain", i):
+            return None
+    return "train", i
 
 
 def _holds(state: State, kind: str, iteration: int) -> bool:
@@ -151,7 +180,7 @@ def batches(state: State, limits: Limits, free_slots: int) -> tuple[tuple[str, .
 def _explores(state: State, key: str) -> bool:
     """Tell whether a task serves the exploration that the last ensemble drives."""
     last = {("explore", state.iteration), ("select", state.iteration), ("evaluate", state.iteration)}
-    return bool(last & set(state.stages_of[key]))
+    return bool(last & set(state.asked_in[key]))
 
 
 def _ready_chains(state: State, waiting: dict[str, None]) -> list[list[str]]:
@@ -261,6 +290,7 @@ class Driver:
         store.record_death(self.campaign.folder(key), return_code)
         state.put_back(key)
         failures = store.failures(self.campaign.folder(key))
+        failures = [failure for failure in failures if failure["time"] > state.retried.get(key, "")]
         problem = given_up(failures, self.param.label.max_attempts if task.kind == "label" else TASK_ATTEMPTS)
         if problem is not None:
             self.campaign.decide("quarantine", key=key, name=task.name, **problem)
@@ -272,6 +302,8 @@ class Driver:
             if self.campaign.store.is_done(self.campaign.state.tasks[key]):
                 self._settle_one(key, None)
         self.campaign.beat()
+        for kind, content in requests.take(self.campaign):
+            self.watcher.say(f"{kind} of {len(content['keys'])} task(s), as a person asked")
         self._snapshot()
         self.watcher.tick(self.campaign)
 
@@ -312,7 +344,7 @@ def given_up(failures: list[dict[str, Any]], limit: int) -> dict[str, Any] | Non
     """
     counted = [failure for failure in failures if failure["class"] not in store.FOREIGN_FAULTS]
     killed = [failure for failure in failures if failure["class"] == "killed"]
-    if len(counted) >= limit:
+    if len(counted) >= limit or any(failure.get("final") for failure in counted):
         return {
             "class": counted[-1]["class"],
             "message": counted[-1]["message"],

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import difflib
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -11,14 +14,18 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from alloop import config, labelers
 from alloop.campaign import Campaign
-from alloop.config import Param
+from alloop.config import CODES, Param
 from alloop.errors import AlloopError, InputError
 from alloop.glass.composition import TABLE_1, stoichiometric_counts
 from alloop.glass.crystals import CRYSTALS
+from alloop.labelers import levels
+from alloop.labelers.run_troubles import run_troubles
 from alloop.param_file import REMEDY, ConfigError
+from alloop.potential.checkpoints import backend_named
 from alloop.resources import find_template
 
 _FREE_GB = 2.0
@@ -48,7 +55,8 @@ def examine(campaign: Campaign) -> list[Problem]:
         problems = [Problem(_at(where), message, REMEDY) for where, message in error.problems]
         rest = _without(error)
         if rest is not None:
-            problems += [problem for check in _SELF_CONTAINED for problem in check(campaign, rest)]
+            checks = [check for check in _SELF_CONTAINED if check is not _overrides or not _is_faulty("glasses", error)]
+            problems += [problem for check in checks for problem in check(campaign, rest)]
         return problems
     except InputError as error:
         found, _, remedy = str(error).partition("\n")
@@ -60,13 +68,36 @@ def _at(key: str) -> str:
 
 
 def _without(error: ConfigError) -> Param | None:
-    """Return the configuration with its faulty sections left at their defaults, or None if it is still faulty."""
-    faulty = {key.partition(".")[0].partition("[")[0] for key, _ in error.problems}
-    sound = {section: value for section, value in error.data.items() if section not in faulty}
-    try:
-        return config.parse({"name": "unnamed", "glasses": list(TABLE_1)[:1]} | sound)
-    except ConfigError:
-        return None
+    """Return the configuration without its faulty values, or else its faulty sections; None if it is still faulty."""
+    sections = {section: value for section, value in error.data.items() if not _is_faulty(section, error)}
+    for sound in (_pruned(error.data, [key for key, _ in error.problems]), sections):
+        try:
+            return config.parse({"name": "unnamed", "glasses": list(TABLE_1)[:1]} | sound)
+        except ConfigError:
+            continue
+    return None
+
+
+def _is_faulty(section: str, error: ConfigError) -> bool:
+    return any(re.split(r"[.\[]", key)[0] == section for key, _ in error.problems)
+
+
+def _pruned(data: dict[str, Any], keys: list[str]) -> dict[str, Any]:
+    """Return the data without what is at some keys, such as ``train.modells``; of a list, without the whole list."""
+    rest = copy.deepcopy(data)
+    for key in keys:
+        place: Any = rest
+        last: tuple[dict[str, Any], str] | None = None
+        for part in re.findall(r"[^.\[\]]+", key):
+            if isinstance(place, dict) and part in place:
+                last, place = (place, part), place[part]
+            elif isinstance(place, list) and part.isdigit() and int(part) < len(place):
+                place = place[int(part)]
+            else:
+                break
+        if last is not None:
+            del last[0][last[1]]
+    return rest
 
 
 def preflight(campaign: Campaign, param: Param) -> list[Problem]:
@@ -153,11 +184,54 @@ def _torch_problem() -> Iterator[Problem]:
 
 
 def _labeler(campaign: Campaign, param: Param) -> Iterator[Problem]:
-    problem = labelers.problem(param.label.labeler)
-    if problem is not None:
-        yield Problem(
-            "param.json: label.labeler", problem, f"install it, or choose one of {', '.join(labelers.BUILT_IN)}"
-        )
+    own = param.label
+    named = {"label.labeler": own.labeler} | (
+        {"label.foundation.labeler": own.foundation.labeler} if own.foundation else {}
+    )
+    for key, labeler in named.items():
+        problem = labelers.problem(labeler) if labeler not in CODES else None
+        if problem is not None:
+            yield Problem(_at(key), problem, f"install it, or choose one of {', '.join(labelers.BUILT_IN)}")
+    troubles = list(levels.level_troubles(own, param.elements, campaign.root))
+    runs = run_troubles(own.run, campaign.root) if own.labeler in CODES else ()
+    yield from (Problem(trouble.where, trouble.found, trouble.remedy) for trouble in (*troubles, *runs))
+    if not troubles:
+        yield from _given_levels(campaign, param)
+
+
+def _overrides(campaign: Campaign, param: Param) -> Iterator[Problem]:
+    """What the configuration says of codes, glasses and events that this campaign does not have."""
+    own = param.label
+    for code, section in (("vasp", own.vasp), ("cp2k", own.cp2k)):
+        if section is not None and own.labeler != code:
+            found = f"is given, but label.labeler is {own.labeler!r}, which would label everything"
+            yield Problem(_at(f"label.{code}"), found, f'set label.labeler to "{code}", or take label.{code} out')
+    if own.vasp is None:
+        return
+    glasses = [glass.name for glass in param.glasses]
+    for key, what, names, known in (
+        ("incar_by_glass", "glass", own.vasp.incar_by_glass, glasses),
+        ("incar_by_event", "reason of selection", own.vasp.incar_by_event, _REASONS),
+    ):
+        for name in names:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                remedy = f"did you mean {near[0]}?" if near else f"name one of {', '.join(known)}, or take it out"
+                yield Problem(_at(f"label.vasp.{key}.{name}"), f"this campaign has no {what} {name!r}", remedy)
+
+
+_REASONS = ("bootstrap", "candidate", "audit", *config.SelectParam().event_quota)
+"""Why a structure is labelled, as labels record it."""
+
+
+def _given_levels(campaign: Campaign, param: Param) -> Iterator[Problem]:
+    """Labelled data must be of a level of theory that the campaign's own labels have."""
+    known = [level["name"] for level in campaign.levels_of(param).values() if level]
+    for number, data in enumerate(param.bootstrap.data):
+        if data.level not in known:
+            found = f"{data.path!r} is of level {data.level!r}, this campaign's labels are of {' and '.join(known)}"
+            remedy = "one model cannot learn two levels of theory: name the level truthfully, or leave the data out"
+            yield Problem(_at(f"bootstrap.data[{number}].level"), found, remedy)
 
 
 def _glasses(campaign: Campaign, param: Param) -> Iterator[Problem]:
@@ -196,6 +270,15 @@ def _own_files(campaign: Campaign, param: Param) -> Iterator[Problem]:
             yield Problem(_at(f"bootstrap.{key}"), found, "add them to elements, or take the file out")
 
 
+def _init_models(campaign: Campaign, param: Param) -> Iterator[Problem]:
+    for number, name in enumerate(param.train.init_models):
+        missing = [f for f in backend_named(param.train.backend).files(campaign.root / name) if not f.exists()]
+        if missing:
+            found = f"{name} is no checkpoint of backend {param.train.backend}: no {missing[0].name} beside it"
+            remedy = "name what dp takes for --init-model, such as model.ckpt of TensorFlow or model.pt of PyTorch"
+            yield Problem(_at(f"train.init_models[{number}]"), found, remedy)
+
+
 def _symbols(path: Path, data_format: str | None) -> set[str]:
     """Return the elements of a file of structures, or of labelled data in a dpdata format; ValueError as its reader."""
     from alloop.tasks.sources import read_labelled, read_structures_file
@@ -230,4 +313,4 @@ def _disk(campaign: Campaign, param: Param) -> Iterator[Problem]:
         yield Problem(str(place), f"{free_GB:.1f} GB free", f"free at least {_FREE_GB:g} GB")
 
 
-_SELF_CONTAINED = (_templates, _programs, _labeler, _glasses, _own_files, _disk)
+_SELF_CONTAINED = (_templates, _programs, _labeler, _overrides, _glasses, _own_files, _init_models, _disk)

@@ -36,7 +36,8 @@ class Task:
     key: hash of kind and spec, so the same work has the same key wherever it is asked for;
     group: folder under ``iterations/``; name: for people; spec: all that decides the result (JSON);
     inputs: keys of the tasks whose results it reads; files: paths of foreign files, relative to the campaign
-    folder, whose content (a hash in the spec) counts and not their place.
+    folder, whose content (a hash in the spec) counts and not their place; about: what may help an attempt but decides
+    nothing, such as the glass a structure is of.
     """
 
     key: str
@@ -46,6 +47,7 @@ class Task:
     spec: dict[str, Any] = field(repr=False, compare=False)
     inputs: tuple[str, ...] = ()
     files: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    about: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def folder(self) -> str:
@@ -60,9 +62,10 @@ def make_task(
     spec: dict[str, Any],
     inputs: tuple[str, ...] = (),
     files: dict[str, str] | None = None,
+    about: dict[str, Any] | None = None,
 ) -> Task:
     """Return a task with its content key; the spec may hold no paths, dates or host names."""
-    return Task(content_key({"kind": kind, "spec": spec}), kind, group, name, spec, inputs, files or {})
+    return Task(content_key({"kind": kind, "spec": spec}), kind, group, name, spec, inputs, files or {}, about or {})
 
 
 # ---------------------------------------------------------------------------------------- single files
@@ -153,6 +156,7 @@ class Store:
                 "campaign": campaign_id,
                 "inputs": input_folders,
                 "files": task.files,
+                "about": task.about,
                 "spec": task.spec,
             }
             create_json_once(file, record)
@@ -258,9 +262,10 @@ def publish(attempt: Attempt, key: str, record: dict[str, Any]) -> bool:
     return True
 
 
-def fail(attempt_folder: Path, kind: str, message: str, detail: str = "") -> None:
-    """Record why an attempt failed: class, one line, and the tail of its log."""
-    write_json(attempt_folder / "failed.json", {"class": kind, "message": message, "detail": detail, "time": _now()})
+def fail(attempt_folder: Path, kind: str, message: str, detail: str = "", *, final: bool = False) -> None:
+    """Record why an attempt failed: class, one line, the tail of its log, and whether trying again is in vain."""
+    record = {"class": kind, "message": message, "detail": detail, "final": final, "time": _now()}
+    write_json(attempt_folder / "failed.json", record)
 
 
 def record_death(task_folder: Path, return_code: int | None, *, unwatched: bool = False) -> None:

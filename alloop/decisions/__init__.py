@@ -8,6 +8,7 @@ from typing import Any
 from alloop.campaign import Campaign
 from alloop.config import Param
 from alloop.decisions.exploration import decide_explore, decide_select
+from alloop.decisions.levels import decide_pretrain, decide_promote
 from alloop.decisions.production import decide_assess, decide_quench
 from alloop.decisions.seeding import decide_bootstrap, decide_seed_labels
 from alloop.decisions.training import decide_evaluate, decide_train, decide_verdict
@@ -17,6 +18,8 @@ Content = dict[str, Any]
 DECIDERS: dict[str, Callable[[Campaign, Param, int], Content]] = {
     "bootstrap": decide_bootstrap,
     "seed_labels": decide_seed_labels,
+    "promote": decide_promote,
+    "pretrain": decide_pretrain,
     "train": decide_train,
     "explore": decide_explore,
     "select": decide_select,

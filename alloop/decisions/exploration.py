@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from alloop.campaign import Campaign, label_task, task_entries
+from alloop.campaign import Campaign, label_task
 from alloop.config import ExploreParam, GlassParam, Param, parse, steps
 from alloop.decisions.seeding import draw_roles
 from alloop.errors import NeedsPersonError
@@ -17,6 +17,7 @@ from alloop.frames import read_all_structures, read_columns
 from alloop.glass.composition import stoichiometric_counts
 from alloop.seeds import derived_seed
 from alloop.selection.picks import Candidate, Rules, pick
+from alloop.state import task_entries
 from alloop.store import Task, make_task
 from alloop.tasks.explore import EVENTS
 
@@ -199,25 +200,26 @@ def decide_select(campaign: Campaign, param: Param, iteration: int) -> dict[str,
             statistics.failed_chunks += 1
             continue
         statistics.add(trajectory.stratum, campaign.summary(entry["key"]))
-        found += _frames_of(campaign, entry, trajectory, param.label.level_of_theory())
+        found += _frames_of(campaign, entry, trajectory)
     quotas = {str(event): quota for event, quota in own.event_quota.items()}
     rules = Rules(own.max_labels, own.max_per_trajectory, own.min_separation_ps, own.audit, quotas)
     seed = derived_seed(param.seed, "select", iteration)
     chosen = pick([candidate for candidate, _ in found], set(state.picks), rules, seed)
     picks = [found[index][1] | {"reason": reason} for index, reason in chosen]
-    return statistics.content(picks) | {"picks": picks, "trust_levels_eV_A": [own.trust_low_eV_A, own.trust_high_eV_A]}
+    trust_levels = [own.trust_low_eV_A, own.trust_high_eV_A]
+    return statistics.content(picks) | {"level": campaign.level, "picks": picks, "trust_levels_eV_A": trust_levels}
 
 
 def _frames_of(
-    campaign: Campaign, entry: dict[str, Any], trajectory: Trajectory, level: dict[str, Any]
+    campaign: Campaign, entry: dict[str, Any], trajectory: Trajectory
 ) -> Iterator[tuple[Candidate, dict[str, Any]]]:
     """Yield what the selector needs of each frame a chunk brought home, with the record of a pick it would become."""
     condition, chunk = entry["spec"]["condition"], int(entry["name"].rsplit(".c", 1)[1])
     result = campaign.result(entry["key"])
-    columns = read_columns(result)
+    columns, level = read_columns(result), campaign.level
     for frame, structure in enumerate(read_all_structures(result)):
         step = int(columns["step"][frame])
-        key = label_task("", "", structure, level, ()).key
+        key = label_task("", "", structure, level["content"], ()).key
         time_ps = (chunk * condition["n_steps"] + step) * condition["timestep_fs"] / 1000
         deviation = float(columns["max_force_deviation_eV_A"][frame])
         events = frozenset(event for event in EVENTS if columns[event][frame])
@@ -228,7 +230,8 @@ def _frames_of(
                 "key": key,
                 "name": f"{entry['name']}.s{step:04d}",
                 "source": {"task": entry["key"], "frame": frame},
-                "level": level,
+                "given": False,
+                "level": level["name"],
                 "trajectory": trajectory.name,
                 "role": campaign.state.trajectories[trajectory.name],
                 "stratum": trajectory.stratum,

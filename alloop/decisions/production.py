@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from alloop.campaign import Campaign, task_entries
+from alloop.campaign import Campaign
 from alloop.config import Param, QuenchParam, steps
 from alloop.decisions.exploration import Starts
 from alloop.decisions.training import evaluation_task, held_out_sets
 from alloop.glass.composition import stoichiometric_counts
 from alloop.seeds import derived_seed
+from alloop.state import task_entries
 from alloop.store import Task, make_task
 
 

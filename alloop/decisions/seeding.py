@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from alloop.campaign import Campaign, given_labels, label_task, task_entries
-from alloop.config import Param
+from alloop.campaign import Campaign, given_labels, label_task
+from alloop.config import DataParam, Param
 from alloop.frames import read_all_structures, read_columns
 from alloop.glass.composition import Glass, stoichiometric_counts
 from alloop.glass.crystals import CRYSTALS
 from alloop.resources import find_template
 from alloop.seeds import derived_seed
+from alloop.state import task_entries
 from alloop.store import Task, make_task
 from alloop.tasks.sources import file_hash
 
@@ -26,11 +27,10 @@ def decide_bootstrap(campaign: Campaign, param: Param, iteration: int) -> dict[s
     melts = _melt_quenches(campaign, param)
     others = _crystals(campaign, param) + _own(campaign, param)
     fraction = param.bootstrap.held_out_fraction
-    trajectories: dict[str, str] = {}
+    trajectories = _given_roles(param)
     for group in [*melts, others]:
-        trajectories |= draw_roles(
-            [task.name for task in group], fraction, derived_seed(param.seed, "held-out", group[0].name) if group else 0
-        )
+        names = [task.name for task in group if task.name not in trajectories]
+        trajectories |= draw_roles(names, fraction, derived_seed(param.seed, "held-out", names[0]) if names else 0)
     tasks = [task for group in melts for task in group] + others
     return {"tasks": task_entries(tasks, {}), "trajectories": trajectories}
 
@@ -113,8 +113,17 @@ def _own(campaign: Campaign, param: Param) -> list[Task]:
     ]
     for number, data in enumerate(param.bootstrap.data):
         spec = {"source": "data", "format": data.format, "every": data.every, "level": data.level}
-        tasks.append(_task_on_file(campaign, f"data{number:02d}.{Path(data.path).stem}", spec, {"file": data.path}))
+        tasks.append(_task_on_file(campaign, _data_name(number, data), spec, {"file": data.path}))
     return tasks
+
+
+def _data_name(number: int, data: DataParam) -> str:
+    return f"data{number:02d}.{Path(data.path).stem}"
+
+
+def _given_roles(param: Param) -> dict[str, str]:
+    """Return name -> role of the data whose role a person has fixed."""
+    return {_data_name(number, data): data.role for number, data in enumerate(param.bootstrap.data) if data.role}
 
 
 def _task_on_file(campaign: Campaign, name: str, spec: dict[str, Any], files: dict[str, str]) -> Task:
@@ -125,7 +134,7 @@ def _task_on_file(campaign: Campaign, name: str, spec: dict[str, Any], files: di
 
 def decide_seed_labels(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
     """Ask for the label of every bootstrap frame, in the set its trajectory belongs to; equal frames once."""
-    state = campaign.state
+    state, level = campaign.state, campaign.level
     picks: dict[str, dict[str, Any]] = {}
     for entry in state.decisions["bootstrap", -1]["tasks"]:
         if entry["key"] not in state.done:
@@ -134,26 +143,24 @@ def decide_seed_labels(campaign: Campaign, param: Param, iteration: int) -> dict
         columns = read_columns(result)
         given = "energy_eV" in columns
         for frame, structure in enumerate(read_all_structures(result)):
-            level = param.label.level_of_theory()
-            if given:
-                level = given_labels(columns, frame, entry["spec"]["level"])
+            content = given_labels(columns, frame, entry["spec"]["level"]) if given else level["content"]
             name = f"{entry['name']}.s{frame:04d}"
-            task = label_task("bootstrap/label", name, structure, level, ())
+            task = label_task("bootstrap/label", name, structure, content, ())
             picks.setdefault(
                 task.key,
                 {
                     "key": task.key,
                     "name": name,
                     "source": {"task": entry["key"], "frame": frame},
-                    "given": entry["spec"]["level"] if given else None,
-                    "level": None if given else level,
+                    "given": given,
+                    "level": entry["spec"]["level"] if given else level["name"],
                     "trajectory": entry["name"],
                     "role": state.trajectories[entry["name"]],
                     "reason": "bootstrap",
                     "temperature_K": _finite(columns["temperature_K"][frame]),
                 },
             )
-    return {"picks": list(picks.values())}
+    return {"level": level, "picks": list(picks.values())}
 
 
 def _finite(value: float) -> float | None:

@@ -5,29 +5,53 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from alloop.campaign import Campaign, task_entries
+from alloop.campaign import Campaign
 from alloop.config import Param
 from alloop.errors import NeedsPersonError
 from alloop.frames import read_all_structures
 from alloop.potential.neighbours import adequate_sel
 from alloop.resources import find_template
 from alloop.seeds import derived_seed
+from alloop.state import task_entries
 from alloop.store import make_task
 from alloop.structure import from_record
+from alloop.tasks.sources import checkpoint_hash
 
 
 def decide_train(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
-    """Ask for K models on all training labels, each with its own seed, warm-started from the last ensemble."""
-    state, own = campaign.state, param.train
+    """Ask for K models on all training labels, each with its own seed, warm-started from the last ensemble.
+
+    The first ensemble starts from `train.init_models`, if given. Their content enters the tasks' keys, not their place.
+    """
+    state = campaign.state
     training, held_out = sorted(state.labels("training")), sorted(state.labels("held_out"))
+    return training_tasks(campaign, param, iteration, "train", training, held_out)
+
+
+def training_tasks(
+    campaign: Campaign,
+    param: Param,
+    iteration: int,
+    kind: str,
+    training: list[str],
+    held_out: list[str],
+    energy_shift_eV: dict[str, float] | None = None,
+) -> dict[str, Any]:
+    """Return the decision (of kind train or pretrain) that asks for an ensemble on these labels.
+
+    NeedsPersonError if there is nothing to train on.
+    """
+    own = param.train
     if not training:
         raise NeedsPersonError(
-            "no label to train on: every label was quarantined or held out\n"
-            "  alloop status shows why; mend the labeler and run again"
+            "no label to train on: every label was quarantined, excluded or held out\n"
+            "  alloop status shows why; mend the labeler, then: alloop retry"
         )
-    before = state.models(iteration - 1) if own.warm_start else []
     network = _network(campaign, param, iteration)
-    warm = len(before) == own.models and state.decisions["train", iteration - 1]["common"]["network"] == network
+    before = _start_from(campaign, iteration, kind, network) if own.warm_start else []
+    continued = len(before) == own.models
+    foreign = own.init_models if iteration == 0 and not continued else []
+    warm = continued or bool(foreign)
     template = apply_network(json.loads(find_template(own.template, campaign.root).read_text()), network)
     common = {
         "type_map": param.elements,
@@ -42,15 +66,35 @@ def decide_train(campaign: Campaign, param: Param, iteration: int) -> dict[str, 
         "save_every": own.save_every,
         "compress": own.compress,
         "resume": own.resume,
-    }
+    } | ({"energy_shift_eV": energy_shift_eV} if energy_shift_eV else {})
     tasks = []
     for number in range(own.models):
-        init = before[number] if warm else None
-        spec = common | {"init": init, "seed": derived_seed(param.seed, "train", iteration, number)}
+        init = before[number] if continued else None
+        spec = common | {"init": init, "seed": derived_seed(param.seed, kind, iteration, number)}
+        if foreign:
+            spec["init_sha256"] = checkpoint_hash(campaign.root / foreign[number], own.backend)
         inputs = (init,) if init else ()
-        group = f"iter.{iteration:06d}/train"
-        tasks.append(make_task("train", group, f"model.{number:02d}", spec, inputs))
+        files = {"init": foreign[number]} if foreign else {}
+        group = f"iter.{iteration:06d}/{kind}"
+        tasks.append(make_task("train", group, f"model.{number:02d}", spec, inputs, files))
     return {"inputs": training + held_out, "common": common, "tasks": task_entries(tasks, common)}
+
+
+def _start_from(campaign: Campaign, iteration: int, kind: str, network: dict[str, Any]) -> list[str]:
+    """Return the models whose weights an ensemble starts from: those trained before it at the same level of theory.
+
+    That is the pre-trained ensemble where there is one, else the last; none after a relabelling, whose energies may
+    be on another scale, and none of another network.
+    """
+    state = campaign.state
+    source = ("pretrain", iteration) if kind == "train" else ("train", iteration - 1)
+    if source not in state.decisions:
+        source = ("train", iteration - 1)
+    if source not in state.decisions or state.decided("relabel", iteration - 1):
+        return []
+    if state.decisions[source]["common"]["network"] != network:
+        return []
+    return [task["key"] for task in state.decisions[source]["tasks"] if task["key"] in state.done]
 
 
 def _network(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
@@ -105,7 +149,7 @@ def new_labels(campaign: Campaign, iteration: int) -> dict[str, list[str]]:
     """Return the finished labels that an iteration's selection asked for, candidates and audit apart."""
     state = campaign.state
     picks = state.decisions["select", iteration]["picks"]
-    done = [pick for pick in picks if pick["key"] in state.done]
+    done = [pick for pick in picks if pick["key"] in state.done and pick["key"] not in state.excluded]
     return {
         "new": [pick["key"] for pick in done if pick["reason"] != "audit"],
         "audit": [pick["key"] for pick in done if pick["reason"] == "audit"],
@@ -144,6 +188,8 @@ def decide_verdict(campaign: Campaign, param: Param, iteration: int) -> dict[str
     errors = campaign.summary(state.decisions["evaluate", iteration]["tasks"][0]["key"])
     problems = verdict_problems(select["classes"], errors, param.stop.accurate_fraction, param.stop.force_rmse_eV_A)
     problems += [f"{count} chunk(s) could not be run" for count in [select["failed_chunks"]] if count]
+    if state.foundation_level is not None:
+        problems.append(f"labels so far are the foundation's ({state.foundation_level})")
     return {"converged": not problems, "reason": "; ".join(problems) or "all criteria met", "errors": errors}
 
 

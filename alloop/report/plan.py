@@ -13,7 +13,7 @@ from alloop.config import BootstrapParam, Param, slots
 from alloop.decisions.exploration import trajectories
 from alloop.decisions.production import quench_chunks
 from alloop.errors import InputError
-from alloop.loop import next_decision
+from alloop.loop import limits, next_decision
 from alloop.tasks.sources import read_labelled, read_structures_file
 
 _FILES_PER_TASK = 8
@@ -37,6 +37,9 @@ def build_plan(campaign: Campaign, param: Param, max_iterations: int) -> dict[st
         "evaluate": iterations + (max_iterations + 1 if closing else 0),
         "quench": quench_chunks(param) if closing else 0,
     }
+    if param.label.foundation and (new or state.foundation_level):
+        tasks["label"] += param.label.foundation.promote
+        tasks["train"] += param.train.models
     wanted = [state.tasks[key].kind for key in [*state.waiting, *state.running]]
     rows: list[dict[str, Any]] = []
     for kind, count in tasks.items():
@@ -45,7 +48,7 @@ def build_plan(campaign: Campaign, param: Param, max_iterations: int) -> dict[st
         rows.append({"kind": kind, "decided": wanted.count(kind), "at_most": count, "core_hours": core_hours})
     measured = [row["core_hours"] for row in rows if row["at_most"]]
     total = None if any(hours is None for hours in measured) else round(sum(measured), 3)
-    due = next_decision(state, max_iterations)
+    due = next_decision(state, limits(param, max_iterations))
     return {
         "next": due[0] if isinstance(due, tuple) else "none before the open work ends" if due is None else "none",
         "iterations_left": iterations,

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from alloop.campaign import Campaign, State
+from alloop.campaign import Campaign, flat
 from alloop.config import parse
+from alloop.state import State
 from alloop.store import read_json, write_json
 
 _SNAPSHOT = "state.json"
+_SNAPSHOT_FORM = 2
+"""Raised with every change of the record, so that no snapshot of another alloop's driver is taken for one's own."""
 
 
 def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
@@ -29,7 +34,12 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
         "iteration": max(state.iteration, 0),
         "converged": bool(verdict and verdict["converged"]),
         "reason": _reason(state),
+        "level": state.target_level,
+        "level_now": state.level,
         "labels": label_counts(state),
+        "codes": dict(campaign.codes.get(str(state.target_level), {})),
+        "flagged": flagged(campaign),
+        "warnings": warnings(campaign),
         "tasks": state.task_counts(),
         "running": [
             {"kind": state.tasks[key].kind, "task": state.tasks[key].name, "done": done}
@@ -50,28 +60,80 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
             {
                 "task": campaign.state.tasks[key].name,
                 "kind": campaign.state.tasks[key].kind,
+                "class": entry.get("class"),
                 "message": entry["message"],
             }
             for key, entry in state.quarantined.items()
+            if state.status_of(key) == "quarantined"
         ],
         "config_changes": config_changes(state),
     }
 
 
 def label_counts(state: State) -> dict[str, int]:
-    """Return how many labels are where; done is the sum of training, held_out and excluded."""
-    keys = list(state.picks)
-    done = [key for key in keys if key in state.done]
-    roles = [state.picks[key]["role"] for key in done]
-    return {
-        "done": len(done),
-        "in_flight": sum(key in state.running for key in keys),
-        "waiting": sum(key in state.waiting for key in keys),
-        "quarantined": sum(key in state.quarantined for key in keys),
-        "training": roles.count("training"),
-        "held_out": roles.count("held_out"),
-        "excluded": 0,
-    }
+    """Return how many of all labels ever asked for are where; each is counted once.
+
+    done is the sum of training, held_out and excluded: finished labels of the campaign's level of theory. Finished
+    labels of other levels are pretraining if they are the foundation's. The rest of them is superseded, as are labels
+    no longer wanted before they were done. in_flight, waiting and quarantined are of any level.
+    """
+    target = state.target_level
+    foundation = (state.starts[-1].get("levels") or {}).get("foundation") if state.starts else None
+    first = foundation["name"] if foundation else None
+    counts: Counter[str] = Counter()
+    for key, pick in state.picks.items():
+        status = state.status_of(key)
+        if status != "done":
+            counts[{"running": "in_flight"}.get(status, status)] += 1
+        elif pick.get("level") == target:
+            counts["done"] += 1
+            counts["excluded" if key in state.excluded else pick["role"]] += 1
+        else:
+            counts["pretraining" if first and pick.get("level") == first else "superseded"] += 1
+    return {what: counts[what] for what in LABEL_COUNTS}
+
+
+LABEL_COUNTS = (
+    *("done", "in_flight", "waiting", "quarantined"),
+    *("training", "held_out", "excluded", "pretraining", "superseded"),
+)
+
+
+def flagged(campaign: Campaign) -> list[dict[str, Any]]:
+    """Return, per flag, how many labels in use at the campaign's level bear it, and the name of the last of them.
+
+    A person who has excluded a flagged label has looked at it: it no longer counts.
+    """
+    state = campaign.state
+    found: dict[str, list[str]] = {}
+    for key, flags in campaign.flagged.items():
+        if state.picks.get(key, {}).get("level") == state.target_level and key not in state.excluded:
+            for flag in flags:
+                found.setdefault(flag, []).append(key)
+    return [
+        {"flag": flag, "count": len(keys), "example": f"{state.picks[keys[-1]]['name']}-{keys[-1]}"}
+        for flag, keys in sorted(found.items())
+    ]
+
+
+def warnings(campaign: Campaign) -> list[str]:
+    """Return what a person should know about the labels as a whole: made by several versions of a code, or unused."""
+    state = campaign.state
+    found = []
+    codes = campaign.codes.get(str(state.target_level), Counter())
+    if len(codes) > 1:
+        parts = ", ".join(f"{count} by {code}" for code, count in codes.most_common())
+        found.append(f"labels of {state.target_level} come from {len(codes)} versions of the code: {parts}")
+    levels = state.starts[-1].get("levels") if state.starts else None
+    named = {level["name"] for level in (levels or {}).values() if level} | {state.target_level}
+    foreign = Counter(
+        pick["level"] for pick in state.picks.values() if pick.get("given") and pick.get("level") not in named
+    )
+    found += [
+        f"{count} imported label(s) of {level} are not trained on: the campaign's level is {state.target_level}"
+        for level, count in foreign.items()
+    ]
+    return found
 
 
 def _iteration(campaign: Campaign, number: int) -> dict[str, Any]:
@@ -158,20 +220,12 @@ def config_changes(state: State) -> list[str]:
     """Return what the last start's configuration changed against the campaign's first, as ``key: old -> new``."""
     if not state.starts:
         return []
-    before, after = _flat(state.identity["config"]), _flat(state.starts[-1]["config"])
+    before, after = flat(state.identity["config"]), flat(state.starts[-1]["config"])
     return [
         f"{key}: {json.dumps(before.get(key))} -> {json.dumps(after.get(key))}"
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
     ]
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {
-        key: leaf for name, part in value.items() for key, leaf in _flat(part, f"{prefix}.{name}".lstrip(".")).items()
-    }
 
 
 def glass_table(campaign: Campaign) -> list[dict[str, Any]]:
@@ -232,7 +286,8 @@ def _mean(values: list[float | None]) -> float | None:
 
 def write_snapshot(campaign: Campaign) -> None:
     """Write the driver's view to ``state.json``, a disposable cache that `status` may read instead of everything."""
-    write_json(campaign.store.iterations / _SNAPSHOT, build_status(campaign, "alive"))
+    snapshot = {"form": _SNAPSHOT_FORM, "status": build_status(campaign, "alive")}
+    write_json(campaign.store.iterations / _SNAPSHOT, snapshot)
 
 
 def write_iteration(campaign: Campaign, iteration: int) -> None:
@@ -251,8 +306,10 @@ def read_status(campaign: Campaign) -> dict[str, Any]:
     alive = campaign.driver_alive()
     if alive:
         try:
-            return read_json(campaign.store.iterations / _SNAPSHOT)
-        except (OSError, ValueError):
+            snapshot = read_json(campaign.store.iterations / _SNAPSHOT)
+            if snapshot["form"] == _SNAPSHOT_FORM:
+                return snapshot["status"]
+        except (OSError, ValueError, LookupError):
             pass
     campaign.load()
     return build_status(campaign, "alive" if alive else "not running")
@@ -270,11 +327,13 @@ def print_status(status: dict[str, Any], console: Console) -> None:
     console.print(f"[bold]{status['campaign']}[/bold]   driver: {status['driver']}   iteration {status['iteration']}")
     verdict = "[green]yes[/green]" if status["converged"] else "[yellow]no[/yellow]"
     console.print(f" converged? {verdict}: {status['reason']}", highlight=False)
-    console.print(
-        f" labels     {labels['done']} done ({labels['training']} training, {labels['held_out']} held out), "
-        f"{labels['in_flight']} in flight, {labels['waiting']} waiting, {labels['quarantined']} quarantined",
-        highlight=False,
-    )
+    console.print(f" labels     {_labels_text(labels)}", highlight=False)
+    console.print(f" level      {_level_text(status)}", markup=False, highlight=False)
+    for warning in status["warnings"]:
+        console.print(f" [yellow]warning[/yellow]    {escape(warning)}", highlight=False)
+    for entry in status["flagged"]:
+        text = f" flagged    {entry['count']} with {entry['flag']}; look with: alloop show {entry['example']}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
     eta = "unknown" if status["eta_hours"] is None else f"{status['eta_hours']:.2f} h for the work decided so far"
     console.print(f" cost       {cost['core_hours']:.2f} core-hours   remaining: {eta}", highlight=False)
     for kind, counts in status["tasks"].items():
@@ -282,8 +341,11 @@ def print_status(status: dict[str, Any], console: Console) -> None:
         console.print(f" {kind:<10} {text}", highlight=False)
     for entry in status["running"][:10]:
         console.print(f" running    {entry['kind']} {entry['task']}: {100 * entry['done']:.0f} %", highlight=False)
-    for entry in status["quarantined"][:5]:
-        console.print(f" [red]quarantined[/red] {entry['kind']} {entry['task']}: {entry['message']}", highlight=False)
+    for line in quarantine_lines(status["quarantined"]):
+        console.print(f" [red]quarantined[/red] {escape(line)}", highlight=False, soft_wrap=True)
+    if status["quarantined"]:
+        text = " " * 13 + "mend the cause, then: alloop retry --class CLASS, or --all"
+        console.print(text, highlight=False)
     for change in status["config_changes"]:
         console.print(f" changed    {change}", highlight=False)
     if status["iterations"]:
@@ -292,6 +354,36 @@ def print_status(status: dict[str, Any], console: Console) -> None:
         console.print(_final_table(status["final_held_out"]))
     if status["glasses"]:
         console.print(glass_text_table(status["glasses"]))
+
+
+def _labels_text(labels: dict[str, int]) -> str:
+    parts = [f"{labels['training']} training", f"{labels['held_out']} held out"]
+    parts += [f"{labels['excluded']} excluded"] * bool(labels["excluded"])
+    text = f"{labels['done']} done ({', '.join(parts)}), "
+    text += f"{labels['in_flight']} in flight, {labels['waiting']} waiting, {labels['quarantined']} quarantined"
+    return text + "".join(f", {labels[what]} {what}" for what in ("pretraining", "superseded") if labels[what])
+
+
+def _level_text(status: dict[str, Any]) -> str:
+    codes = ", ".join(f"{code} ({count})" for code, count in status["codes"].items())
+    text = str(status["level"]) + (f", by {codes}" if codes else "")
+    now = status["level_now"]
+    return text if now == status["level"] else f"{text}; labels are now asked for at {now}"
+
+
+def quarantine_lines(quarantined: list[dict[str, Any]]) -> list[str]:
+    """Return one line per kind and class of work given up, the commonest first: how many, and one of the messages."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for entry in quarantined:
+        groups.setdefault((entry["kind"], str(entry["class"])), []).append(entry)
+    return [
+        f"{len(entries)} {kind}, {group}: such as {entries[0]['task']}: {_first_line(entries[0]['message'])}"
+        for (kind, group), entries in sorted(groups.items(), key=lambda item: -len(item[1]))
+    ]
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0]
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -2,43 +2,122 @@
 
 from __future__ import annotations
 
+import gzip
 import platform
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 
 from alloop import labelers
 from alloop.attempt import Context, TaskError
+from alloop.config import CODES
+from alloop.labelers.code import CodeFault, label_with_code, tried_before
+from alloop.labelers.levels import open_code
 from alloop.store import read_json, write_json
-from alloop.structure import LabeledFrame, from_record
+from alloop.structure import LabeledFrame, from_record, to_record
 
 
 def run(context: Context) -> None:
     """Label the structure of the spec, or take over the numbers that came with it."""
     spec = context.spec
     atoms = from_record(spec["structure"])
+    level = {key: value for key, value in spec.items() if key not in ("structure", "given")}
     began = time.monotonic()
+    more: dict[str, Any] = {}
     if "given" in spec:
         given = spec["given"]
         frame = LabeledFrame(atoms, given["energy_eV"], np.array(given["forces_eV_A"]), np.array(given["virial_eV"]))
+    elif spec["labeler"] in CODES:
+        frame, more = _with_code(context, level, atoms)
     else:
-        frame = labelers.load(spec["labeler"], spec["options"]).label(atoms)
+        labeler = labelers.load(spec["labeler"], spec["options"])
+        if "relax" in spec:
+            atoms, more = relaxed(labeler, atoms, spec["relax"])
+        frame = labeler.label(atoms)
     problem = labelers.judge(frame)
     if problem is not None:
         raise TaskError(problem)
     record = {
-        "structure": spec["structure"],
+        "structure": spec["structure"] if "relax" not in level else to_record(frame.atoms),
         "energy_eV": frame.energy_eV,
         "forces_eV_A": frame.forces_eV_A.tolist(),
         "virial_eV": frame.virial_eV.tolist(),
         "max_force_eV_A": float(np.linalg.norm(frame.forces_eV_A, axis=1).max()),
-        "level": {key: spec[key] for key in ("labeler", "options", "imported") if key in spec},
+        "level": level,
         "seconds": round(time.monotonic() - began, 3),
         "python": platform.python_version(),
     }
-    write_json(context.out / "label.json", record)
+    write_json(context.out / "label.json", record | more)
+
+
+def relaxed(labeler: Any, atoms: Atoms, relax: dict[str, Any]) -> tuple[Atoms, dict[str, Any]]:
+    """Return atoms relaxed by a calculator (FIRE, with the cell if asked), and what the record says of it.
+
+    TaskError if a force is still too large after the steps allowed.
+    """
+    from ase.filters import FrechetCellFilter
+    from ase.optimize import FIRE
+
+    atoms = atoms.copy()
+    atoms.calc = labeler.calculator
+    with FIRE(FrechetCellFilter(atoms) if relax["cell"] else atoms) as optimiser:
+        converged = optimiser.run(fmax=relax["force_eV_A"], steps=relax["steps"])
+        steps = optimiser.nsteps
+    energy_eV = float(atoms.get_potential_energy())
+    if not converged:
+        largest = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
+        raise TaskError(
+            f"not relaxed after {steps} steps: largest force {largest:.3f} > {relax['force_eV_A']:g} eV/A",
+            "unrelaxed",
+            final=True,
+        )
+    atoms.calc = None
+    return atoms, {"relaxation": {"steps": steps, "energy_eV": energy_eV}}
+
+
+def _with_code(context: Context, level: dict[str, Any], atoms: Atoms) -> tuple[LabeledFrame, dict[str, Any]]:
+    """Return the label of a code that runs in this attempt's private folder, and what its record says of the run.
+
+    TaskError carries the failure class; the outputs of a good run are kept, compressed.
+    """
+    try:
+        how = read_json(context.label_settings)
+    except (OSError, ValueError) as error:
+        raise TaskError(f"{context.label_settings} does not say how labels are run: {error}", "infra") from error
+    if how.get("labeler") != level["labeler"]:
+        found = how.get("labeler", "a calculator")
+        raise TaskError(f"this label needs {level['labeler']}, param.json now runs {found}", "config")
+    try:
+        code, settings = open_code(level, how, context.about)
+        found = label_with_code(code, settings, atoms, context.work, tried_before(context.earlier))
+    except CodeFault as fault:
+        raise TaskError(str(fault), fault.kind, final=fault.final) from fault
+    for name in (*code.kept, *settings.keep):
+        if (found.folder / name).is_file():
+            _compress(found.folder / name, context.out / f"{name}.gz")
+    verdict = found.verdict
+    context.notes.update(
+        {"code": f"{verdict.code} {verdict.version}", "flags": verdict.flags, "runs": len(found.corrections) + 1}
+    )
+    return found.frame, {
+        "code": verdict.code,
+        "version": verdict.version,
+        "potentials": list(verdict.potentials),
+        "electronic_steps": list(verdict.electronic_steps),
+        "ionic_steps": verdict.ionic_steps,
+        "flags": list(verdict.flags),
+        "corrections": found.corrections,
+        "return_code": found.return_code,
+    }
+
+
+def _compress(source: Path, target: Path) -> None:
+    with source.open("rb") as plain, gzip.open(target, "wb", compresslevel=6) as packed:
+        shutil.copyfileobj(plain, packed)
 
 
 def read_label(result: Path) -> LabeledFrame:

@@ -10,6 +10,7 @@ import numpy as np
 from ase import Atoms
 from ase.io import read
 
+from alloop.potential.checkpoints import backend_named
 from alloop.structure import LabeledFrame
 
 _LEAST_VOLUME_A3 = 1e-6  # a cell with less is none
@@ -21,6 +22,16 @@ def file_hash(path: Path) -> str:
         return _sha256(path)
     files = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
     listing = "".join(f"{_sha256(file)} {name}\n" for name, file in files)
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def checkpoint_hash(prefix: Path, backend: str) -> str:
+    """Return the SHA-256 of all files of a DeePMD checkpoint; ValueError names those that are missing."""
+    files = backend_named(backend).files(prefix)
+    missing = [file.name for file in files if not file.exists()]
+    if missing:
+        raise ValueError(f"{prefix} is no checkpoint of backend {backend}: {', '.join(missing)} missing")
+    listing = "".join(f"{file_hash(file)} {file.name.removeprefix(prefix.name)}\n" for file in files)
     return hashlib.sha256(listing.encode()).hexdigest()
 
 

@@ -7,13 +7,16 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from alloop.attempt import Context
+from alloop.attempt import Context, TaskError
 from alloop.potential.dataset import write_systems
 from alloop.potential.training import LCURVE, TrainRequest, last_step, train
 from alloop.store import read_json, write_json
+from alloop.structure import LabeledFrame
 from alloop.tasks.label import read_label
+from alloop.tasks.sources import checkpoint_hash
 
 PROGRESS_SECONDS = 3.0
 
@@ -28,7 +31,9 @@ def run(context: Context) -> None:
         _continue_from(context, directory)
     systems = {
         role: write_systems(
-            [read_label(context.result_of(key)) for key in spec[role]], context.work / role, spec["type_map"]
+            [shifted(read_label(context.result_of(key)), spec.get("energy_shift_eV", {})) for key in spec[role]],
+            context.work / role,
+            spec["type_map"],
         )
         for role in ("training", "held_out")
         if spec[role]
@@ -42,7 +47,7 @@ def run(context: Context) -> None:
         start_lr=spec["start_lr"],
         stop_lr=spec["stop_lr"],
         seed=spec["seed"],
-        init_checkpoint=_checkpoint_of(context, spec["init"]) if spec["init"] else None,
+        init_checkpoint=_start(context),
         restart=spec["resume"] == "checkpoint",
         save_freq=spec["save_every"],
         compress=spec["compress"],
@@ -70,6 +75,12 @@ def run(context: Context) -> None:
             "started_from": trained.started_from,
         },
     )
+
+
+def shifted(label: LabeledFrame, shift_eV: dict[str, float]) -> LabeledFrame:
+    """Return the label with `shift_eV` of its element added to the energy for every atom; forces stay as they are."""
+    energy_eV = label.energy_eV + sum(shift_eV.get(symbol, 0.0) for symbol in label.atoms.symbols)
+    return replace(label, energy_eV=energy_eV)
 
 
 @contextlib.contextmanager
@@ -101,7 +112,19 @@ def _continue_from(context: Context, directory: Path) -> None:
             return
 
 
-def _checkpoint_of(context: Context, key: str) -> Path:
-    """Return the checkpoint prefix of a trained model."""
-    result = context.result_of(key)
-    return result / read_json(result / "summary.json")["checkpoint"]
+def _start(context: Context) -> Path | None:
+    """Return the checkpoint prefix to start from: that of a trained model, or a person's own, or None."""
+    spec = context.spec
+    if spec["init"]:
+        result = context.result_of(spec["init"])
+        return result / read_json(result / "summary.json")["checkpoint"]
+    if "init_sha256" not in spec:
+        return None
+    own = context.files["init"]
+    try:
+        unchanged = checkpoint_hash(own, spec["backend"]) == spec["init_sha256"]
+    except ValueError as error:
+        raise TaskError(f"{error}; put the files back", kind="bug") from None
+    if not unchanged:
+        raise TaskError(f"{own} is not the checkpoint this task was made from; put it back as it was", kind="bug")
+    return own

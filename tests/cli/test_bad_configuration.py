@@ -95,10 +95,6 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "quench that heats": ({"quench": {"final_temperature_K": 2500}}, ["quench: final_temperature_K is 2500", "cool"]),
     "learning rate grows": ({"train": {"final_learning_rate": 1}}, ["train: final_learning_rate is 1; it must be"]),
     "name with a blank": ({"name": "my glass"}, ['name: found "my glass", must begin with a letter']),
-    "data of another level": (
-        {"bootstrap": {"data": [{"path": "set", "level": "PBE"}]}},
-        ["bootstrap.data 'set' has level 'PBE', labels have 'teter-rehearsal'", "two levels"],
-    ),
     "template missing": (
         {"train": {"template": "deepmd/mine.json"}},
         ["param.json: train.template", "'deepmd/mine.json' not found; looked for", "put the file there"],

@@ -137,6 +137,13 @@ def test_bad_labelled_data(data_format, make, words, campaign, alloop_main):
     assert_both_refuse(alloop_main, folder, "bootstrap.data[0]", words)
 
 
+def test_data_of_another_level(campaign, alloop_main):
+    folder = campaign(bootstrap={"data": [{"path": "set", "level": "PBE"}]})
+    npy_system(folder / "set")
+    found = "bootstrap.data[0].level: 'set' is of level 'PBE', this campaign's labels are of teter-rehearsal"
+    assert_both_refuse(alloop_main, folder, found, "one model cannot learn two levels of theory")
+
+
 def test_data_with_foreign_elements(campaign, alloop_main):
     folder = campaign(bootstrap={"data": [{"path": "set", "level": "teter-rehearsal"}]})
     npy_system(folder / "set")
@@ -150,6 +157,9 @@ def begun(campaign):
     folder = campaign()
     own = Campaign(folder)
     own.take(config.load(folder / "param.json"), take_over=False, limit={"max_iterations": 1, "slots": 1})
+    pick = {"key": "0" * 16, "name": "a", "level": own.level["name"], "given": False, "source": {"task": "0" * 16}}
+    pick |= {"role": "training", "trajectory": "a", "reason": "bootstrap"}
+    own.decide("seed_labels", iteration=-1, level=own.level, picks=[pick])
     own.release()
     return folder
 

@@ -14,6 +14,7 @@ import alloop
 from alloop import config
 from alloop.errors import InputError
 from alloop.glass.composition import TABLE_1
+from alloop.labelers.levels import target_level
 from alloop.param_file import ConfigError, read_json_object
 
 SHIPPED = Path(alloop.__file__).resolve().parents[1] / "param.json"
@@ -160,7 +161,8 @@ def test_steps_of_a_duration(duration_ps, timestep_fs, multiple, expected):
 
 def test_level_of_theory_tells_options_apart():
     def level(**label: Any) -> str:
-        return config.parse(MINIMAL | {"label": label}).label.level
+        param = config.parse(MINIMAL | {"label": label})
+        return target_level(param.label, param.elements, Path()).name
 
     assert level(labeler="teter-rehearsal") == "teter-rehearsal"
     assert level(options={"a": 1}) != level(options={"a": 2}) != level()

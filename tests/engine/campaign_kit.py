@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from alloop import config
-from alloop.campaign import Campaign, task_entries
+from alloop.campaign import Campaign
+from alloop.state import task_entries
 from alloop.store import Task, make_task
 
 LIMIT = {"max_iterations": 2, "slots": 2}
@@ -32,3 +33,24 @@ def bootstrap_content(count: int = 3) -> dict[str, Any]:
 
 def content(tasks: list[Task], common: dict[str, Any] | None = None, inputs: list[str] | None = None) -> dict[str, Any]:
     return {"inputs": inputs or [], "common": common or {}, "tasks": task_entries(tasks, common or {})}
+
+
+def asked_labels(campaign: Campaign, count: int = 1, **more: Any) -> dict[str, Any]:
+    """A decision's content that asks for labels of frames of a task called source."""
+    level = campaign.level
+    picks = [
+        {
+            "key": make_task("label", "", "", {"frame": frame} | level["content"]).key,
+            "name": f"LBS-20-60-20.n63.t{frame % 3:02d}.s{frame:04d}",
+            "source": {"task": "source", "frame": frame},
+            "given": False,
+            "level": level["name"],
+            "trajectory": f"LBS-20-60-20.n63.t{frame % 3:02d}",
+            "role": "held_out" if frame % 3 == 2 else "training",
+            "reason": "bootstrap",
+            "temperature_K": 300.0,
+        }
+        | more
+        for frame in range(count)
+    ]
+    return {"level": level, "picks": picks}

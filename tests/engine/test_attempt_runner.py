@@ -196,7 +196,7 @@ def test_batch_stops_between_tasks_when_another_driver_takes_over(tmp_path: Path
     run_folder.mkdir()
     write_json(run_folder / "driver.json", {"epoch": 3})
     process = start(attempt_command(first_folder, second_folder, epoch=3))
-    wait_for(lambda: store.live_attempt(first_folder))
+    wait_for(lambda: any(first_folder.glob("attempts/*/work")))
     write_json(run_folder / "driver.json", {"epoch": 9})
     gate.unlink()
     assert process.wait(30) == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from campaign_kit import LIMIT, bootstrap_content, driven, param
+from campaign_kit import LIMIT, asked_labels, bootstrap_content, driven, param
 from engine_kit import fingerprint, publish_text, write_attempt
 
 from alloop import campaign as campaign_module
@@ -298,11 +298,20 @@ def test_driver_that_may_go_on_does_act(tmp_path: Path) -> None:
     ],
 )
 def test_another_campaign_in_the_same_folder_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    driven(tmp_path).release()
+    campaign = driven(tmp_path)
+    campaign.decide("seed_labels", iteration=-1, **asked_labels(campaign))
+    campaign.release()
     before = fingerprint(tmp_path)
     with pytest.raises(InputError, match=message):
         Campaign(tmp_path).take(param(**change), take_over=False, limit=LIMIT)
     assert fingerprint(tmp_path) == before
+
+
+def test_level_of_theory_may_change_before_a_label_was_asked_for(tmp_path: Path) -> None:
+    driven(tmp_path).release()
+    campaign = Campaign(tmp_path)
+    campaign.take(param(label={"labeler": "chgnet"}), take_over=False, limit=LIMIT)
+    assert campaign.state.level == campaign.state.target_level == "chgnet"
 
 
 def test_change_that_keeps_old_results_valid_is_accepted_and_recorded(tmp_path: Path) -> None:

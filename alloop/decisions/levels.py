@@ -1,0 +1,126 @@
+"""From one level of theory to another: promotion from a foundation's labels to the campaign's own, and relabelling."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from alloop.campaign import Campaign, label_task
+from alloop.config import Param
+from alloop.decisions.training import training_tasks
+from alloop.errors import NeedsPersonError
+from alloop.frames import read_structures
+from alloop.store import read_json
+
+
+def decide_promote(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
+    """Ask for labels at the campaign's own level of some structures the foundation has labelled, of both roles.
+
+    They are what its held-out sets begin with, and by them the foundation's energies are brought onto its scale.
+    """
+    state = campaign.state
+    assert param.label.foundation is not None
+    level = campaign.state.starts[-1]["levels"]["target"]
+    wanted = param.label.foundation.promote
+    held_out = spread_over_trajectories(_by_trajectory(campaign, "held_out"), max(1, wanted // 4))
+    training = spread_over_trajectories(_by_trajectory(campaign, "training"), wanted - len(held_out))
+    if not training:
+        raise NeedsPersonError(
+            "the foundation left no label to go on from\n  alloop status shows why; mend it, then: alloop retry"
+        )
+    chosen = set(training + held_out)
+    return {"level": level, "picks": at_level(campaign, [key for key in state.picks if key in chosen], level)}
+
+
+def _by_trajectory(campaign: Campaign, role: str) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for key in campaign.state.labels(role):
+        groups.setdefault(campaign.state.picks[key]["trajectory"], []).append(key)
+    return groups
+
+
+def spread_over_trajectories(groups: dict[str, list[str]], count: int) -> list[str]:
+    """Return at most `count` keys: trajectories take turns, and each gives keys evenly spaced along itself."""
+    total = sum(map(len, groups.values()))
+    shares: Counter[str] = Counter()
+    while shares.total() < min(count, total):
+        open_groups = [name for name in groups if shares[name] < len(groups[name])]
+        for name in open_groups[: min(count, total) - shares.total()]:
+            shares[name] += 1
+    found: list[str] = []
+    for name, keys in groups.items():
+        places = np.linspace(0, len(keys) - 1, shares[name]).round().astype(int) if shares[name] > 1 else [0]
+        found += [keys[place] for place in places][: shares[name]]
+    return found
+
+
+def at_level(campaign: Campaign, keys: list[str], level: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return picks that ask for the same structures at another level; role, reason and iteration stay theirs."""
+    picks = campaign.state.picks
+    frames: dict[str, list[int]] = {}
+    for key in keys:
+        frames.setdefault(picks[key]["source"]["task"], []).append(picks[key]["source"]["frame"])
+    structures = {
+        (task, frame): structure
+        for task, wanted in frames.items()
+        for frame, structure in zip(wanted, read_structures(campaign.result(task), wanted), strict=True)
+    }
+    found = []
+    for key in keys:
+        pick = picks[key]
+        structure = structures[pick["source"]["task"], pick["source"]["frame"]]
+        task = label_task("", pick["name"], structure, level["content"], ())
+        found.append(pick | {"key": task.key, "given": False, "level": level["name"], "of": key})
+    return found
+
+
+def decide_pretrain(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
+    """Ask for an ensemble trained on the foundation's labels, their energies brought onto the campaign's own scale."""
+    state = campaign.state
+    foundation = state.starts[-1]["levels"]["foundation"]["name"]
+    shift = energy_shift(campaign, iteration, param.elements)
+    training = sorted(state.labels("training", foundation))
+    held_out = sorted(state.labels("held_out", foundation))
+    return training_tasks(campaign, param, iteration, "pretrain", training, held_out, energy_shift_eV=shift)
+
+
+def energy_shift(campaign: Campaign, iteration: int, elements: list[str]) -> dict[str, float]:
+    """Return, per element, what to add to a foundation's energy for each atom (eV).
+
+    The least-squares solution, of least norm where compositions leave it open, of E - E_foundation = sum n_el shift_el
+    over the structures that have both labels.
+    """
+    state = campaign.state
+    rows, differences = [], []
+    for pick in state.decisions["promote", iteration - 1]["picks"]:
+        if pick["key"] in state.done and pick["key"] not in state.excluded:
+            label = read_json(campaign.result(pick["key"]) / "label.json")
+            before = read_json(campaign.result(pick["of"]) / "label.json")
+            counts = Counter(label["structure"]["symbols"])
+            rows.append([counts[element] for element in elements])
+            differences.append(label["energy_eV"] - before["energy_eV"])
+    if not rows:
+        raise NeedsPersonError(
+            "no structure has a label of both the foundation and the campaign's own labeler: all of those failed\n"
+            "  alloop status shows why; mend the labeler, then: alloop retry"
+        )
+    solution = np.linalg.lstsq(np.array(rows, dtype=float), np.array(differences), rcond=None)[0]
+    return dict(zip(elements, solution.tolist(), strict=True))
+
+
+def new_level(campaign: Campaign, param: Param) -> dict[str, Any]:
+    """Return the level a configuration gives to the labels of now: its foundation's while that is what labels."""
+    levels = campaign.levels_of(param)
+    level = (campaign.state.foundation_level and levels["foundation"]) or levels["target"]
+    assert level is not None
+    return level
+
+
+def relabel_content(campaign: Campaign, param: Param) -> dict[str, Any]:
+    """Return the decision that has every label of the present level made anew at the level of the configuration."""
+    state = campaign.state
+    level = new_level(campaign, param)
+    wanted = [key for key, pick in state.picks.items() if pick["level"] == state.level and key not in state.excluded]
+    return {"iteration": state.iteration, "level": level, "picks": at_level(campaign, wanted, level)}

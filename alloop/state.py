@@ -1,0 +1,285 @@
+"""What has been decided and what has come of it: decisions folded one by one into the state the policy reads."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from alloop.store import Task
+
+Stage = tuple[str, int]
+"""Kind of decision and iteration (-1 for the bootstrap): the unit at whose end the next decision falls due."""
+
+# which tasks a decision of each kind asks for, and in which folder they live
+_TASKS_OF = {
+    "bootstrap": ("bootstrap", "bootstrap/seed"),
+    "seed_labels": ("label", "bootstrap/label"),
+    "train": ("train", "iter.{iteration:06d}/train"),
+    "explore": ("explore", "iter.{iteration:06d}/explore"),
+    "select": ("label", "iter.{iteration:06d}/label"),
+    "evaluate": ("evaluate", "iter.{iteration:06d}/evaluate"),
+    "assess": ("assess", "production/assess"),
+    "quench": ("quench", "production"),
+    "promote": ("label", "promoted/label"),
+    "pretrain": ("train", "iter.{iteration:06d}/pretrain"),
+    "relabel": ("label", "relabelled/label"),
+}
+
+
+def decision_tasks(decision: dict[str, Any]) -> list[Task]:
+    """Return the tasks a decision asks for; a label's spec is still empty, see `Campaign.materialise`."""
+    if decision["kind"] not in _TASKS_OF:
+        return []
+    kind, group = _TASKS_OF[decision["kind"]]
+    group = group.format(iteration=max(decision.get("iteration", 0), 0))
+    if kind == "assess":
+        kind = "evaluate"
+    if kind == "label":
+        return [
+            Task(pick["key"], kind, group, pick["name"], {}, (pick["source"]["task"],)) for pick in decision["picks"]
+        ]
+    common = decision.get("common", {})
+    return [
+        Task(
+            entry["key"],
+            kind,
+            group,
+            entry["name"],
+            common | entry["spec"],
+            tuple(decision.get("inputs", ())) + tuple(entry["inputs"]),
+            entry.get("files", {}),
+        )
+        for entry in decision["tasks"]
+    ]
+
+
+def task_entries(tasks: list[Task], common: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the decision's record of tasks, without the part of their specs that all share."""
+    return [
+        {
+            "key": task.key,
+            "name": task.name,
+            "inputs": list(task.inputs),
+            "spec": {k: v for k, v in task.spec.items() if k not in common},
+        }
+        | ({"files": task.files} if task.files else {})
+        for task in tasks
+    ]
+
+
+@dataclass
+class State:
+    """What has been decided and what has come of it, kept up to date event by event.
+
+    level: name of the level of theory that labels are asked for at now; target_level: of the one the campaign is to end
+    at; levels: content of every level by name;
+    retried: when quarantined work was given another chance; excluded: labels a person took out of training;
+    superseded: labels no longer wanted, as the level of theory changed before they were done; requests: of persons,
+    that have been decided.
+    """
+
+    next_number: int = 0
+    identity: dict[str, Any] = field(default_factory=dict)
+    decisions: dict[Stage, dict[str, Any]] = field(default_factory=dict)
+    tasks: dict[str, Task] = field(default_factory=dict)
+    asked_in: dict[str, list[Stage]] = field(default_factory=dict)
+    unfinished: dict[Stage, set[str]] = field(default_factory=dict)
+    waiting: dict[str, None] = field(default_factory=dict)
+    running: set[str] = field(default_factory=set)
+    done: set[str] = field(default_factory=set)
+    quarantined: dict[str, dict[str, Any]] = field(default_factory=dict)
+    retried: dict[str, str] = field(default_factory=dict)
+    excluded: dict[str, dict[str, Any]] = field(default_factory=dict)
+    picks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    trajectories: dict[str, str] = field(default_factory=dict)
+    iteration: int = -1
+    verdict: dict[str, Any] | None = None
+    starts: list[dict[str, Any]] = field(default_factory=list)
+    level: str | None = None
+    target_level: str | None = None
+    levels: dict[str, dict[str, Any]] = field(default_factory=dict)
+    superseded: set[str] = field(default_factory=set)
+    requests: set[str] = field(default_factory=set)
+
+    def apply(self, decision: dict[str, Any]) -> None:
+        """Fold the next decision in."""
+        kind, iteration = decision["kind"], decision.get("iteration", -1)
+        self.next_number = decision["number"] + 1
+        if kind in _OF_PERSONS:
+            _OF_PERSONS[kind](self, decision)
+            self.requests.add(decision.get("request", ""))
+            return
+        if kind == "campaign":
+            self.identity = decision
+        elif kind == "start":
+            self._start(decision)
+        elif kind == "quarantine":
+            self.settle_quarantine(decision["key"], decision)
+        else:
+            self.decisions[kind, iteration] = decision
+        if kind == "train":
+            self.iteration, self.verdict = iteration, None
+        if kind == "verdict":
+            self.verdict = decision
+        if "level" in decision:
+            self.levels[decision["level"]["name"]] = decision["level"]["content"]
+        if kind in ("promote", "relabel"):
+            if self.foundation_level is None:
+                self.target_level = decision["level"]["name"]
+            self._change_level(decision["level"]["name"])
+        self.trajectories |= decision.get("trajectories", {})
+        for pick in decision.get("picks", []):
+            self.picks.setdefault(pick["key"], {"iteration": iteration} | pick)
+        self._ask_for(decision, (kind, iteration))
+
+    def _ask_for(self, decision: dict[str, Any], stage: Stage) -> None:
+        for task in decision_tasks(decision):
+            self.unfinished.setdefault(stage, set())
+            if task.key not in self.tasks:
+                self.tasks[task.key] = task
+                self.waiting[task.key] = None
+            if task.key in self.superseded:
+                self._want_again(task.key, decision.get("time", ""))
+            stages = self.asked_in.setdefault(task.key, [])
+            if stage not in stages:
+                stages.append(stage)
+            if task.key in self.waiting or task.key in self.running:
+                self.unfinished[stage].add(task.key)
+
+    def _want_again(self, key: str, time: str) -> None:
+        """Ask anew for a label that a change of level had left behind; earlier failures no longer count."""
+        self.superseded.discard(key)
+        if self.quarantined.pop(key, None) is not None:
+            self.retried[key] = time
+        if key not in self.running:
+            self.waiting[key] = None
+
+    def _start(self, decision: dict[str, Any]) -> None:
+        self.starts.append(decision)
+        levels = decision.get("levels")
+        self.target_level = levels["target"]["name"] if levels else None
+        asked_for = any(pick["level"] == self.level and not pick["given"] for pick in self.picks.values())
+        if levels and not asked_for:
+            self.level = (levels["foundation"] or levels["target"])["name"]
+
+    def _change_level(self, name: str) -> None:
+        """Ask for labels at another level from now on; what waits to be labelled at the old one is no longer wanted."""
+        self.level = name
+        old = [key for key, pick in self.picks.items() if pick.get("level") != name and not pick.get("given")]
+        self.superseded |= {key for key in old if key not in self.done}
+        for key in old:
+            self.waiting.pop(key, None)
+            self._leave_stages(key)
+
+    @property
+    def foundation_level(self) -> str | None:
+        """Name of the level that models learn from first, None once the campaign has left it or never had one."""
+        levels = self.starts[-1].get("levels") if self.starts else None
+        foundation = levels["foundation"]["name"] if levels and levels["foundation"] else None
+        return foundation if foundation == self.level and foundation != self.target_level else None
+
+    def decided(self, kind: str, iteration: int = -1) -> bool:
+        """Tell whether this decision has been taken."""
+        return (kind, iteration) in self.decisions
+
+    def open(self, kind: str, iteration: int = -1) -> bool:
+        """Tell whether work of this decision is unfinished."""
+        return bool(self.unfinished.get((kind, iteration)))
+
+    def settle_done(self, key: str) -> None:
+        """Note that a task has its result."""
+        self.done.add(key)
+        self.superseded.discard(key)
+        self.quarantined.pop(key, None)  # a late result is as good as one in time
+        self._settle(key)
+
+    def settle_quarantine(self, key: str, record: dict[str, Any]) -> None:
+        """Note that a task was given up, with the reason."""
+        if key not in self.done:
+            self.quarantined[key] = record
+        self._settle(key)
+
+    def _settle(self, key: str) -> None:
+        self.waiting.pop(key, None)
+        self.running.discard(key)
+        self._leave_stages(key)
+
+    def _leave_stages(self, key: str) -> None:
+        for stage in self.asked_in.get(key, ()):
+            self.unfinished[stage].discard(key)
+
+    def retry(self, decision: dict[str, Any]) -> None:
+        """Give quarantined tasks another chance, but for labels at a level of theory that is no longer wanted."""
+        for key in decision["keys"]:
+            if key not in self.superseded and self.quarantined.pop(key, None) is not None:
+                self.waiting[key] = None
+                self.retried[key] = decision["time"]
+                for stage in self.asked_in[key]:
+                    self.unfinished[stage].add(key)
+
+    def exclude(self, decision: dict[str, Any]) -> None:
+        """Take labels out of training and held-out sets, or bring them back."""
+        for key in decision["keys"]:
+            if decision["undo"]:
+                self.excluded.pop(key, None)
+            else:
+                self.excluded[key] = {"reason": decision["reason"], "time": decision["time"]}
+
+    def begin(self, key: str) -> None:
+        """Note that an attempt at a task is under way."""
+        self.waiting.pop(key, None)
+        self.running.add(key)
+
+    def put_back(self, key: str) -> None:
+        """Note that an attempt ended without a result."""
+        if key in self.running:
+            self.running.discard(key)
+            if key not in self.superseded:
+                self.waiting[key] = None
+
+    def labels(self, role: str, level: str | None = None) -> list[str]:
+        """Return the finished labels with a role (training or held_out), in order of request.
+
+        Of the present level of theory if none is named; labels of two levels are never returned together.
+        """
+        wanted = level or self.level
+        return [
+            key
+            for key, pick in self.picks.items()
+            if pick["role"] == role and key in self.done and pick.get("level") == wanted and key not in self.excluded
+        ]
+
+    def models(self, iteration: int) -> list[str]:
+        """Return the keys of the trained models of an iteration's ensemble, in order."""
+        decision = self.decisions.get(("train", iteration))
+        return [task["key"] for task in decision["tasks"] if task["key"] in self.done] if decision else []
+
+    def stage_counts(self, kind: str, iteration: int) -> tuple[int, int]:
+        """Return (finished, all) tasks of a decision."""
+        decision = self.decisions.get((kind, iteration))
+        total = len({t.key for t in decision_tasks(decision)}) if decision else 0
+        return total - len(self.unfinished.get((kind, iteration), ())), total
+
+    def task_counts(self) -> dict[str, dict[str, int]]:
+        """Return, per kind of task, how many are done, running, waiting and quarantined."""
+        counts: dict[str, Counter[str]] = {}
+        for key, task in self.tasks.items():
+            entry = counts.setdefault(task.kind, Counter(done=0, running=0, waiting=0, quarantined=0))
+            entry[self.status_of(key)] += 1
+        return {kind: dict(entry) for kind, entry in counts.items()}
+
+    def status_of(self, key: str) -> str:
+        """Return done, running, waiting, quarantined or superseded."""
+        if key in self.done:
+            return "done"
+        if key in self.superseded and key not in self.running:
+            return "superseded"
+        if key in self.quarantined:
+            return "quarantined"
+        return "running" if key in self.running else "waiting"
+
+
+_OF_PERSONS: dict[str, Callable[[State, dict[str, Any]], None]] = {"retry": State.retry, "exclude": State.exclude}
+"""Decisions a person takes, which ask for nothing new."""
