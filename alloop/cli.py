@@ -16,6 +16,7 @@ from rich.text import Text
 
 from alloop import __version__, config
 from alloop.campaign import Campaign
+from alloop.dpgen import commands as dpgen_commands
 from alloop.errors import BAD_INPUT, NOT_CONVERGED, AlloopError, InputError
 
 app = typer.Typer(
@@ -444,6 +445,9 @@ def schema(folder: From = HERE, as_json: AsJson = False) -> None:
         _print_json(json_schema())
         return
     print_schema(console)
+
+
+dpgen_commands.register(app)
 
 
 def _version(wanted: bool) -> None:

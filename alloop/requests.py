@@ -81,11 +81,12 @@ def quarantined(campaign: Campaign, names: list[str], failed: str | None, *, eve
     state = campaign.state
     if not (names or failed or everything):
         raise InputError("name tasks, a class (--class unconverged) or --all; alloop status lists what is quarantined")
-    found = {key for key, record in state.quarantined.items() if everything or record["class"] == failed}
+    wanted = {key: record for key, record in state.quarantined.items() if key not in state.superseded}
+    found = {key for key, record in wanted.items() if everything or record["class"] == failed}
     for name in names:
-        matches = [key for key in state.quarantined if _is_called(state.tasks[key], name)]
+        matches = [key for key in wanted if _is_called(state.tasks[key], name)]
         if len(matches) != 1:
-            listed = ", ".join(state.tasks[key].name for key in [*state.quarantined][:5]) or "nothing"
+            listed = ", ".join(state.tasks[key].name for key in [*wanted][:5]) or "nothing"
             raise InputError(f"{name!r} names {len(matches)} quarantined tasks\n  quarantined is {listed}")
         found.update(matches)
     if not found:

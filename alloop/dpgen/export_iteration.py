@@ -65,9 +65,10 @@ def write_iteration(
         with np.load(chunk.result / "table.npz") as archive:
             table = {name: archive[name] for name in archive.files}
         _write_task(folder / EXPLORE / task, chunk, table)
+        lists = rows[chunk.system]
         classes = classify(table["max_force_deviation_eV_A"], *trust_levels_eV_A)
         for step, name in zip(table["step"].tolist(), classes.tolist(), strict=True):
-            rows[chunk.system][name].append(FrameName(place, int(step)))
+            lists[name].append(FrameName(place, int(step)))
     asked: defaultdict[int, list[FrameName]] = defaultdict(list)
     for pick in picks:
         system, place = names[pick["source"]["task"]]

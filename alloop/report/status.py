@@ -17,6 +17,8 @@ from alloop.state import State
 from alloop.store import read_json, write_json
 
 _SNAPSHOT = "state.json"
+_SNAPSHOT_FORM = 2
+"""Raised with every change of the record, so that no snapshot of another alloop's driver is taken for one's own."""
 
 
 def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
@@ -62,6 +64,7 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
                 "message": entry["message"],
             }
             for key, entry in state.quarantined.items()
+            if state.status_of(key) == "quarantined"
         ],
         "config_changes": config_changes(state),
     }
@@ -283,7 +286,8 @@ def _mean(values: list[float | None]) -> float | None:
 
 def write_snapshot(campaign: Campaign) -> None:
     """Write the driver's view to ``state.json``, a disposable cache that `status` may read instead of everything."""
-    write_json(campaign.store.iterations / _SNAPSHOT, build_status(campaign, "alive"))
+    snapshot = {"form": _SNAPSHOT_FORM, "status": build_status(campaign, "alive")}
+    write_json(campaign.store.iterations / _SNAPSHOT, snapshot)
 
 
 def write_iteration(campaign: Campaign, iteration: int) -> None:
@@ -302,8 +306,10 @@ def read_status(campaign: Campaign) -> dict[str, Any]:
     alive = campaign.driver_alive()
     if alive:
         try:
-            return read_json(campaign.store.iterations / _SNAPSHOT)
-        except (OSError, ValueError):
+            snapshot = read_json(campaign.store.iterations / _SNAPSHOT)
+            if snapshot["form"] == _SNAPSHOT_FORM:
+                return snapshot["status"]
+        except (OSError, ValueError, LookupError):
             pass
     campaign.load()
     return build_status(campaign, "alive" if alive else "not running")
@@ -338,7 +344,8 @@ def print_status(status: dict[str, Any], console: Console) -> None:
     for line in quarantine_lines(status["quarantined"]):
         console.print(f" [red]quarantined[/red] {escape(line)}", highlight=False, soft_wrap=True)
     if status["quarantined"]:
-        console.print("             mend the cause, then: alloop retry", highlight=False)
+        text = " " * 13 + "mend the cause, then: alloop retry --class CLASS, or --all"
+        console.print(text, highlight=False)
     for change in status["config_changes"]:
         console.print(f" changed    {change}", highlight=False)
     if status["iterations"]:

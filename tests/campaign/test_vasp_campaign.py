@@ -58,7 +58,7 @@ class Rehearsal:
         command = vasp_double.double_command("5.4.4", folder / "plan.json")
         vasp = {"potcar_library": "potpaw", "potcars": {"Li": "Li_sv"}}
         run = {"command": command, "silent_minutes": 0.1}
-        label = {"labeler": "vasp", "vasp": vasp, "run": run}
+        label = {"labeler": "vasp", "vasp": vasp, "run": run, "per_process": 4}
         self.changes = SMALL | {"quench": None, "label": label} | changes
         write_param(folder, **self.changes)
 
@@ -132,8 +132,6 @@ def test_one_label_that_fails_for_ever_costs_one_label(tmp_path: Path) -> None:
 CLASSES = {
     "nelm_forever": {"unconverged"},
     "edddav_forever": {"edddav"},
-    "zpotrf_forever": {"zpotrf"},
-    "brmix_forever": {"brmix"},
     "hang": {"hang"},
     "crash": {"crash"},
     "walltime": {"killed"},
@@ -150,12 +148,13 @@ CLASSES = {
 CURABLE = ("nelm", "edddav", "zpotrf", "brmix")
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_misbehaviour_of_every_kind_gives_right_labels_or_the_right_class(tmp_path: Path, number: int) -> None:
-    """Two campaigns, each with half of all misbehaviours at 10 % each."""
-    faults = [*CLASSES, *CURABLE][number::2]
+    """Three campaigns, each with a third of all misbehaviours at 10 % each."""
+    faults = [*CLASSES, *CURABLE][number::3]
     plan = {"seed": 11 + number, "faults": dict.fromkeys(faults, 0.1)}
-    rehearsal = Rehearsal(tmp_path / "campaign", 16, plan)
+    short = SMALL["train"] | {"steps": 100, "warm_steps": 50, "save_every": 50}
+    rehearsal = Rehearsal(tmp_path / "campaign", 12, plan, train=short)
     rehearsal.run()
     rehearsal.assert_every_label_is_right()
     campaign = rehearsal.campaign()
@@ -173,7 +172,7 @@ def test_misbehaviour_of_every_kind_gives_right_labels_or_the_right_class(tmp_pa
             assert campaign.state.quarantined[key]["class"] in CLASSES[fault], campaign.state.quarantined[key]
         else:
             assert key in campaign.state.done, (fault, campaign.state.quarantined.get(key))
-    assert len(met - {None}) >= 7, met
+    assert len(met - {None}) >= 4, met
 
 
 def test_another_level_of_theory_is_refused_until_all_labels_are_made_anew(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ class World:
     hopeless: dict[str, float] = field(default_factory=dict)
     converge: float = 0.3
     quench: bool = True
+    foundation: bool = False
+    restless: float = 0.0
     state: State = field(default_factory=State)
     decisions: list[dict[str, Any]] = field(default_factory=list)
     order: list[tuple[str, int]] = field(default_factory=list)
@@ -40,7 +42,13 @@ class World:
 
     def __post_init__(self) -> None:
         self.decide("campaign", id="w", name="world", seed=1)
-        self.decide("start")
+        self.start("vasp")
+
+    def start(self, target: str) -> None:
+        """A driver takes the campaign with a configuration at this level of theory."""
+        foundation = {"name": "cheap", "content": {"labeler": "cheap"}} if self.foundation else None
+        levels = {"target": {"name": target, "content": {"labeler": target}}, "foundation": foundation}
+        self.decide("start", levels=levels)
 
     # -------------------------------------------------------------------------------- driving
 
@@ -52,7 +60,7 @@ class World:
             if plan.ending:
                 return plan.ending
             if plan.due:
-                if plan.due[0] == "train" and not self.state.labels("training"):
+                if plan.due[0] in ("train", "promote") and not self.state.labels("training"):
                     return Ending(NEEDS_PERSON, "no label to train on")
                 self.order.append(plan.due)
                 self.decide(plan.due[0], iteration=plan.due[1], **CONTENT[plan.due[0]](self, plan.due[1]))
@@ -64,6 +72,8 @@ class World:
                     self.state.begin(key)
             assert self.running, f"nothing runs and nothing is due; waiting: {list(self.state.waiting)}"
             self.something_happens()
+            if self.rng.random() < self.restless:
+                self.a_person_asks()
             self.check_counts()
         raise AssertionError("the campaign does not come to an end")
 
@@ -98,6 +108,26 @@ class World:
                 self.decide("quarantine", key=key, message="three failures")
         self.running = [rest for rest in self.running if rest]
 
+    def a_person_asks(self) -> None:
+        """Quarantined work again, or a label out of training or back into it."""
+        lost = [key for key in self.state.quarantined if self.state.tasks[key].kind not in NEEDED]
+        labels = [key for key in self.state.picks if key in self.state.done]
+        if lost and self.rng.random() < 0.5:
+            self.decide("retry", keys=[key := self.rng.choice(lost)], time=f"{self.state.next_number:06d}")
+            self.failures[key] = 0
+        elif labels:
+            undo = bool(self.state.excluded) and self.rng.random() < 0.4
+            key = self.rng.choice(list(self.state.excluded) if undo else labels)
+            self.decide("exclude", keys=[key], reason="looks odd", undo=undo, time="")
+
+    def relabel(self, target: str) -> None:
+        """A person has every label made anew at another level."""
+        level = {"name": target, "content": {"labeler": target}}
+        wanted = [pick for pick in self.state.picks.values() if pick["level"] == self.state.level]
+        picks = [_anew(pick, level) for pick in wanted]
+        self.decide("relabel", iteration=self.state.iteration, level=level, picks=picks)
+        self.start(target)
+
     def driver_dies(self) -> None:
         """A new driver folds the decisions and looks around; what runs goes on. It must know what the old one knew."""
         fresh = State()
@@ -111,6 +141,12 @@ class World:
         assert fresh.done == self.state.done and fresh.running == self.state.running
         assert set(fresh.waiting) == set(self.state.waiting)
         assert fresh.quarantined.keys() == self.state.quarantined.keys()
+        assert (fresh.level, fresh.target_level, fresh.excluded) == (
+            self.state.level,
+            self.state.target_level,
+            self.state.excluded,
+        )
+        assert fresh.superseded == self.state.superseded
         assert {stage: keys for stage, keys in fresh.unfinished.items() if keys} == {
             stage: keys for stage, keys in self.state.unfinished.items() if keys
         }
@@ -138,12 +174,18 @@ class World:
         state = self.state
         labels = label_counts(state)
         assert labels["done"] == labels["training"] + labels["held_out"] + labels["excluded"]
-        parts = ("done", "in_flight", "waiting", "quarantined")
+        parts = ("done", "in_flight", "waiting", "quarantined", "pretraining", "superseded")
         assert sum(labels[part] for part in parts) == len(state.picks)
-        assert labels["done"] == len(state.labels("training")) + len(state.labels("held_out"))
+        if state.level == state.target_level:
+            assert labels["training"] == len(state.labels("training"))
+            assert labels["held_out"] == len(state.labels("held_out"))
+        for role in ("training", "held_out"):
+            assert {state.picks[key]["level"] for key in state.labels(role)} <= {state.level}
+            assert not state.excluded.keys() & set(state.labels(role))
         for kind, counts in state.task_counts().items():
             assert sum(counts.values()) == sum(task.kind == kind for task in state.tasks.values())
-        ended, going = state.done | state.quarantined.keys(), state.running | state.waiting.keys()
+        ended = state.done | state.quarantined.keys() | (state.superseded - state.running)
+        going = state.running | state.waiting.keys()
         assert ended | going == state.tasks.keys() and not ended & going
         assert not state.running & state.waiting.keys()
         if self.rng.random() < 0.02:
@@ -156,12 +198,14 @@ class World:
 # ---------------------------------------------------------------------------------------- content of decisions
 
 
-def _picks(world: World, sources: list[str], per_source: int, group: str) -> list[dict[str, Any]]:
+def _picks(world: World, sources: list[str], per_source: int, group: str) -> dict[str, Any]:
     picks = []
+    level = {"name": world.state.level, "content": {"labeler": world.state.level}}
     for source in sources:
         role = "held_out" if int(source, 16) % 4 == 0 else "training"
         for frame in range(per_source):
-            task = make_task("label", group, f"s{frame}", {"source": source, "frame": frame})
+            spec = {"source": source, "frame": frame} | level["content"]
+            task = make_task("label", group, f"s{frame}", spec)
             picks.append(
                 {
                     "key": task.key,
@@ -169,9 +213,28 @@ def _picks(world: World, sources: list[str], per_source: int, group: str) -> lis
                     "role": role,
                     "reason": "audit" if frame == 0 else "candidate",
                     "source": {"task": source, "frame": frame},
+                    "given": False,
+                    "level": level["name"],
                 }
             )
-    return picks
+    return {"level": level, "picks": picks}
+
+
+def _anew(pick: dict[str, Any], level: dict[str, Any]) -> dict[str, Any]:
+    task = make_task("label", "g", pick["name"], {"of": pick["key"]} | level["content"])
+    return pick | {"key": task.key, "level": level["name"], "of": pick["key"]}
+
+
+def _promote(world: World, iteration: int) -> dict[str, Any]:
+    level = world.state.starts[-1]["levels"]["target"]
+    labels = world.state.labels("training")[:3] + world.state.labels("held_out")[:1]
+    return {"level": level, "picks": [_anew(world.state.picks[key], level) for key in labels]}
+
+
+def _pretrain(world: World, iteration: int) -> dict[str, Any]:
+    labels = world.state.labels("training", "cheap")
+    spec = {"labels": labels, "iteration": iteration}
+    return content([make_task("train", "g", "model.00", spec)], inputs=labels)
 
 
 def _done(world: World, kind: str, iteration: int) -> list[str]:
@@ -185,7 +248,7 @@ def _bootstrap(world: World, iteration: int) -> dict[str, Any]:
 
 
 def _seed_labels(world: World, iteration: int) -> dict[str, Any]:
-    return {"picks": _picks(world, _done(world, "bootstrap", -1), 3, "bootstrap/label")}
+    return _picks(world, _done(world, "bootstrap", -1), 3, "bootstrap/label")
 
 
 def _train(world: World, iteration: int) -> dict[str, Any]:
@@ -212,7 +275,7 @@ def _explore(world: World, iteration: int) -> dict[str, Any]:
 
 
 def _select(world: World, iteration: int) -> dict[str, Any]:
-    return {"picks": _picks(world, _done(world, "explore", iteration), world.rng.randint(0, 3), "iter/label")}
+    return _picks(world, _done(world, "explore", iteration), world.rng.randint(0, 3), "iter/label")
 
 
 def _evaluate(world: World, iteration: int) -> dict[str, Any]:
@@ -222,7 +285,7 @@ def _evaluate(world: World, iteration: int) -> dict[str, Any]:
 
 
 def _verdict(world: World, iteration: int) -> dict[str, Any]:
-    converged = world.rng.random() < world.converge
+    converged = world.rng.random() < world.converge and world.state.foundation_level is None
     return {
         "converged": converged,
         "reason": "all criteria met" if converged else f"not in iteration {iteration}",
@@ -246,6 +309,8 @@ def _quench(world: World, iteration: int) -> dict[str, Any]:
 CONTENT = {
     "bootstrap": _bootstrap,
     "seed_labels": _seed_labels,
+    "promote": _promote,
+    "pretrain": _pretrain,
     "train": _train,
     "explore": _explore,
     "select": _select,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from campaign_kit import bootstrap_content
-from policy_world import World
+from policy_world import CONTENT, World
 
 from alloop.errors import DONE, NEEDS_PERSON, NOT_CONVERGED
 from alloop.loop import Limits, policy
@@ -90,6 +90,81 @@ def test_work_the_campaign_cannot_do_without_needs_a_person(kind: str) -> None:
     ending = found.run()
     assert ending.code == NEEDS_PERSON
     assert kind in ending.reason and "three failures" in ending.reason
+
+
+def test_worlds_with_a_foundation_end_on_labels_of_their_own_level() -> None:
+    """Cheap labels first, then a promotion, a pre-training, and from then on labels of the campaign's level only."""
+    promoted = 0
+    for seed in range(120):
+        found = world(seed, foundation=True, hopeless={"label": 0.1}, restless=0.1)
+        found.limits = replace(found.limits, foundation_iterations=seed % 3)
+        ending = found.run()
+        if found.paused() or ending.reason == "no label to train on":
+            continue
+        kinds = [kind for kind, _ in found.order]
+        assert kinds.count("promote") == kinds.count("pretrain") <= 1
+        if "promote" not in kinds:  # the iterations were used up, or it converged... which the foundation cannot
+            assert ending.code == NOT_CONVERGED and found.state.foundation_level == "cheap"
+            continue
+        promoted += 1
+        place = kinds.index("promote")
+        i = min(seed % 3, found.limits.max_iterations)
+        assert found.order[place : place + 3] == [("promote", i - 1), ("pretrain", i), ("train", i)]
+        assert found.state.level == found.state.target_level == "vasp"
+        for decision in found.decisions:
+            if decision["kind"] == "select" and decision["iteration"] >= i:
+                assert decision["level"]["name"] == "vasp"
+    assert promoted > 60
+
+
+def test_relabelling_at_any_moment_trains_the_next_ensemble_on_the_new_level_only() -> None:
+    for seed in range(60):
+        found = world(seed, 2, fail=0.05, die=0.05, restless=0.1)
+        found.run()
+        if found.paused() or not found.state.picks:
+            continue
+        before = found.state.iteration
+        found.relabel("vasp-2")
+        assert all(
+            found.state.picks[key]["level"] == "vasp-2" for key in found.state.waiting if key in found.state.picks
+        )
+        found.limits = replace(found.limits, max_iterations=before + 3)
+        if found.run().reason == "no label to train on":
+            continue
+        assert found.state.iteration > before and found.state.level == "vasp-2"
+        train = next(d for d in found.decisions if d["kind"] == "train" and d["iteration"] == before + 1)
+        assert {found.state.picks[key]["level"] for key in train["inputs"]} <= {"vasp-2"}
+
+
+def test_relabelling_while_labels_wait_drops_them_but_keeps_what_runs() -> None:
+    found = world(2, 1, fail=0.0, die=0.0)
+    found.decide("bootstrap", iteration=-1, **bootstrap_content())
+    for key in list(found.state.waiting):
+        found.state.settle_done(key)
+    found.decide("seed_labels", iteration=-1, **CONTENT["seed_labels"](found, -1))
+    first, second, *_ = found.state.waiting
+    found.state.begin(first)
+    found.state.begin(second)
+    found.state.settle_done(second)
+    found.relabel("vasp-2")
+    assert found.state.running == {first} and found.state.done >= {second}
+    found.state.put_back(first)
+    assert first not in found.state.waiting and found.state.status_of(first) == "superseded"
+    found.driver_dies()
+    assert found.run().code in (DONE, NOT_CONVERGED)
+
+
+def test_retried_work_is_wanted_again_and_waited_for() -> None:
+    found = world(9, 1, fail=0.0, die=0.0)
+    found.decide("bootstrap", iteration=-1, **bootstrap_content())
+    key, *others = found.state.waiting
+    for other in others:
+        found.state.settle_done(other)
+    found.decide("quarantine", key=key, message="three failures")
+    assert policy(found.state, found.limits, 1).ending is not None
+    found.decide("retry", keys=[key, "unknown"], time="2026")
+    assert policy(found.state, found.limits, 1).launch == ((key,),) and found.state.retried == {key: "2026"}
+    assert found.state.open("bootstrap")
 
 
 def test_no_iteration_at_all_trains_and_quenches_but_is_not_converged() -> None:
