@@ -168,7 +168,7 @@ def test_bad_value_is_refused_by_run_and_reported_by_check(case, campaign, alloo
     assert_reported(alloop_main("check", "-C", folder), words)
     listed = alloop_main("check", "-C", folder, "--json")
     assert listed.code == 2
-    assert [set(problem) for problem in json.loads(listed.out)] == [{"where", "found", "remedy"}]
+    assert [set(problem) for problem in json.loads(listed.out)["problems"]] == [{"where", "found", "remedy"}]
 
 
 @pytest.mark.parametrize("case", TEXTS)
