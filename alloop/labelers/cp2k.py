@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from ase import Atoms
 from ase.data import atomic_numbers
 
+from alloop.labelers.code import CodeFault, Correction
 from alloop.labelers.cp2k_output import INPUT, OUTPUT, abort_message, judge_cp2k
 from alloop.labelers.verdict import Verdict
 
@@ -109,50 +110,52 @@ def read_data_sets(text: str) -> list[DataSet]:
 
 
 class Cp2k:
-    """CP2K for labels of given elements.
+    """CP2K as the code behind a label.
 
     template_text: an input with @CELL@, @COORD@, @KINDS@ and @SCF@. data_dir: folder of CP2K's data files; by default
     that of the environment's CP2K_DATA_DIR, then those of DATA_DIRS. basis, potential: names of the data sets of every
     element, in the files the template names; kinds: element -> {"basis": ..., "potential": ...} where one differs.
-    scf: the one of RECIPES that is tried first. Nothing is read before it is needed: see `problems`.
+    scf: the one of RECIPES that is tried first. level: what `level` gave when the label was asked for; its template
+    and its choice of data sets are then used in place of the others, and the data sets must still have its hashes.
+    Nothing is read before it is needed: see `problems`.
     """
 
-    name = "cp2k"
-    log = OUTPUT
-    kept = (INPUT, OUTPUT)
-    dropped = ("*.wfn*", "*.kp*", "*.restart*")
+    name: str = "cp2k"
+    log: str = OUTPUT
+    kept: tuple[str, ...] = (INPUT, OUTPUT)
+    dropped: tuple[str, ...] = ("*.wfn*", "*.kp*", "*.restart*")
 
     def __init__(
         self,
         template_text: str,
-        elements: Sequence[str],
         data_dir: Path | None = None,
         *,
         basis: str = DEFAULT_BASIS,
         potential: str = DEFAULT_POTENTIAL,
         kinds: Mapping[str, Mapping[str, str]] | None = None,
         scf: str = "diagonalization",
+        level: Mapping[str, Any] | None = None,
         force_ceiling_eV_A: float | None = None,
     ) -> None:
-        self.template_text = template_text
-        self.elements = tuple(sorted(elements))
+        self.template_text = template_text if level is None else level["template"]
         self.data_dir = data_dir
         self.defaults = {"basis": basis, "potential": potential}
         self.kinds = {element: dict(choice) for element, choice in (kinds or {}).items()}
+        self.promised: Mapping[str, Any] = {} if level is None else level["kinds"]
+        self.kinds |= {element: dict(choice) for element, choice in self.promised.items()}
         self.scf = scf
         self.force_ceiling_eV_A = force_ceiling_eV_A
-        self._lines = _bare_lines(template_text)
+        self._lines = _bare_lines(self.template_text)
 
     # ---------------------------------------------------------------------------------- the protocol
 
-    def write(self, folder: Path, atoms: Atoms, correction: Mapping[str, Any]) -> Atoms:
+    def write(self, folder: Path, atoms: Atoms, correction: Correction) -> Atoms:
         """Write the input and the data sets it uses; return the atoms, whose order is kept.
 
-        correction: {"scf": one of RECIPES, "command": variant}. ValueError, with all that `problems` would say, for an
-        element without data sets.
+        correction: {"scf": one of RECIPES, "command": variant}. CodeFault for an element without data sets, or whose
+        data sets are no longer those of the level of theory.
         """
-        elements = list(dict.fromkeys(atoms.get_chemical_symbols()))
-        chosen = {element: self._chosen(element) for element in elements}
+        chosen = {element: self._kept_promise(element) for element in dict.fromkeys(atoms.get_chemical_symbols())}
         for kind, names in self._file_names().items():
             for name in names:
                 used = [sets[kind] for sets in chosen.values() if sets[kind][0] == name]
@@ -188,7 +191,7 @@ class Cp2k:
         text = f"{abort_message(text) or ''}\n{text}"
         return [name for name, pattern in _ERRORS.items() if re.search(pattern, text)]
 
-    def next_correction(self, faults: list[str], tried: list[Mapping[str, Any]]) -> dict[str, Any] | None:
+    def next_correction(self, faults: list[str], tried: list[Correction]) -> dict[str, Any] | None:
         """Return the next way to the same ground state, or None.
 
         After electronic trouble the next recipe of RECIPES; after a crash, a hang or want of memory the command "safe",
@@ -206,22 +209,21 @@ class Cp2k:
         left = [name for name in self._recipes() if name not in used]
         return last | {"scf": left[0]} if left else None
 
-    def level(self) -> dict[str, Any]:
+    def level(self, elements: Iterable[str]) -> dict[str, Any]:
         """Return what decides the numbers: the template but for comments, blanks and @SCF@, and the data sets' hashes.
 
         ValueError for an element without data sets.
         """
         kinds: dict[str, dict[str, str]] = {}
-        for element in self.elements:
+        for element in sorted(elements):
             chosen = self._chosen(element)
             kinds[element] = {kind: entry.name for kind, (_, entry) in chosen.items()}
             kinds[element] |= {f"{kind}_sha256": entry.sha256 for kind, (_, entry) in chosen.items()}
-        template = "\n".join(line.upper() for line in self._lines if line != "@SCF@")
-        return {"code": self.name, "template": template, "kinds": kinds}
+        return {"template": "\n".join(map(_canonical, self._lines)), "kinds": kinds}
 
     # ---------------------------------------------------------------------------------- before any run
 
-    def problems(self) -> list[Problem]:
+    def problems(self, elements: Iterable[str]) -> list[Problem]:
         """Return all that can be seen to be wrong without running anything, as (found, remedy)."""
         found = _template_problems(self._lines)
         if self.scf not in RECIPES:
@@ -236,7 +238,7 @@ class Cp2k:
             problem = self._file_problem(name)
             if problem is not None:
                 found.append(problem)
-        return found or [problem for element in self.elements for problem in self._element_problems(element)]
+        return found or [problem for element in elements for problem in self._element_problems(element)]
 
     def _file_problem(self, name: str) -> Problem | None:
         if Path(name).name != name:
@@ -289,6 +291,22 @@ class Cp2k:
         """Return basis and potential of an element, each with the name of its file; ValueError if one is missing."""
         return {kind: self._data_set(element, kind) for kind in _FILE_KEYWORDS}
 
+    def _kept_promise(self, element: str) -> dict[str, tuple[str, DataSet]]:
+        try:
+            chosen = self._chosen(element)
+        except ValueError as error:
+            raise CodeFault("config", str(error), final=False) from error
+        promised = self.promised.get(element, {})
+        for kind, (file, entry) in chosen.items():
+            if promised.get(f"{kind}_sha256", entry.sha256) != entry.sha256:
+                raise CodeFault(
+                    "config",
+                    f"{kind} {entry.name} of {element} in {self._find(file)} is not the one of this label's level of "
+                    "theory any more; bring the old file back, or: alloop relabel",
+                    final=False,
+                )
+        return chosen
+
     def _data_set(self, element: str, kind: str) -> tuple[str, DataSet]:
         wanted = self.kinds.get(element, {}).get(kind, self.defaults[kind])
         known: list[str] = []
@@ -313,6 +331,12 @@ _FILE_KEYWORDS = {"basis": "BASIS_SET_FILE_NAME", "potential": "POTENTIAL_FILE_N
 def _bare_lines(text: str) -> list[str]:
     lines = (" ".join(re.split(r"[#!]", line, maxsplit=1)[0].split()) for line in text.splitlines())
     return [line for line in lines if line]
+
+
+def _canonical(line: str) -> str:
+    """Return a line in capitals, but for names of files, whose case counts."""
+    keyword, _, value = line.partition(" ")
+    return f"{keyword.upper()} {value}" if keyword.upper().endswith("FILE_NAME") else line.upper()
 
 
 def _template_problems(lines: list[str]) -> list[Problem]:

@@ -10,7 +10,9 @@ outputs of CP2K at all. Formats read: the tables of CP2K 7.1 to 2026.2 (``write_
 from __future__ import annotations
 
 import gzip
+import os
 import re
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from ase.units import create_units
 from alloop.labelers.verdict import Fault, Verdict
 from alloop.structure import LabeledFrame
 
-INPUT, OUTPUT = "cp2k.inp", "cp2k.out"
+INPUT, OUTPUT = "label.inp", "cp2k.out"
 
 _SI = create_units("2006")  # CP2K's own constants: physcon.F holds CODATA 2006 only
 _ENERGY_eV = {"a.u.": _SI["Hartree"], "hartree": _SI["Hartree"], "ry": _SI["Rydberg"], "ev": 1.0}
@@ -45,6 +47,7 @@ _POSITION_A = 2e-6  # printed with six decimals
 _VECTOR_A = 6e-4  # printed with three
 _VOLUME_A3 = 1e-5
 _CHARACTERS_SHOWN = 200
+_BEGINNING = 65_536
 
 _NUMBER = r"[-+]?(?:\d[\dEeDd.+-]*|\.\d+|NaN|Inf(?:inity)?|\*+)"
 _ROW = rf"\s+({_NUMBER})\s+({_NUMBER})\s+({_NUMBER})"
@@ -118,21 +121,47 @@ def _judge(text: str, whole: str, asked: Atoms | None, force_ceiling_eV_A: float
 # ------------------------------------------------------------------------------------------ files
 
 
+def find_cp2k_outputs(place: Path) -> list[Path]:
+    """Return every output of CP2K at and below a folder, in the order of their paths; a file given is one if it is one.
+
+    Outputs are files called ``cp2k.out``, whatever is in them, and ``*.out`` and ``*.log`` that begin as CP2K's do; all
+    of them plain or gzipped. Links to folders are not followed.
+    """
+    if not place.is_dir():
+        return [place] if place.is_file() and _is_output(place) else []
+    found = []
+    for folder, subfolders, names in os.walk(place):
+        subfolders.sort()
+        files = [Path(folder) / name for name in sorted(names) if re.search(r"\.(out|log)(\.gz)?$", name)]
+        found += [file for file in files if _is_output(file)]
+    return found
+
+
+def _is_output(file: Path) -> bool:
+    if file.name in (OUTPUT, f"{OUTPUT}.gz"):
+        return True
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            begin = stream.read(_BEGINNING)
+    except (OSError, EOFError, zlib.error):
+        return False
+    return b"CP2K|" in begin or b"DBCSR| " in begin
+
+
 def _output_file(place: Path) -> Path | None:
     if not place.is_dir():
         return place if place.is_file() else None
     found = [place / name for name in (OUTPUT, f"{OUTPUT}.gz") if (place / name).is_file()]
-    others = [file for pattern in ("*.out", "*.log", "*.out.gz", "*.log.gz") for file in sorted(place.glob(pattern))]
-    return next(iter([*found, *others]), None)
+    return next(iter(found or (file for file in find_cp2k_outputs(place) if file.parent == place)), None)
 
 
 def _text(path: Path) -> str:
-    data = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
+    try:
+        data = path.read_bytes()
+        if path.suffix == ".gz":
             data = gzip.decompress(data)
-        except (OSError, EOFError):
-            return ""
+    except (OSError, EOFError, zlib.error):
+        return ""
     return data.decode("utf-8", errors="replace")
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from alloop.labelers import cp2k
 from alloop.labelers.code import Code, CodeFault, RunSettings, label_with_code
 from alloop.labelers.cp2k import RECIPES, Cp2k, read_data_sets
-from alloop.labelers.cp2k_output import abort_message, judge_cp2k
+from alloop.labelers.cp2k_output import abort_message, find_cp2k_outputs, judge_cp2k
 from alloop.resources import find_template
 
 TEMPLATE = find_template("cp2k/label.inp").read_text()
@@ -228,20 +228,38 @@ def test_missing_output_and_missing_folder(tmp_path):
 
 
 def test_kept_outputs_are_judged_without_the_campaign(tmp_path, data_dir):
-    code = Cp2k(TEMPLATE, ["B", "O"], data_dir)
+    code = Cp2k(TEMPLATE, data_dir)
     code.write(tmp_path, asked_atoms(), {})
-    (tmp_path / "cp2k.inp.gz").write_bytes(gzip.compress((tmp_path / "cp2k.inp").read_bytes()))
-    (tmp_path / "cp2k.inp").unlink()
+    (tmp_path / "label.inp.gz").write_bytes(gzip.compress((tmp_path / "label.inp").read_bytes()))
+    (tmp_path / "label.inp").unlink()
     (tmp_path / "cp2k.out.gz").write_bytes(gzip.compress(OUTPUT.encode()))
     verdict = judge_cp2k(tmp_path)
     assert (verdict.trusted, verdict.flags) == (True, ())
     assert np.array_equal(verdict.frame.atoms.cell.array, asked_atoms().cell.array)
-    (tmp_path / "cp2k.inp.gz").unlink()
+    (tmp_path / "label.inp.gz").unlink()
     verdict = judge_cp2k(tmp_path / "cp2k.out.gz", force_ceiling_eV_A=1.0)
     assert verdict.flags == ("rounded_structure", "force_ceiling")
     assert verdict.frame.atoms.cell.array[2, 0] == 0.123
     (tmp_path / "cp2k.out.gz").write_bytes(b"no gzip")
     assert judge_cp2k(tmp_path).fault == "empty"
+
+
+def test_outputs_are_found_by_name_or_by_how_they_begin(tmp_path):
+    for name, text in (
+        ("a/cp2k.out", ""),
+        ("a/vasp.out", " running on    4 total cores\n"),
+        ("b/c/run.log", " DBCSR| CPU Multiplication driver\n"),
+        ("b/slurm.out", "module loaded\n" + OUTPUT),
+        ("b/OUTCAR", OUTPUT),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "d.out.gz").write_bytes(gzip.compress(OUTPUT.encode()))
+    (tmp_path / "e.out.gz").write_bytes(b"\x1f\x8b no gzip")
+    found = [str(path.relative_to(tmp_path)) for path in find_cp2k_outputs(tmp_path)]
+    assert found == ["d.out.gz", "a/cp2k.out", "b/slurm.out", "b/c/run.log"]
+    assert find_cp2k_outputs(tmp_path / "a" / "vasp.out") == []
+    assert judge_cp2k(tmp_path / "b", asked_atoms()).trusted
 
 
 def test_of_an_output_written_twice_the_last_run_counts(tmp_path):
@@ -270,7 +288,7 @@ def test_what_cp2k_says_when_it_stops_reaches_the_message(tmp_path):
     assert abort_message(ABORT) == said
     verdict = judged(tmp_path, OUTPUT[:500] + ABORT)
     assert (verdict.fault, verdict.message) == ("truncated", f"CP2K stopped: {said}")
-    assert Cp2k(TEMPLATE, ["B"]).errors(tmp_path) == ["input"]
+    assert Cp2k(TEMPLATE).errors(tmp_path) == ["input"]
     assert abort_message(OUTPUT) is None
 
 
@@ -280,13 +298,13 @@ def test_what_cp2k_says_when_it_stops_reaches_the_message(tmp_path):
 def test_inputs_hold_the_structure_to_the_last_digit_and_only_the_data_sets_used(tmp_path, data_dir):
     folder = tmp_path / "run"
     folder.mkdir()
-    code: Code = Cp2k(TEMPLATE, ["B", "O"], data_dir)
+    code: Code = Cp2k(TEMPLATE, data_dir)
     atoms = asked_atoms()
     atoms.set_array("asked", np.arange(4)[::-1])
     atoms.positions[0, 0] = 0.1 + 1e-15
     written = code.write(folder, atoms, {})
     assert np.array_equal(written.get_array("asked"), [3, 2, 1, 0])
-    text = (folder / "cp2k.inp").read_text()
+    text = (folder / "label.inp").read_text()
     assert f"      B {float(atoms.positions[0, 0])!r} 0.05 0.8\n" in text
     assert "@" not in re.sub(r"#.*", "", text)
     assert re.findall(r"BASIS_SET (\S+)", text) == ["DZVP-MOLOPT-SR-GTH-q3", "DZVP-MOLOPT-SR-GTH-q6"]
@@ -301,7 +319,7 @@ def test_inputs_hold_the_structure_to_the_last_digit_and_only_the_data_sets_used
 
 def test_level_follows_template_and_data_sets_but_neither_comments_nor_recipes_nor_other_entries(data_dir):
     def level(template: str = TEMPLATE, **options) -> dict:
-        return Cp2k(template, ["B", "O"], data_dir, **options).level()
+        return Cp2k(template, data_dir, **options).level(["B", "O"])
 
     first = level()
     assert level("# another comment\n" + TEMPLATE.replace("CUTOFF 800", "  cutoff   800  ! Ry")) == first
@@ -315,6 +333,26 @@ def test_level_follows_template_and_data_sets_but_neither_comments_nor_recipes_n
     assert level() == first, "another basis set's numbers, and blanks, do not count"
     path.write_text(BASIS_FILE.replace("1.388401188741", "1.388401188742"))
     assert level() != first
+
+
+def test_a_label_is_made_at_the_level_it_was_asked_for_or_not_at_all(tmp_path, data_dir):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    level = Cp2k(TEMPLATE, data_dir).level(["B", "O"])
+    later = Cp2k(TEMPLATE.replace("CUTOFF 800", "CUTOFF 300"), data_dir, basis="SZV-MOLOPT-SR-GTH", level=level)
+    later.write(folder, asked_atoms(), {})
+    text = (folder / "label.inp").read_text()
+    assert "CUTOFF 800" in text
+    assert "BASIS_SET SZV" not in text
+    assert later.level(["B", "O"]) == level
+    assert (folder / "BASIS_MOLOPT").is_file(), "names of files keep their case"
+    (data_dir / "GTH_POTENTIALS").write_text(POTENTIAL_FILE.replace("0.24455430", "0.24455431"))
+    with pytest.raises(CodeFault, match="potential GTH-PBE-q6 of O") as caught:
+        later.write(folder, asked_atoms(), {})
+    assert (caught.value.kind, caught.value.final) == ("config", False)
+    (data_dir / "GTH_POTENTIALS").write_text("")
+    with pytest.raises(CodeFault, match="no potential 'GTH-PBE-q3' for B"):
+        later.write(folder, asked_atoms(), {})
 
 
 @hypothesis_settings(deadline=None)  # files are written
@@ -332,7 +370,7 @@ def test_recovery_ends_never_repeats_itself_and_changes_the_recipe_only(tmp_path
     folder = tmp_path_factory.mktemp("ladder")
     (folder / "BASIS_MOLOPT").write_text(BASIS_FILE)
     (folder / "GTH_POTENTIALS").write_text(POTENTIAL_FILE)
-    code = Cp2k(TEMPLATE, ["B", "O"], folder, scf=first)
+    code = Cp2k(TEMPLATE, folder, scf=first)
     run = folder / "run"
     run.mkdir()
     tried: list[dict] = []
@@ -347,7 +385,7 @@ def test_recovery_ends_never_repeats_itself_and_changes_the_recipe_only(tmp_path
             tried.append(following)
         code.write(run, asked_atoms(), tried[-1] if tried else {})
         recipe, values = RECIPES[tried[-1].get("scf", first) if tried else first]
-        text = re.sub(r"(?m)^ *(# command.*\n)?", "", (run / "cp2k.inp").read_text())
+        text = re.sub(r"(?m)^ *(# command.*\n)?", "", (run / "label.inp").read_text())
         block = re.sub(r"(?m)^ *", "", recipe.format(eps="1.0E-6", **values))
         assert text.count(block) == 1
         outside_recipe.add(text.replace(block, ""))
@@ -376,7 +414,7 @@ def test_no_recipe_holds_what_decides_the_level():
     ],
 )
 def test_nothing_is_tried_when_it_cannot_help(faults):
-    assert Cp2k(TEMPLATE, ["B"]).next_correction(faults, []) is None
+    assert Cp2k(TEMPLATE).next_correction(faults, []) is None
 
 
 @pytest.mark.parametrize(
@@ -393,19 +431,19 @@ def test_nothing_is_tried_when_it_cannot_help(faults):
 )
 def test_errors_of_the_log_get_names(tmp_path, text, name):
     (tmp_path / "cp2k.out").write_text(f"{OUTPUT[:300]}\n{text}\n")
-    assert Cp2k(TEMPLATE, ["B"]).errors(tmp_path) == [name]
+    assert Cp2k(TEMPLATE).errors(tmp_path) == [name]
     (tmp_path / "cp2k.out").write_text(OUTPUT)
-    assert Cp2k(TEMPLATE, ["B"]).errors(tmp_path) == []
+    assert Cp2k(TEMPLATE).errors(tmp_path) == []
 
 
 def test_a_crash_first_asks_for_the_safe_command_and_k_points_for_no_orbital_transformation():
-    code = Cp2k(TEMPLATE, ["B"])
+    code = Cp2k(TEMPLATE)
     assert code.next_correction(["crash", "truncated"], []) == {"scf": "diagonalization", "command": "safe"}
     for fault in ("hang", "memory"):
         assert code.next_correction([fault, "truncated"], [{"command": "safe"}]) is None
     assert code.next_correction(["crash", "empty"], [{"command": "safe"}]) == {"command": "safe", "scf": "ot"}
     assert code.next_correction(["unconverged"], [])["scf"] == "ot"
-    metal = Cp2k(TEMPLATE.replace("&XC\n", "&KPOINTS\n&END\n&XC\n", 1), ["B"])
+    metal = Cp2k(TEMPLATE.replace("&XC\n", "&KPOINTS\n&END\n&XC\n", 1))
     assert metal.next_correction(["unconverged"], [])["scf"] == "diagonalization-damped"
 
 
@@ -413,7 +451,7 @@ def test_a_crash_first_asks_for_the_safe_command_and_k_points_for_no_orbital_tra
 
 
 def test_the_shipped_template_has_no_problems(data_dir):
-    assert Cp2k(TEMPLATE, ["B", "O"], data_dir).problems() == []
+    assert Cp2k(TEMPLATE, data_dir).problems(["B", "O"]) == []
 
 
 @pytest.mark.parametrize(
@@ -437,31 +475,31 @@ def test_the_shipped_template_has_no_problems(data_dir):
 )
 def test_problems_of_a_template_are_found_before_any_run(data_dir, old, new, found):
     assert old in TEMPLATE
-    problems = Cp2k(TEMPLATE.replace(old, new), ["B", "O"], data_dir).problems()
+    problems = Cp2k(TEMPLATE.replace(old, new), data_dir).problems(["B", "O"])
     assert any(found in problem for problem, _ in problems), problems
     assert all(remedy for _, remedy in problems)
 
 
 def test_problems_of_data_sets_are_found_before_any_run(data_dir):
-    problems = Cp2k(TEMPLATE, ["B", "Li"], data_dir).problems()
+    problems = Cp2k(TEMPLATE, data_dir).problems(["B", "Li"])
     assert len(problems) == 1
     assert "basis 'DZVP-MOLOPT-SR-GTH' for Li" in problems[0][0]
-    [(found, remedy)] = Cp2k(TEMPLATE, ["B"], data_dir, basis="DZVP-MOLOPT-GTH").problems()
+    [(found, remedy)] = Cp2k(TEMPLATE, data_dir, basis="DZVP-MOLOPT-GTH").problems(["B"])
     assert "DZVP-MOLOPT-SR-GTH-q3" in remedy
-    [(found, _)] = Cp2k(TEMPLATE, ["O"], data_dir, kinds={"O": {"potential": "GTH-PBE-q4"}}).problems()
+    [(found, _)] = Cp2k(TEMPLATE, data_dir, kinds={"O": {"potential": "GTH-PBE-q4"}}).problems(["O"])
     assert "different numbers of electrons" in found
-    [(found, remedy)] = Cp2k(TEMPLATE, ["O"], data_dir, scf="magic").problems()
+    [(found, remedy)] = Cp2k(TEMPLATE, data_dir, scf="magic").problems(["O"])
     assert "diagonalization" in remedy
     with pytest.raises(ValueError, match="for Li"):
-        Cp2k(TEMPLATE, ["B", "Li"], data_dir).level()
+        Cp2k(TEMPLATE, data_dir).level(["B", "Li"])
 
 
 def test_data_files_are_found_where_the_environment_says(data_dir, monkeypatch):
     monkeypatch.setattr(cp2k, "DATA_DIRS", ())
     monkeypatch.delenv("CP2K_DATA_DIR", raising=False)
-    assert "data_dir" in Cp2k(TEMPLATE, ["B"]).problems()[0][1]
+    assert "data_dir" in Cp2k(TEMPLATE).problems(["B"])[0][1]
     monkeypatch.setenv("CP2K_DATA_DIR", str(data_dir))
-    assert Cp2k(TEMPLATE, ["B"]).problems() == []
+    assert Cp2k(TEMPLATE).problems(["B"]) == []
 
 
 # ---------------------------------------------------------------------------------------- real runs
@@ -475,7 +513,7 @@ COARSE = (
 """Coarse but consistent: forces are the derivatives of the energies on any grid."""
 
 
-SERIAL, PARALLEL = "cp2k.psmp -i cp2k.inp", "mpirun -np 2 cp2k.psmp -i cp2k.inp"
+SERIAL, PARALLEL = "cp2k.psmp -i label.inp", "mpirun -np 2 cp2k.psmp -i label.inp"
 
 
 def settings(default: str = SERIAL, **others: str) -> RunSettings:
@@ -488,7 +526,7 @@ def settings(default: str = SERIAL, **others: str) -> RunSettings:
 
 
 def energy_eV(atoms: Atoms, work: Path) -> float:
-    return label_with_code(Cp2k(COARSE, ["B", "O"]), settings(), atoms, work).frame.energy_eV
+    return label_with_code(Cp2k(COARSE), settings(), atoms, work).frame.energy_eV
 
 
 @pytest.mark.slow
@@ -496,7 +534,7 @@ def energy_eV(atoms: Atoms, work: Path) -> float:
 def test_forces_and_virial_are_the_derivatives_of_real_energies(tmp_path):
     """Error of a difference: its step squared (0.002 eV/A at 0.003 A), and 1e-6 eV of noise over twice the step."""
     atoms = asked_atoms()
-    frame = label_with_code(Cp2k(COARSE, ["B", "O"]), settings(PARALLEL), atoms, tmp_path / "label").frame
+    frame = label_with_code(Cp2k(COARSE), settings(PARALLEL), atoms, tmp_path / "label").frame
     step_A, strain = 0.001, 0.001
     moved, strained = [], []
     for sign in (1, -1):
@@ -517,11 +555,11 @@ def test_forces_and_virial_are_the_derivatives_of_real_energies(tmp_path):
 @pytest.mark.slow
 @needs_cp2k
 def test_recovery_of_real_runs_ends_in_the_same_label(tmp_path, monkeypatch):
-    straight = label_with_code(Cp2k(COARSE, ["B", "O"]), settings(), asked_atoms(), tmp_path / "straight")
+    straight = label_with_code(Cp2k(COARSE), settings(), asked_atoms(), tmp_path / "straight")
     recipe, values = RECIPES["diagonalization"]
     monkeypatch.setitem(RECIPES, "diagonalization", (recipe, values | {"inner": 3}))
     crash = settings(default="bash -c 'kill -SEGV $$'", safe=SERIAL)
-    label = label_with_code(Cp2k(COARSE, ["B", "O"]), crash, asked_atoms(), tmp_path / "recovered")
+    label = label_with_code(Cp2k(COARSE), crash, asked_atoms(), tmp_path / "recovered")
     assert label.corrections == [{"scf": "diagonalization", "command": "safe"}, {"scf": "ot", "command": "safe"}]
     # two minimisers meet within what EPS_SCF = 1e-6 leaves: measured 2e-12 eV and 4e-5 eV/A
     assert label.frame.energy_eV == pytest.approx(straight.frame.energy_eV, abs=1e-6)
@@ -532,14 +570,14 @@ def test_recovery_of_real_runs_ends_in_the_same_label(tmp_path, monkeypatch):
 @needs_cp2k
 def test_a_run_takes_the_data_sets_beside_its_input(tmp_path):
     """Under the name of oxygen's larger basis `data_dir` has its smaller one: CP2K's own would give a lower energy."""
-    own = Cp2k(COARSE, ["B", "O"])
+    own = Cp2k(COARSE)
     place = own._find("BASIS_MOLOPT").parent
     entries = {(e.element, e.name): e.text for e in read_data_sets((place / "BASIS_MOLOPT").read_text())}
     small = entries["O", "SZV-MOLOPT-SR-GTH-q6"].replace("SZV", "DZVP")
     (tmp_path / "BASIS_MOLOPT").write_text(f"{entries['B', 'DZVP-MOLOPT-SR-GTH-q3']}\n{small}\n")
     shutil.copy(place / "GTH_POTENTIALS", tmp_path)
-    code = Cp2k(COARSE, ["B", "O"], tmp_path)
-    assert code.level() != own.level()
+    code = Cp2k(COARSE, tmp_path)
+    assert code.level(["B", "O"]) != own.level(["B", "O"])
     found = label_with_code(code, settings(), asked_atoms(), tmp_path / "small").frame.energy_eV
     assert found > energy_eV(asked_atoms(), tmp_path / "large") + 1
 
@@ -550,5 +588,5 @@ def test_a_real_refusal_is_final_and_says_what_cp2k_said(tmp_path):
     odd = asked_atoms()
     del odd[0]
     with pytest.raises(CodeFault, match=r"odd_electrons.*Use the LSD option") as caught:
-        label_with_code(Cp2k(COARSE, ["B", "O"]), settings(), odd, tmp_path)
+        label_with_code(Cp2k(COARSE), settings(), odd, tmp_path)
     assert caught.value.final
