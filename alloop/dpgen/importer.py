@@ -296,7 +296,8 @@ class _Import:
         labelled = [iteration for iteration in self.folder.iterations if iteration.selections]
         records: list[dict[str, Any]] = []
         for selection in labelled[-1].selections if labelled else ():
-            names = [name for name in selection.frames["candidate"] if name not in selection.labelled]
+            known = set(selection.labelled)
+            names = [name for name in selection.candidates if name not in known]
             frames = []
             for name in names:
                 file = self.folder.root / name.task / "traj" / f"{name.step}.lammpstrj"
