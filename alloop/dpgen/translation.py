@@ -9,6 +9,9 @@ from typing import Any
 
 from alloop.dpgen.glasses import GlassSystem
 
+BACKENDS = {"tensorflow": "tensorflow", "tf": "tensorflow", "pytorch": "pytorch", "pt": "pytorch", "jax": "jax"}
+"""DP-GEN's ``train_backend`` -> alloop's."""
+
 
 @dataclass(frozen=True)
 class Known:

@@ -196,6 +196,20 @@ def test_batch_sizes_are_given_to_what_is_new(dpgen_folder: Make, tmp_path: Path
     assert param["sys_batch_size"] == [4, 5]
 
 
+def test_other_network_or_backend_of_alloops_wins(dpgen_folder: Make, tmp_path: Path) -> None:
+    campaign = reimported(dpgen_folder(), tmp_path)
+    assert export(campaign, tmp_path / "same").notes[-1].startswith("param.json: model_devi_jobs[2]")
+    file = campaign.root / "param.json"
+    param = json.loads(file.read_text())
+    param["train"] |= {"cutoff_A": 5.0, "backend": "pytorch", "init_models": []}
+    file.write_text(json.dumps(param))
+    notes = export(campaign, tmp_path / "other").notes
+    found = json.loads((tmp_path / "other" / "param.json").read_text())
+    assert found["train_backend"] == "pytorch"
+    assert found["default_training_param"]["model"]["descriptor"]["rcut"] == 5.0
+    assert sum("alloop's" in note for note in notes) == 3
+
+
 def test_data_from_elsewhere_go_into_the_folder(dpgen_folder: Make, tmp_path: Path) -> None:
     source = dpgen_folder(init_data_prefix="", init_data_sys=[str(tmp_path / "data")])
     (source / "init").rename(tmp_path / "data")
