@@ -267,14 +267,15 @@ class _Export:
             for number, key in enumerate(self.state.models(iteration)):
                 write_model(self.campaign.result(key), folder, number, backend)
             return self.offset + iteration
-        for model in self._known("models"):
+        models = [model for model in self._known("models") if model["iteration"] is not None]
+        for model in models:
             source = self.campaign.root / IMPORTED / model["path"]
             folder = self.root / iteration_name(model["iteration"]) / TRAIN
             shutil.copytree(source, folder / source.name)
             if model["frozen"]:
                 frozen = Path(model["frozen"])
                 (folder / f"graph.{source.name}{frozen.suffix}").symlink_to(Path(source.name) / frozen.name)
-        iterations = [model["iteration"] for model in self._known("models") if model["frozen"]]
+        iterations = [model["iteration"] for model in models if model["frozen"]]
         return iterations[0] if iterations else None
 
     def _write_record(self, labelled: int, models: int | None) -> None:

@@ -125,8 +125,8 @@ class Iteration:
 class DpgenFolder:
     """A DP-GEN campaign: configuration as written, progress, labelled data, lists and models.
 
-    record: (iteration, stage) of every line; structures: per entry of ``sys_configs`` the files its globs match;
-    remarks: (what, why) of things in the folder that could not be read or used.
+    record: (iteration, stage) of every line; start_models: those that iteration 0 starts from; structures: per entry
+    of ``sys_configs`` the files its globs match; remarks: (what, why) of what could not be read or used.
     """
 
     root: Path
@@ -134,6 +134,7 @@ class DpgenFolder:
     machine: dict[str, Any]
     record: tuple[tuple[int, int], ...]
     iterations: tuple[Iteration, ...]
+    start_models: tuple[Model, ...]
     init_data: tuple[DataSystem, ...]
     structures: tuple[tuple[Path, ...], ...]
     remarks: tuple[tuple[str, str], ...]

@@ -63,6 +63,7 @@ def read_folder(root: Path, param_name: str = "param.json", machine_name: str = 
         machine=machine,
         record=record,
         iterations=iterations,
+        start_models=_read_start_models(root, param),
         init_data=_read_init_data(root, param, type_map, remarks),
         structures=_read_structures(root, param, remarks),
         remarks=tuple(remarks),
@@ -244,9 +245,22 @@ def _read_structures(root: Path, param: dict[str, Any], remarks: Remarks) -> tup
 # ---------------------------------------------------------------------------------------- models and lists
 
 
+def _read_start_models(root: Path, param: dict[str, Any]) -> tuple[Model, ...]:
+    """Return the models of ``training_iter0_model_path``, if ``training_init_model`` asks for them."""
+    given = param.get("training_iter0_model_path") or []
+    if not param.get("training_init_model"):
+        return ()
+    patterns = [given] if isinstance(given, str) else given
+    return _models_in([Path(place) for pattern in patterns for place in sorted(glob(str(root / pattern)))])  # noqa: PTH207
+
+
 def _read_models(folder: Path) -> tuple[Model, ...]:
+    return _models_in(sorted(path for path in folder.glob("[0-9][0-9][0-9]") if path.is_dir()))
+
+
+def _models_in(places: list[Path]) -> tuple[Model, ...]:
     found = []
-    for place in sorted(path for path in folder.glob("[0-9][0-9][0-9]") if path.is_dir()):
+    for place in places:
         frozen = [place / f"frozen_model{suffix}" for suffix in _MODEL_SUFFIXES]
         checkpoint = next((place / name for name in _CHECKPOINTS if (place / name).exists()), None)
         if checkpoint is not None and checkpoint.suffix == ".index":

@@ -157,6 +157,18 @@ def test_vasp_without_its_potcars_is_to_fill_in(dpgen_folder: Make, tmp_path: Pa
     assert {data.level for data in param.bootstrap.data} == {UNKNOWN_LEVEL}
 
 
+def test_campaign_that_starts_from_models_of_its_own(dpgen_folder: Make, tmp_path: Path) -> None:
+    source = dpgen_folder(0, training_init_model=True, training_iter0_model_path=["old/00?"])
+    (source / "iter.000000" / "00.train").rename(source / "old")
+    (source / "iter.000000").rmdir()
+    (source / "record.dpgen").unlink()
+    made = import_dpgen(source, tmp_path / "campaign", labeler="teter-rehearsal")
+    assert made.inventory["iterations"] == 0
+    first = made.root / made.param["train"]["init_models"][0]
+    assert first.with_name("model.ckpt.index").read_text() == "iteration 0 0 index"
+    assert begin(made.root, config.load(made.root / "param.json")).state.labels("training")
+
+
 def test_source_is_not_changed(dpgen_folder: Make, tmp_path: Path) -> None:
     source = dpgen_folder()
     before = {file: file.lstat().st_mtime_ns for file in source.rglob("*")}
