@@ -99,20 +99,51 @@ def init(
 
 
 @app.command()
-def check(folder: Folder = HERE, as_json: AsJson = False) -> None:
-    """Look for every problem of configuration, templates, programs and files; starts no work."""
+def check(
+    folder: Folder = HERE,
+    inputs: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="write the inputs of one structure per glass there (vasp, cp2k)")
+    ] = None,
+    live: Annotated[bool, typer.Option("--live", help="also label a tiny cell with every labeler")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look for every problem of configuration, templates, programs and files; show what labels will be.
+
+    Starts no work, but for one tiny label per labeler with --live.
+    """
     from alloop.preflight import examine
+    from alloop.report.inputs import NOTHING, describe, print_description, write_inputs
 
     campaign = Campaign(folder)
-    problems = examine(campaign)
+    problems, description = examine(campaign), describe(campaign)
+    if description and not as_json:
+        print_description(description, console)
+    if inputs is not None and description:
+        write_inputs(description, inputs)
+    tried = _rehearse(campaign, description.inputs, as_json) if live and description and not problems else []
     if as_json:
-        _print_json([problem.__dict__ for problem in problems])
+        found = {"problems": [problem.__dict__ for problem in problems]}
+        _print_json(found | (description.to_json() if description else NOTHING) | {"live": tried})
     for problem in problems if not as_json else ():
         _marked("x", str(problem), console)
-    if problems:
+    if problems or not all(record["labelled"] for record in tried):
         raise typer.Exit(BAD_INPUT)
     if not as_json:
         _say(f"no problem found in {campaign.root}; next: alloop plan, alloop run")
+
+
+def _rehearse(campaign: Campaign, inputs: list[Any], as_json: bool) -> list[dict[str, Any]]:
+    """Label a tiny cell with every labeler, telling what comes of it unless JSON is to be printed."""
+    from alloop.rehearsal import rehearse, told
+
+    param = config.load(campaign.root / "param.json")
+    found = []
+    for trial, record in rehearse(campaign, param, inputs):
+        found += [record] if record else []
+        if not as_json:
+            mark, text = told(trial, record)
+            _marked(mark, text, console) if mark else _say(text)
+    return found
 
 
 @app.command()

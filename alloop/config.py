@@ -316,7 +316,9 @@ class FoundationParam(Section):
     labeler: str = Field("sevennet-0", description="sevennet-0, chgnet, teter-rehearsal, or package.module:Calculator")
     options: dict[str, Any] = Field({}, description="keyword arguments of the calculator")
     iterations: CountOrZero = Field(2, description="iterations labelled by it, besides the bootstrap")
-    promote: Count = Field(100, description="of its structures, labels made anew by label.labeler before it takes over")
+    promote: TwoOrMore = Field(
+        100, description="of its structures, labels made anew by label.labeler before it takes over"
+    )
 
 
 class LabelParam(Section):
@@ -447,6 +449,11 @@ class Param(Section):
             raise ValueError(
                 f"train.backend is jax, so {wrong} must be ase: "
                 "the LAMMPS of DeePMD 3.2 crashes with more than one JAX model"
+            )
+        if self.label.foundation and not self.train.warm_start:
+            raise ValueError(
+                "train.warm_start is false, so nothing learnt from label.foundation would last; "
+                "set it to true, or leave label.foundation out"
             )
         if not self.glasses:
             raise ValueError("glasses is empty; name at least one, such as LBS-20-60-20")

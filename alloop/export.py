@@ -13,13 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ase.calculators.singlepoint import SinglePointCalculator
+from ase import Atoms
 from ase.io import write
-from ase.stress import full_3x3_to_voigt_6_stress
 
 from alloop import __version__
 from alloop.campaign import Campaign
 from alloop.errors import InputError
+from alloop.labelling import as_atoms
 from alloop.potential.dataset import composition, write_systems
 from alloop.store import read_json, write_json
 from alloop.structure import LabeledFrame
@@ -198,25 +198,10 @@ def _write_extxyz(
     return written
 
 
-def _to_atoms(campaign: Campaign, label: Label) -> Any:
+def _to_atoms(campaign: Campaign, label: Label) -> Atoms:
     pick = campaign.state.picks[label.key]
-    atoms = label.frame.atoms.copy()
-    stress_eV_A3 = -label.frame.virial_eV / atoms.get_volume()
-    atoms.info = {
-        "label": label.key,
-        "name": pick["name"],
-        "role": label.group,
-        "iteration": pick["iteration"],
-        "reason": pick["reason"],
-        "level": pick["level"],
-    }
-    atoms.calc = SinglePointCalculator(
-        atoms,
-        energy=label.frame.energy_eV,
-        forces=label.frame.forces_eV_A,
-        stress=full_3x3_to_voigt_6_stress((stress_eV_A3 + stress_eV_A3.T) / 2),
-    )
-    return atoms
+    told = {key: pick[key] for key in ("name", "iteration", "reason", "level")}
+    return as_atoms(label.frame, {"label": label.key, "role": label.group} | told)
 
 
 FORMATS: dict[str, Callable[..., list[str]]] = {"npy": _write_npy, "extxyz": _write_extxyz}

@@ -140,11 +140,21 @@ class State:
             if task.key not in self.tasks:
                 self.tasks[task.key] = task
                 self.waiting[task.key] = None
+            if task.key in self.superseded:
+                self._want_again(task.key, decision.get("time", ""))
             stages = self.asked_in.setdefault(task.key, [])
             if stage not in stages:
                 stages.append(stage)
             if task.key in self.waiting or task.key in self.running:
                 self.unfinished[stage].add(task.key)
+
+    def _want_again(self, key: str, time: str) -> None:
+        """Ask anew for a label that a change of level had left behind; earlier failures no longer count."""
+        self.superseded.discard(key)
+        if self.quarantined.pop(key, None) is not None:
+            self.retried[key] = time
+        if key not in self.running:
+            self.waiting[key] = None
 
     def _start(self, decision: dict[str, Any]) -> None:
         self.starts.append(decision)
@@ -264,10 +274,10 @@ class State:
         """Return done, running, waiting, quarantined or superseded."""
         if key in self.done:
             return "done"
-        if key in self.quarantined:
-            return "quarantined"
         if key in self.superseded and key not in self.running:
             return "superseded"
+        if key in self.quarantined:
+            return "quarantined"
         return "running" if key in self.running else "waiting"
 
 

@@ -23,20 +23,20 @@ from alloop.potential.environment import md_environment
 from alloop.store import Task, make_task, read_json
 
 
-def run_tasks(campaign: Campaign, tasks: list[Task], slots: int) -> None:
-    """Run tasks that have no result yet, `slots` at a time, one thread each."""
+def run_tasks(campaign: Campaign, tasks: list[Task], slots: int, *, together: bool = False) -> None:
+    """Run tasks that have no result yet, `slots` at a time or all together in one process, one thread each."""
     folders = []
     for task in tasks:
         paths = {key: campaign.state.tasks[key].folder for key in task.inputs}
         folders.append(campaign.store.prepare(task, campaign.state.identity["id"], paths))
         campaign.state.tasks[task.key] = task
 
-    def run(folder: Path) -> int:
-        command = [sys.executable, "-m", "alloop.attempt", str(folder)]
+    def run(batch: list[Path]) -> int:
+        command = [sys.executable, "-m", "alloop.attempt", *map(str, batch)]
         return subprocess.run(command, env=os.environ | md_environment(1), check=False).returncode
 
     with ThreadPoolExecutor(slots) as pool:
-        list(pool.map(run, folders))
+        list(pool.map(run, [folders] if together else [[folder] for folder in folders]))
     failed = [task.name for task in tasks if not campaign.store.is_done(task)]
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}; see attempts/*/failed.json under {folders[0].parent}")

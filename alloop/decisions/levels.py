@@ -90,12 +90,12 @@ def energy_shift(campaign: Campaign, iteration: int, elements: list[str]) -> dic
     """Return, per element, what to add to a foundation's energy for each atom (eV).
 
     The least-squares solution, of least norm where compositions leave it open, of E - E_foundation = sum n_el shift_el
-    over the structures that have both labels.
+    over the training structures that have both labels.
     """
     state = campaign.state
     rows, differences = [], []
     for pick in state.decisions["promote", iteration - 1]["picks"]:
-        if pick["key"] in state.done and pick["key"] not in state.excluded:
+        if pick["role"] == "training" and pick["key"] in state.done and pick["key"] not in state.excluded:
             label = read_json(campaign.result(pick["key"]) / "label.json")
             before = read_json(campaign.result(pick["of"]) / "label.json")
             counts = Counter(label["structure"]["symbols"])

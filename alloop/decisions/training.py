@@ -83,13 +83,14 @@ def training_tasks(
 def _start_from(campaign: Campaign, iteration: int, kind: str, network: dict[str, Any]) -> list[str]:
     """Return the models whose weights an ensemble starts from: those trained before it at the same level of theory.
 
-    That is the pre-trained ensemble where there is one, else the last; none after a relabelling, whose energies may
-    be on another scale, and none of another network.
+    That is the pre-trained ensemble where there is one, else the last. None after a relabelling, nor for pre-training
+    itself: energies may be on another scale, and a warm start keeps the old one's energy of an atom, which is not
+    trained. None of another network.
     """
     state = campaign.state
-    source = ("pretrain", iteration) if kind == "train" else ("train", iteration - 1)
-    if source not in state.decisions:
-        source = ("train", iteration - 1)
+    if kind == "pretrain":
+        return []
+    source = ("pretrain", iteration) if state.decided("pretrain", iteration) else ("train", iteration - 1)
     if source not in state.decisions or state.decided("relabel", iteration - 1):
         return []
     if state.decisions[source]["common"]["network"] != network:

@@ -65,8 +65,6 @@ def _script_troubles(run: RunParam, script: str) -> Iterator[Trouble]:
     for word, key in needed.items():
         if word not in script:
             yield Trouble(where, f"lacks {word}, where label.run.{key} goes", "write it in")
-    if "\r" in script:
-        yield Trouble(where, "has the line ends of Windows, which bash takes for commands", "sed -i 's/\\r$//' FILE")
 
 
 def _command_troubles(where: str, command: str, run: RunParam, script: str | None) -> Iterator[Trouble]:

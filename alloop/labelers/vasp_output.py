@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.data import atomic_numbers
 
 from alloop.labelers.vasp_files import DAMAGED, VaspRun, find_outputs, is_packed, plain_copy, run_of
 from alloop.labelers.vasp_outcar import read_outcar
 from alloop.labelers.vasp_reading import EV_A3_IN_KB, Numbers, Reading, Trouble, check_number, check_rows, element_of
 from alloop.labelers.vasp_xml import ends_as_modeling, read_vasprun
 from alloop.labelers.verdict import Fault, Verdict
-from alloop.structure import LabeledFrame
 
 __all__ = ["VaspRun", "find_outputs", "judge_run", "judge_vasp"]
 
@@ -258,6 +258,9 @@ def _to_numbers(data: dict[str, Any], reading: Reading) -> Numbers | Trouble:
     if len(elements) == len(reading.counts) and all(elements):
         blocks = zip(elements, reading.counts, strict=True)
         symbols = [str(element) for element, count in blocks for _ in range(count)]
+    strange = sorted({symbol for symbol in symbols if symbol not in atomic_numbers})
+    if strange:
+        return Trouble("unreadable", f"names no element: {', '.join(strange)} of potentials {reading.titles}")
     atoms = len(symbols)
     if "virials" not in data or len(data["virials"]) == 0:
         return Trouble("no_stress", "no stress of the last ionic step")
@@ -341,7 +344,7 @@ def _verdict(
         text = f"OUTCAR has {steps[0]} ionic steps, vasprun.xml has {steps[1]}"
         troubles = [Trouble("disagreement", text)]
     worst = min(troubles, key=lambda trouble: _FIRST_FAULTS.index(trouble.fault), default=None)
-    frame = _to_frame(numbers[-1]) if numbers else None
+    frame = numbers[-1].to_frame() if numbers else None
     longest_eV_A = 0.0 if frame is None else float(np.linalg.norm(frame.forces_eV_A, axis=1).max())
     above = force_ceiling_eV_A is not None and longest_eV_A > force_ceiling_eV_A
     told = readings[0] if readings else Reading("")
@@ -356,11 +359,3 @@ def _verdict(
         flags=("force_ceiling",) if above else (),
         potentials=next((reading.titles for reading in readings if reading.titles), ()),
     )
-
-
-def _to_frame(numbers: Numbers) -> LabeledFrame | None:
-    try:
-        atoms = Atoms(numbers.symbols, positions=numbers.positions_A, cell=numbers.cell_A, pbc=True)
-    except (KeyError, ValueError):  # a potential of no element
-        return None
-    return LabeledFrame(atoms, numbers.energy_eV, numbers.forces_eV_A, numbers.virial_eV)

@@ -7,8 +7,11 @@ import re
 from dataclasses import dataclass, field
 
 import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers
 
 from alloop.labelers.verdict import Fault
+from alloop.structure import LabeledFrame
 
 EV_A3_IN_KB = 1602.176634
 """1 eV/A^3 in kB (CODATA 2018)."""
@@ -99,6 +102,11 @@ class Numbers:
         """Stress (3, 3) in kB in the sign VASP prints, positive under compression."""
         return self.virial_eV / abs(np.linalg.det(self.cell_A)) * EV_A3_IN_KB
 
+    def to_frame(self) -> LabeledFrame:
+        """Return the last ionic step as a label."""
+        atoms = Atoms(self.symbols, positions=self.positions_A, cell=self.cell_A, pbc=True)
+        return LabeledFrame(atoms, self.energy_eV, self.forces_eV_A, self.virial_eV)
+
 
 def damaged(error: Exception) -> Trouble:
     """Return the trouble of a packed file: cut off (EOFError, as gzip, bz2 and lzma raise it), or not readable."""
@@ -111,7 +119,7 @@ def element_of(title: str) -> str | None:
     """Return the element of a potential's title such as ``PAW_PBE Li_sv 10Sep2004``, None if there is none."""
     words = title.split()
     found = _ELEMENT.match(words[1]) if len(words) > 1 else None
-    return found.group() if found else None
+    return found.group() if found and found.group() in atomic_numbers else None
 
 
 def check_rows(what: str, rows: list[str], count: int, width: int) -> Trouble | None:

@@ -78,13 +78,22 @@ def _in_flight(campaign: Campaign) -> str:
     return ", ".join(parts)
 
 
+_LABELS_ASKED = {
+    "seed_labels": "{} starting configurations to label",
+    "promote": "{} structures of the foundation to label as {}",
+    "relabel": "{} labels to make anew as {}",
+}
+_TRAINED_ON = {"train": "labels", "pretrain": "labels of the foundation, energies shifted onto the campaign's scale"}
+
+
 def _sentence(kind: str, content: dict[str, Any]) -> str:
     if kind == "bootstrap":
         return f"{len(content['tasks'])} sources of starting configurations"
-    if kind == "seed_labels":
-        return f"{len(content['picks'])} starting configurations to label"
-    if kind == "train":
-        return f"train {len(content['tasks'])} models on {len(content['common']['training'])} labels"
+    if kind in _LABELS_ASKED:
+        return _LABELS_ASKED[kind].format(len(content["picks"]), content["level"]["name"])
+    if kind in _TRAINED_ON:
+        count = len(content["common"]["training"])
+        return f"{kind} {len(content['tasks'])} models on {count} {_TRAINED_ON[kind]}"
     if kind == "explore":
         return f"explore {len(content['last_chunk'])} trajectories in {len(content['tasks'])} chunks"
     if kind == "select":

@@ -81,21 +81,19 @@ def _by_prefix(campaign: Campaign, text: str) -> list[str]:
 def _unknown(campaign: Campaign, text: str) -> str:
     state = campaign.state
     named = _FOLDER.fullmatch(Path(text).name)
+    tail = named["name"] if named else Path(text).name
     other = state.tasks.get(named["key"] if named else text) or next(
-        (task for task in state.tasks.values() if task.name == text), None
+        (task for task in state.tasks.values() if task.name == tail), None
     )
+    said = f"no label {text!r} among the {len(state.picks)} of {campaign.root}"
     if other is not None and other.kind != "label":
-        return (
-            f"{text!r} is of kind {other.kind} ({other.folder}), and no label\n  alloop stats shows what was labelled"
-        )
+        said = f"{text!r} is of kind {other.kind} ({other.folder}), and no label"
     keys: dict[str, list[str]] = {}
     for key, pick in state.picks.items():
         keys.setdefault(pick["name"], []).append(key)
-    tail = named["name"] if named else Path(text).name
-    near = [name for name in keys if name.startswith(tail)] or [name for name in keys if tail and tail in name]
+    near = [name for name in keys if tail and name.startswith(tail)] or [name for name in keys if tail and tail in name]
     near = near or difflib.get_close_matches(tail, keys, n=_LISTED)
     found = [key for name in near for key in keys[name]]
-    said = f"no label {text!r} among the {len(state.picks)} of {campaign.root}"
     if not found:
         return f"{said}\n  give a key (or its first digits), a name or a folder below iterations/*/label"
     return "\n".join([f"{said}; near ones:", *_listed(campaign, found)])

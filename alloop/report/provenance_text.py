@@ -63,7 +63,8 @@ def _level(level: dict[str, Any]) -> Iterator[Line]:
     yield "level", str(level["name"])
     for path, value in flat(level["content"]).items():
         if value not in ({}, None) and ".potcars." not in path:
-            yield "", f"{path} = {' '.join(str(value).split())}"
+            text = str(value)
+            yield "", f"{path} = {text}" if "\n" not in text else f"{path}: {len(text.splitlines())} lines"
 
 
 def _selected(selection: dict[str, Any]) -> str:
@@ -142,6 +143,6 @@ def _quarantine(found: dict[str, Any]) -> Iterator[Line]:
         yield "quarantine", f"{record['class']}, {record['time']}: {record['message']}"
         for line in record["log_tail"].splitlines():
             yield "", f"| {line}"
-        yield "", "mend the cause, then: alloop retry"
+        yield "", f"mend the cause, then: alloop retry {found['key']}"
     for broken in found["broken_results"]:
         yield "broken", f"{broken['folder']}: {broken['problem']}"

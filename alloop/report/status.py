@@ -64,6 +64,7 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
                 "message": entry["message"],
             }
             for key, entry in state.quarantined.items()
+            if state.status_of(key) == "quarantined"
         ],
         "config_changes": config_changes(state),
     }
@@ -343,7 +344,8 @@ def print_status(status: dict[str, Any], console: Console) -> None:
     for line in quarantine_lines(status["quarantined"]):
         console.print(f" [red]quarantined[/red] {escape(line)}", highlight=False, soft_wrap=True)
     if status["quarantined"]:
-        console.print("             mend the cause, then: alloop retry", highlight=False)
+        text = " " * 13 + "mend the cause, then: alloop retry --class CLASS, or --all"
+        console.print(text, highlight=False)
     for change in status["config_changes"]:
         console.print(f" changed    {change}", highlight=False)
     if status["iterations"]:

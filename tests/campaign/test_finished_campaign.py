@@ -13,6 +13,7 @@ from harness import Outcome, alloop, assert_counts_add_up, assert_nothing_ran_tw
 
 from alloop.campaign import Campaign
 from alloop.potential.environment import md_environment
+from alloop.report.provenance import build_provenance
 
 pytestmark = pytest.mark.slow
 
@@ -157,3 +158,28 @@ def test_running_a_finished_campaign_again_changes_nothing_but_its_starts(refere
     assert again.returncode == 3
     assert "iteration limit" in again.stdout
     assert "train" not in again.stdout.split("campaign")[1].split("tiny")[0]
+
+
+def test_every_label_can_be_shown_and_all_are_handed_out(campaign: Campaign, reference: Path, tmp_path: Path) -> None:
+    import dpdata
+
+    out = tmp_path / "out"
+    done = alloop(reference, "export", str(out), "--json")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    state = campaign.state
+    assert record["labels"]["training"] == len(state.labels("training"))
+    assert record["labels"]["held_out"] == len(state.labels("held_out"))
+    systems = [dpdata.LabeledSystem(str(out / name), fmt="deepmd/npy") for name in record["written"]["npy"]]
+    assert sum(len(system) for system in systems) == record["labels"]["all"]
+    assert record["converged"] is False and (out / "models" / "NOT_CONVERGED.txt").is_file()
+    assert all((out / model).is_file() for model in record["ensemble"]["models"])
+    assert record["ensemble"]["iteration"] == state.iteration
+    explored = next(key for key, pick in state.picks.items() if pick["iteration"] >= 0)
+    found = json.loads(alloop(reference, "show", explored, "--json").stdout)
+    assert found["origin"]["models"] == state.models(found["origin"]["ensemble_iteration"])
+    assert [attempt["class"] for attempt in found["attempts"]] == ["done"]
+    assert found["cost"]["core_hours"] > 0
+    assert bool(found["trained_in"]) == (found["role"] == "training")
+    for key in state.picks:
+        assert build_provenance(campaign, key)["status"] == "done"

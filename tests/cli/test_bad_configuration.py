@@ -10,6 +10,14 @@ import pytest
 
 CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "misspelt key": ({"train": {"modells": 4}}, ["train.modells: unknown key", "did you mean 'models'?"]),
+    "foundation forgotten": (
+        {"label": {"foundation": {}}, "train": {"warm_start": False}},
+        ["train.warm_start is false", "label.foundation"],
+    ),
+    "one promoted label": (
+        {"label": {"foundation": {"promote": 1}}},
+        ["label.foundation.promote: found 1, must be greater than or equal to 2"],
+    ),
     "misspelt section": ({"expolre": {}}, ["expolre: unknown key", "did you mean 'explore'?"]),
     "wrong unit": ({"train": {"cutoff_nm": 0.6}}, ["train.cutoff_nm: unknown key", "'cutoff_A'", "unit"]),
     "wrong unit of two": (
@@ -160,7 +168,7 @@ def test_bad_value_is_refused_by_run_and_reported_by_check(case, campaign, alloo
     assert_reported(alloop_main("check", "-C", folder), words)
     listed = alloop_main("check", "-C", folder, "--json")
     assert listed.code == 2
-    assert [set(problem) for problem in json.loads(listed.out)] == [{"where", "found", "remedy"}]
+    assert [set(problem) for problem in json.loads(listed.out)["problems"]] == [{"where", "found", "remedy"}]
 
 
 @pytest.mark.parametrize("case", TEXTS)

@@ -299,6 +299,13 @@ def test_species_that_the_outcar_cannot_tell_come_from_the_vasprun(tmp_path: Pat
     faulty(judge_vasp(put(tmp_path, forces, vasprun)), "disagreement", "forces")
 
 
+def test_a_potential_of_no_element(tmp_path: Path, version: str) -> None:
+    outcar, vasprun = (text.replace("PAW_PBE Si 05Jan2001", "PAW_PBE Z 05Jan2001 ") for text in texts(version))
+    faulty(judge_vasp(put(tmp_path, outcar, vasprun)), "unreadable", "element", "Z")
+    named = texts(version)[1].replace("<c>Si</c>", "<c>X </c>")
+    assert judge_vasp(put(tmp_path, None, named), glass()).trusted
+
+
 def test_bytes_that_are_no_utf_8(tmp_path: Path, version: str) -> None:
     outcar, vasprun = texts(version)
     folder = put(tmp_path, outcar, vasprun)

@@ -1,0 +1,166 @@
+"""One tiny label per labeler, on the very path the labels of a campaign take: `alloop check --live`."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers, covalent_radii
+
+from alloop import labelers, labelling
+from alloop.campaign import Campaign, label_task
+from alloop.config import CODES, Param
+from alloop.glass.composition import OXIDES, cell_length_A
+from alloop.glass.melt_quench import random_start
+from alloop.labelers import levels
+from alloop.labelers.code import tail
+from alloop.labelers.vasp_input import kpoint_mesh
+from alloop.labelling import Given
+from alloop.report.inputs import Inputs
+from alloop.seeds import derived_seed
+from alloop.store import Store, attempts, failures, write_json
+from alloop.structure import to_record
+
+_DRAWS = 64
+_LOG_LINES = 20
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One label to try: the labeler, the level of theory it is made at, and the command that makes it (codes)."""
+
+    labeler: str
+    level: str
+    content: dict[str, Any]
+    command: str | None = None
+
+
+def rehearse(campaign: Campaign, param: Param, inputs: list[Inputs]) -> Iterator[tuple[Trial, dict[str, Any] | None]]:
+    """Label a tiny cell with every labeler and command of a campaign, one after the other.
+
+    Yields each trial twice: with None as it begins, and with what came of it as it ends. Works in a private folder of
+    ``iterations/run/``, which stays if a label fails. InputError if the level of theory is not whole.
+    """
+    atoms = tiny_cell(param)
+    place = campaign.run_folder / f"check-{uuid.uuid4().hex[:8]}"
+    wanted = trials(campaign, param, inputs, atoms)
+    how, settings = place / "labels.json", levels.run_settings(param.label, param.elements, campaign.root)
+    place.mkdir(parents=True)
+    write_json(how, settings)
+    failed = False
+    for number, trial in enumerate(wanted):
+        yield trial, None
+        task = label_task("check", f"trial{number}", to_record(atoms), trial.content, (), {"reason": "candidate"})
+        given = Given(trial.labeler, task, Store(place).prepare(task, "", {}))
+        labelling.run([given], how, slots=1, threads=param.pools.local.threads, share=1, ended=lambda _: None)
+        record = _outcome(trial, given, len(atoms), place)
+        failed = failed or not record["labelled"]
+        yield trial, record
+    if not failed:
+        shutil.rmtree(place)
+        with contextlib.suppress(OSError):  # they hold more than this
+            campaign.run_folder.rmdir()
+            campaign.run_folder.parent.rmdir()
+
+
+def told(trial: Trial, record: dict[str, Any] | None) -> tuple[str, str]:
+    """Return how a person is told of a trial that begins (no record) or has ended: the mark of a failure, the text."""
+    by = f" by `{trial.command}`" if trial.command else ""
+    if record is None:
+        return "", f"labelling a tiny cell with {trial.level}{by} ..."
+    if record["labelled"]:
+        numbers = f"{record['energy_eV']:.4f} eV, largest force {record['max_force_eV_A']:.2f} eV/Å"
+        runs = f", {len(record['corrections'])} correction(s)" if record.get("corrections") else ""
+        return "", f"  {record['formula']}: {numbers}, {record['seconds']:.1f} s, {record['version']}{runs}"
+    log = "\n".join(f"      {line}" for line in record["log"].splitlines())
+    found = f"{trial.level}{by}: {record['class']}: {record['message']}"
+    return "x", f"{found}\n    end of its log:\n{log}\n    -> mend what it says; all files are in {record['folder']}"
+
+
+def trials(campaign: Campaign, param: Param, inputs: list[Inputs], atoms: Atoms) -> list[Trial]:
+    """Return the labels to try: the foundation's, the target's and, if its k-points run another command, the Gamma one.
+
+    inputs: of the campaign's own structures, which say what commands its labels will run.
+    """
+    found = []
+    if foundation := levels.foundation_level(param.label.foundation):
+        found.append(Trial(foundation.content["labeler"], foundation.name, foundation.content))
+    target = levels.target_level(param.label, param.elements, campaign.root)
+    run = param.label.run
+    if target.content["labeler"] not in CODES:
+        return [*found, Trial(param.label.labeler, target.name, target.content)]
+    command, vasp = run.command, target.content.get("vasp")
+    gamma_only = vasp is not None and kpoint_mesh(atoms.cell.array, vasp["kpoint_spacing_inv_A"]) == (1, 1, 1)
+    if gamma_only and run.command_gamma:
+        command = run.command_gamma
+    found.append(Trial(param.label.labeler, target.name, target.content, command))
+    if vasp is not None and not gamma_only and any(entry.gamma for entry in inputs):
+        content = target.content | {"vasp": vasp | {"kpoint_spacing_inv_A": None}}
+        found.append(Trial(param.label.labeler, f"{target.name}, Gamma point only", content, run.command_gamma))
+    return found
+
+
+def tiny_cell(param: Param) -> Atoms:
+    """Return a dozen atoms: a formula unit of each oxide of the glasses and an atom of each further element.
+
+    Random places in a cube at the density of the glass with most oxides, of many draws the one with the atoms farthest
+    apart, measured in sums of covalent radii.
+    """
+    oxides = {oxide for entry in param.glasses for oxide in entry.glass().mole_fractions}
+    counts: dict[str, int] = {}
+    for oxide in sorted(oxides):
+        for element, number in OXIDES[oxide].items():
+            counts[element] = counts.get(element, 0) + number
+    counts |= {element: 1 for element in param.elements if element not in counts}
+    density_g_cm3 = max((entry.glass() for entry in param.glasses), key=_number_of_oxides).density_g_cm3
+    length_A = cell_length_A(counts, density_g_cm3)
+    rng = np.random.default_rng(derived_seed(param.seed, "check", "tiny"))
+    return max((random_start(counts, length_A, rng) for _ in range(_DRAWS)), key=_clearance)
+
+
+def _number_of_oxides(glass: Any) -> int:
+    return len(glass.mole_fractions)
+
+
+def _clearance(atoms: Atoms) -> float:
+    radii_A = covalent_radii[[atomic_numbers[symbol] for symbol in atoms.get_chemical_symbols()]]
+    ratios = atoms.get_all_distances(mic=True) / (radii_A[:, None] + radii_A[None, :])
+    return float(ratios[~np.eye(len(atoms), dtype=bool)].min())
+
+
+def _outcome(trial: Trial, given: Given, n_atoms: int, place: Path) -> dict[str, Any]:
+    """Return what came of a trial, as JSON: the label's numbers, or the failure's class, message and log."""
+    record: dict[str, Any] = {
+        "labeler": trial.labeler,
+        "level": trial.level,
+        "command": trial.command,
+        "n_atoms": n_atoms,
+    }
+    record |= labelling.outcome(given)
+    if record["labelled"]:
+        del record["folder"]  # it is about to be removed
+        return record | {"version": _version(trial.labeler, record.get("version"))}
+    failed = failures(given.folder)
+    log = given.folder / "attempts" / failed[-1]["attempt"] / "log.txt" if failed else place / "attempts.log"
+    if not failed and (begun := list(attempts(given.folder))):
+        log = begun[-1] / "log.txt"
+    return record | {"log": tail(log, _LOG_LINES)}
+
+
+def _version(labeler: str, told: str | None) -> str:
+    """Return name and version of a code, as it tells it itself, or of the package a calculator comes from."""
+    if labeler in CODES:
+        return f"{labeler} {told or 'of unknown version'}"
+    package = labelers.resolve(labeler, {})[0].partition(":")[0].partition(".")[0]
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return package

@@ -1,0 +1,46 @@
+"""A campaign that is relabelled, and then relabelled back: what was left behind at the first level is wanted again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alloop.report.status import label_counts
+from alloop.state import State
+
+
+def level(name: str) -> dict[str, Any]:
+    return {"name": name, "content": {"labeler": name}}
+
+
+def picks(name: str, count: int = 4) -> dict[str, Any]:
+    source = {"task": "b", "frame": 0}
+    common = {"role": "training", "source": source, "level": name, "given": False}
+    return {"level": level(name), "picks": [common | {"key": f"{name}{n}", "name": f"s{n}"} for n in range(count)]}
+
+
+def folded(*decisions: tuple[str, dict[str, Any]], state: State | None = None) -> State:
+    state = state or State()
+    for kind, more in decisions:
+        state.apply({"number": state.next_number, "kind": kind, "time": f"2026-01-0{state.next_number + 1}"} | more)
+    return state
+
+
+def test_labels_left_behind_are_wanted_again_at_their_level() -> None:
+    levels = {"levels": {"target": level("A"), "foundation": None}}
+    state = folded(("campaign", {}), ("start", levels), ("seed_labels", {"iteration": -1} | picks("A")))
+    state.settle_done("A0")
+    state.begin("A1")
+    folded(("quarantine", {"key": "A2", "class": "bug", "message": "m"}), state=state)
+    folded(("relabel", {"iteration": 0} | picks("B")), state=state)
+    assert set(state.waiting) == {"B0", "B1", "B2", "B3"}
+    assert [state.status_of(f"A{n}") for n in range(4)] == ["done", "running", "superseded", "superseded"]
+    assert label_counts(state)["superseded"] == 3
+    folded(("relabel", {"iteration": 0} | picks("A")), state=state)
+    assert [state.status_of(f"A{n}") for n in range(4)] == ["done", "running", "waiting", "waiting"]
+    assert state.retried["A2"] == "2026-01-06", "what failed before no longer counts"
+    assert state.unfinished["relabel", 0] == {"A1", "A2", "A3"}
+    assert state.superseded == {"B0", "B1", "B2", "B3"} and not state.quarantined
+    counts = label_counts(state)
+    assert (counts["done"], counts["in_flight"], counts["waiting"], counts["superseded"]) == (1, 1, 2, 4)
+    state.put_back("A1")
+    assert "A1" in state.waiting

@@ -1,0 +1,155 @@
+"""From a foundation's labels to the campaign's own: which structures, by how much energies shift, what is said."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from campaign_kit import content
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from alloop.decisions import DECIDERS
+from alloop.decisions.levels import energy_shift, spread_over_trajectories
+from alloop.decisions.training import _start_from
+from alloop.errors import NeedsPersonError
+from alloop.report.progress import Watcher
+from alloop.state import State
+from alloop.store import make_task
+
+ELEMENTS = ["Li", "B", "O", "Si"]
+SHIFT_EV = {"Li": 1.0, "B": -2.0, "O": 300.0, "Si": 0.5}
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(0, 60))
+def test_trajectories_take_turns_and_each_gives_keys_from_end_to_end(sizes: list[int], count: int) -> None:
+    groups = {f"t{n}": [f"t{n}.{place}" for place in range(size)] for n, size in enumerate(sizes)}
+    found = spread_over_trajectories(groups, count)
+    assert len(found) == len(set(found)) == min(count, sum(sizes))
+    shares = Counter(key.split(".")[0] for key in found)
+    for name, keys in groups.items():
+        others = max(shares.values(), default=0)
+        assert shares[name] in (len(keys), others, others - 1), (
+            "a trajectory with keys left has as many as any, or one less"
+        )
+        if shares[name] > 1:
+            assert {keys[0], keys[-1]} <= set(found)
+
+
+class Labelled:
+    """A campaign of which only twice labelled structures are known."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.picks: list[dict[str, Any]] = []
+        self.state = SimpleNamespace(done=set(), excluded={}, decisions={("promote", 0): {"picks": self.picks}})
+
+    def result(self, key: str) -> Path:
+        return self.folder / key
+
+    def add(self, counts: dict[str, int], error_eV: float = 0.0, role: str = "training", done: bool = True) -> str:
+        """Label a structure of a composition by both, off by more than the shift if so asked."""
+        key = f"k{len(self.picks)}"
+        symbols = [element for element, count in counts.items() for _ in range(count)]
+        cheap_eV = float(-7 * len(symbols) + len(self.picks))
+        own_eV = cheap_eV + sum(SHIFT_EV[symbol] for symbol in symbols) + error_eV
+        for name, energy_eV in ((key, own_eV), (f"cheap-{key}", cheap_eV)):
+            (self.folder / name).mkdir()
+            record = {"structure": {"symbols": symbols}, "energy_eV": energy_eV}
+            (self.folder / name / "label.json").write_text(json.dumps(record))
+        self.picks.append({"key": key, "of": f"cheap-{key}", "role": role})
+        if done:
+            self.state.done.add(key)
+        return key
+
+    def shift(self) -> dict[str, float]:
+        return energy_shift(self, 1, ELEMENTS)  # type: ignore[arg-type]
+
+
+def of(oxides: dict[str, int]) -> dict[str, int]:
+    li, b, si = (oxides.get(name, 0) for name in ("Li2O", "B2O3", "SiO2"))
+    return {"Li": 2 * li, "B": 2 * b, "Si": si, "O": li + 3 * b + 2 * si}
+
+
+def total(shift: dict[str, float], counts: dict[str, int]) -> float:
+    return sum(count * shift[element] for element, count in counts.items())
+
+
+def test_energy_shift_is_found_where_compositions_fix_it(tmp_path: Path) -> None:
+    campaign = Labelled(tmp_path)
+    for counts in ({"Li": 4, "O": 2}, {"B": 2, "O": 3, "Li": 1}, {"Si": 3, "O": 6}, {"Si": 1, "O": 7}):
+        campaign.add(counts)
+    assert campaign.shift() == pytest.approx(SHIFT_EV)
+
+
+def test_energy_shift_of_oxides_holds_for_every_mixture_of_them(tmp_path: Path) -> None:
+    campaign = Labelled(tmp_path)
+    for oxides in ({"Li2O": 4, "B2O3": 12, "SiO2": 4}, {"Li2O": 4, "B2O3": 2, "SiO2": 4}, {"Li2O": 3, "B2O3": 7}):
+        campaign.add(of(oxides))
+    found, other = campaign.shift(), of({"Li2O": 1, "B2O3": 5, "SiO2": 9})
+    assert total(found, other) == pytest.approx(total(SHIFT_EV, other))
+    assert np.linalg.norm(list(found.values())) <= np.linalg.norm(list(SHIFT_EV.values()))
+
+
+def test_energy_shift_of_one_composition_brings_it_onto_the_scale(tmp_path: Path) -> None:
+    campaign = Labelled(tmp_path)
+    counts = of({"Li2O": 4, "B2O3": 12, "SiO2": 4})
+    for error_eV in (-0.5, 0.5):
+        campaign.add(counts, error_eV)
+    assert total(campaign.shift(), counts) == pytest.approx(total(SHIFT_EV, counts))
+
+
+def test_energy_shift_is_blind_to_held_out_excluded_and_lost_labels(tmp_path: Path) -> None:
+    campaign = Labelled(tmp_path)
+    counts = of({"Li2O": 1, "B2O3": 3, "SiO2": 1})
+    campaign.add(counts)
+    campaign.add(counts, 1000.0, role="held_out")
+    campaign.add(counts, 1000.0, done=False)
+    campaign.state.excluded[campaign.add(counts, 1000.0)] = {}
+    assert total(campaign.shift(), counts) == pytest.approx(total(SHIFT_EV, counts))
+
+
+def test_without_a_structure_of_both_labels_a_person_is_asked(tmp_path: Path) -> None:
+    campaign = Labelled(tmp_path)
+    campaign.add({"Li": 2, "O": 1}, done=False)
+    with pytest.raises(NeedsPersonError, match="label of both"):
+        campaign.shift()
+
+
+def test_pretraining_starts_anew_and_the_first_own_training_from_it() -> None:
+    network, state = {"cutoff_A": 6.0}, State()
+    campaign = SimpleNamespace(state=state)
+    models = {}
+    for number, (kind, iteration) in enumerate([("train", 0), ("pretrain", 1), ("train", 1)]):
+        found = _start_from(campaign, iteration, kind, network)  # type: ignore[arg-type]
+        assert found == {"train0": [], "pretrain1": [], "train1": models.get("pretrain1")}[f"{kind}{iteration}"]
+        task = make_task("train", "g", "model.00", {"seed": number})
+        asked = content([task], {"network": network, "training": []})
+        state.apply({"number": number, "kind": kind, "iteration": iteration} | asked)
+        state.settle_done(task.key)
+        models[f"{kind}{iteration}"] = [task.key]
+    assert _start_from(campaign, 2, "train", network) == models["train1"]  # type: ignore[arg-type]
+
+
+COMMON: dict[str, Any] = {"common": {"training": ["a"], "models": []}, "tasks": [], "picks": [], "inputs": []}
+SAID: dict[str, dict[str, Any]] = {
+    "promote": {"level": {"name": "vasp-1"}},
+    "select": {"classes": {"accurate": 1, "candidate": 0, "failed": 0}, "reasons": {}},
+    "verdict": {"converged": False, "reason": "because"},
+    "explore": {"last_chunk": {}},
+    "quench": {"converged": True},
+}
+
+
+@pytest.mark.parametrize("kind", [*DECIDERS, "relabel"])
+def test_every_decision_is_told(kind: str) -> None:
+    told = io.StringIO()
+    Watcher(Console(file=told)).decided(kind, 1, COMMON | SAID.get(kind, SAID["promote"]))
+    assert "iteration 1: " in told.getvalue()
