@@ -9,7 +9,7 @@ from typing import Any
 
 from alloop.config import CODES, Param, steps
 from alloop.dpgen.keys import JOB_KEYS, LEFT_OUT, OLD_JOB_NAMES, OLD_KEYS, READ
-from alloop.dpgen.translation import as_list
+from alloop.dpgen.translation import BACKENDS, as_list
 
 FILL_IN = "FILL-IN"
 LABEL_SCRIPT = "label.py"
@@ -110,6 +110,28 @@ def training_param(param: Param, template: Mapping[str, Any]) -> dict[str, Any]:
         "save_freq": own.save_every // disp_freq * disp_freq,
         "disp_file": "lcurve.out",
     }
+    return found
+
+
+def continued_training(
+    original: Mapping[str, Any], param: Param, template: Mapping[str, Any], notes: list[str]
+) -> dict[str, Any]:
+    """Return the training keys in which alloop has left DP-GEN's: another backend, another network."""
+    found: dict[str, Any] = {}
+    if BACKENDS.get(original.get("train_backend", "tensorflow")) != param.train.backend:
+        found["train_backend"] = param.train.backend
+        notes.append(f"param.json: train_backend is {param.train.backend}, as alloop's models are")
+    ours = training_param(param, template)
+    theirs = (as_list(original.get("default_training_param")) or [{}])[0].get("model", {})
+    same = all(
+        isinstance(theirs.get(part), Mapping)
+        and {key: ours["model"][part].get(key) for key in theirs[part] if key != "seed"}
+        == {key: value for key, value in theirs[part].items() if key != "seed"}
+        for part in ("descriptor", "fitting_net")
+    )
+    if not same:
+        found["default_training_param"] = ours
+        notes.append("param.json: default_training_param is alloop's, as its network is not the imported one")
     return found
 
 

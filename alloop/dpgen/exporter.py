@@ -19,6 +19,7 @@ from alloop.dpgen.export_files import copy_originals, copy_system, read_original
 from alloop.dpgen.export_iteration import Explored, write_iteration
 from alloop.dpgen.export_param import (
     LABEL_SCRIPT,
+    continued_training,
     job_losses,
     job_of,
     label_script,
@@ -266,14 +267,15 @@ class _Export:
             for number, key in enumerate(self.state.models(iteration)):
                 write_model(self.campaign.result(key), folder, number, backend)
             return self.offset + iteration
-        for model in self._known("models"):
+        models = [model for model in self._known("models") if model["iteration"] is not None]
+        for model in models:
             source = self.campaign.root / IMPORTED / model["path"]
             folder = self.root / iteration_name(model["iteration"]) / TRAIN
             shutil.copytree(source, folder / source.name)
             if model["frozen"]:
                 frozen = Path(model["frozen"])
                 (folder / f"graph.{source.name}{frozen.suffix}").symlink_to(Path(source.name) / frozen.name)
-        iterations = [model["iteration"] for model in self._known("models") if model["frozen"]]
+        iterations = [model["iteration"] for model in models if model["frozen"]]
         return iterations[0] if iterations else None
 
     def _write_record(self, labelled: int, models: int | None) -> None:
@@ -302,13 +304,14 @@ class _Export:
 
     def _write_param(self, init_data: list[tuple[int | None, str]], jobs: list[dict[str, Any]]) -> None:
         original = self._original("param")
-        template = json.loads(find_template(self.param.train.template, self.campaign.root).read_text())
-        network = self.state.decisions.get(("train", 0), {}).get("common", {}).get("network")
-        template = apply_network(template, network) if network else template
+        template = apply_network(
+            json.loads(find_template(self.param.train.template, self.campaign.root).read_text()), self._network()
+        )
         if original is None:
             param = new_param(self.param, template, self.found.to_fill_in)
         else:
             param = updated_param(original, self.found.notes)
+            param |= continued_training(param, self.param, template, self.found.notes)
         if "init_batch_size" in param:
             old = dict(enumerate(param["init_batch_size"]))
             param["init_batch_size"] = [old.get(-1 if n is None else n, "auto") for n, _ in init_data]
@@ -316,7 +319,8 @@ class _Export:
             more = len(self.sys_configs) - len(param["sys_batch_size"])
             param["sys_batch_size"] = list(param["sys_batch_size"]) + ["auto"] * more
         old_jobs = param.get("model_devi_jobs", [])
-        done = (old_jobs[: self.offset] + jobs)[: self.offset + len(jobs)]
+        lost = [job_of(self.param, sorted(set(self.systems.values())))] * (self.offset - len(old_jobs))
+        done = old_jobs[: self.offset] + lost + jobs
         ahead = old_jobs[len(done) :] or [job_of(self.param, sorted(set(self.systems.values())))]
         if not old_jobs[len(done) :]:
             self.found.notes.append(f"param.json: model_devi_jobs[{len(done)}], the next exploration, is alloop's own")
@@ -333,6 +337,15 @@ class _Export:
         write_readable(self.root / "machine.json", machine)
         if original is None:
             self._write_programs()
+
+    def _network(self) -> dict[str, Any]:
+        """Return the network of the last ensemble asked for, or the one the first will have."""
+        trained = [number for kind, number in self.state.decisions if kind == "train"]
+        if trained:
+            return dict(self.state.decisions["train", max(trained)]["common"]["network"])
+        own = self.param.train
+        network = {"cutoff_A": own.cutoff_A, "smoothing_A": own.smoothing_A, "sel": "auto", "neuron": own.neuron}
+        return network | {"axis_neuron": own.axis_neuron, "fitting_neuron": own.fitting_neuron}
 
     def _write_programs(self) -> None:
         if self.param.label.labeler not in CODES:

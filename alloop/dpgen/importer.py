@@ -224,11 +224,14 @@ class _Import:
         return names
 
     def _copy_models(self) -> list[dict[str, Any]]:
-        """Copy the last complete ensemble: checkpoints to go on from, frozen models for the way back."""
+        """Copy the last complete ensemble: checkpoints to go on from, frozen models for the way back.
+
+        If none is complete, those are copied that iteration 0 was to start from.
+        """
         iteration = self.folder.last_ensemble
         records = []
-        for model in iteration.models if iteration else ():
-            target = self.place / "models" / model.folder.name
+        for number, model in enumerate(iteration.models if iteration else self.folder.start_models):
+            target = self.place / "models" / f"{number:03d}"
             target.mkdir(parents=True)
             backend = _BACKEND_OF.get(model.checkpoint.suffix, "tensorflow") if model.checkpoint else None
             files = list(backend_named(backend).files(model.checkpoint)) if backend and model.checkpoint else []
@@ -253,12 +256,12 @@ class _Import:
 
     def _level(self, found: Translation) -> str:
         """Return the level of theory of the imported labels: that of the translated `label` section, if it is whole."""
-        try:
-            label = config.LabelParam.model_validate(found.param["label"])
-            if not any("label." in item or "templates/" in item for item in found.to_fill_in):
+        if found.label_is_known:
+            try:
+                label = config.LabelParam.model_validate(found.param["label"])
                 return target_level(label, found.param["elements"], self.root).name
-        except (InputError, ValueError):
-            pass
+            except (InputError, ValueError) as error:
+                found.to_fill_in.append(f"label: {str(error).partition(chr(10))[0]}")
         found.to_fill_in.append(
             f"bootstrap.data: the level of the imported labels stands as {UNKNOWN_LEVEL}; once label is right, "
             f"alloop check tells its name: sed -i s/{UNKNOWN_LEVEL}/NAME/ param.json"
@@ -296,7 +299,8 @@ class _Import:
         labelled = [iteration for iteration in self.folder.iterations if iteration.selections]
         records: list[dict[str, Any]] = []
         for selection in labelled[-1].selections if labelled else ():
-            names = [name for name in selection.frames["candidate"] if name not in selection.labelled]
+            known = set(selection.labelled)
+            names = [name for name in selection.candidates if name not in known]
             frames = []
             for name in names:
                 file = self.folder.root / name.task / "traj" / f"{name.step}.lammpstrj"

@@ -17,6 +17,8 @@ READ = frozenset(
         "train_backend",
         "default_training_param",
         "dp_compress",
+        "training_iter0_model_path",
+        "training_init_model",
         "training_reuse_iter",
         "training_reuse_numb_steps",
         "training_reuse_stop_batch",
@@ -52,8 +54,6 @@ LEFT_OUT: dict[str, str] = {
     "sys_batch_size": "batch sizes are the template's, training.training_data.batch_size",
     "use_ele_temp": "alloop's models know no electron temperature",
     "fp_nbands_esti_data": "alloop's models know no electron temperature",
-    "training_iter0_model_path": _ITERATION_0,
-    "training_init_model": _ITERATION_0,
     "training_init_frozen_model": _ITERATION_0,
     "training_finetune_model": _ITERATION_0,
     "training_reuse_old_ratio": "alloop trains on all labels alike",
@@ -188,8 +188,6 @@ TRAINING_KEYS: dict[str, str] = {
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "use_ele_temp": (0,),
-    "training_iter0_model_path": ([], None, ""),
-    "training_init_model": (False, None),
     "training_init_frozen_model": (None, []),
     "training_finetune_model": (None, []),
     "training_reuse_old_ratio": (None,),

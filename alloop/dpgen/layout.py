@@ -78,15 +78,25 @@ class DataSystem:
 
 @dataclass(frozen=True)
 class Selection:
-    """The lists of one system in one iteration, in the order of the files, and the candidates that were labelled."""
+    """The lists of one system in one iteration.
+
+    candidates: in the order of the file; accurate, failed: how many frames; labelled: the candidates that were.
+    """
 
     system: int
-    frames: dict[str, tuple[FrameName, ...]]
+    candidates: tuple[FrameName, ...]
+    accurate: int
+    failed: int
     labelled: tuple[FrameName, ...]
 
     def counts(self) -> dict[str, int]:
         """Return how many frames were accurate, candidates, failed, and labelled."""
-        return {name: len(self.frames[name]) for name in LISTS} | {"labelled": len(self.labelled)}
+        return {
+            "candidate": len(self.candidates),
+            "accurate": self.accurate,
+            "failed": self.failed,
+            "labelled": len(self.labelled),
+        }
 
 
 @dataclass(frozen=True)
@@ -115,8 +125,8 @@ class Iteration:
 class DpgenFolder:
     """A DP-GEN campaign: configuration as written, progress, labelled data, lists and models.
 
-    record: (iteration, stage) of every line; structures: per entry of ``sys_configs`` the files its globs match;
-    remarks: (what, why) of things in the folder that could not be read or used.
+    record: (iteration, stage) of every line; start_models: those that iteration 0 starts from; structures: per entry
+    of ``sys_configs`` the files its globs match; remarks: (what, why) of what could not be read or used.
     """
 
     root: Path
@@ -124,6 +134,7 @@ class DpgenFolder:
     machine: dict[str, Any]
     record: tuple[tuple[int, int], ...]
     iterations: tuple[Iteration, ...]
+    start_models: tuple[Model, ...]
     init_data: tuple[DataSystem, ...]
     structures: tuple[tuple[Path, ...], ...]
     remarks: tuple[tuple[str, str], ...]
@@ -131,8 +142,7 @@ class DpgenFolder:
     @property
     def labelled_iterations(self) -> int:
         """Return how many iterations have been labelled to the end, or hold labels all the same."""
-        last = max((i.number for i in self.iterations if i.data or i.stage >= LABELLED), default=-1)
-        return last + 1
+        return max((i.number + 1 for i in self.iterations if i.data or i.stage >= LABELLED), default=0)
 
     @property
     def data(self) -> tuple[DataSystem, ...]:

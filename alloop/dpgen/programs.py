@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from alloop.dpgen.translation import Known, Translation, as_list
-from alloop.labelers.vasp_input import incar_problems, parse_incar, write_incar
+from alloop.labelers.vasp_input import find_potcar, incar_problems, parse_incar, write_incar
 
 UNKNOWN_LABELER = "fill_in.your_module:Calculator"
 _LOCAL = ("shell", "lazylocalcontext", "lazylocal", "localcontext", "local")
@@ -25,12 +26,14 @@ def label_section(
     if style == "vasp":
         return _vasp(param, machine, known, found)
     if style == "cp2k":
+        found.label_is_known = False
         why = "write your CP2K input to templates/cp2k/label.inp, as alloop's own is written"
         found.to_fill_in.append(f"templates/cp2k/label.inp: {why}")
         for key in ("user_fp_params", "external_input_path", "fp_params"):
             if key in param:
                 found.leave_out(key, why)
         return {"labeler": "cp2k", "run": _run(machine, "mpirun -np 16 cp2k.psmp -i label.inp", found)}
+    found.label_is_known = False
     found.to_fill_in.append(
         f"label.labeler: what stands behind fp_style {style}, as an import path package.module:Calculator; "
         "give it to import-dpgen with --labeler, and the imported data bear its name"
@@ -49,14 +52,16 @@ def _vasp(param: Mapping[str, Any], machine: Mapping[str, Any], known: Known, fo
         data_set = re.sub(r"(^|[/._-])POTCAR(?=[/._-]|$)", "", name).strip("/._-")
         if data_set and data_set != element:
             potcars[element] = data_set
-    library = str(param.get("fp_pp_path", "FILL-IN"))
-    found.to_fill_in.append(
-        f"label.vasp.potcar_library and potcars: DP-GEN reads {', '.join(files) or 'no files'} in {library}; "
-        "alloop wants NAME/POTCAR or POTCAR.NAME in the library (alloop check tells)"
-    )
+    library = (known.root / Path(str(param.get("fp_pp_path", ""))).expanduser()).resolve()
+    try:
+        for element in param["type_map"]:
+            find_potcar(library, potcars.get(element, element))
+    except OSError as error:
+        told = f"DP-GEN reads {', '.join(files) or 'no files'} in {library}"
+        found.to_fill_in.append(f"label.vasp.potcar_library and potcars: {told}; {error}")
     if param.get("cvasp"):
         found.leave_out("cvasp", "alloop corrects failed runs of VASP by itself")
-    own: dict[str, Any] = {"incar": "vasp/INCAR", "potcar_library": library, "potcars": potcars}
+    own: dict[str, Any] = {"incar": "vasp/INCAR", "potcar_library": str(library), "potcars": potcars}
     spacing = _incar(param, known, found)
     if spacing is not None:
         own["kpoint_spacing_inv_A"] = spacing
@@ -69,6 +74,7 @@ def _incar(param: Mapping[str, Any], known: Known, found: Translation) -> float 
     try:
         incar = parse_incar(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        found.label_is_known = False
         found.to_fill_in.append(
             f"templates/vasp/INCAR: the INCAR of all labels; {path.name} could not be read ({error})"
         )
@@ -76,6 +82,7 @@ def _incar(param: Mapping[str, Any], known: Known, found: Translation) -> float 
     spacing = incar.pop("KSPACING", None)
     gamma = incar.pop("KGAMMA", ".TRUE.")
     if gamma.strip(". ").upper().startswith("F"):
+        found.label_is_known = False
         found.leave_out("fp_incar: KGAMMA", f"{gamma}: alloop's meshes hold the Gamma point, so labels may differ")
     for tag in _SINGLE_POINT_TAGS:
         incar.pop(tag, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ def read_folder(root: Path, param_name: str = "param.json", machine_name: str = 
         machine=machine,
         record=record,
         iterations=iterations,
+        start_models=_read_start_models(root, param),
         init_data=_read_init_data(root, param, type_map, remarks),
         structures=_read_structures(root, param, remarks),
         remarks=tuple(remarks),
@@ -133,7 +135,12 @@ def _read_iteration(root: Path, number: int, stage: int, type_map: list[str], re
                 read_system(found, found.relative_to(root).as_posix(), number, system, type_map)
                 for found in _system_folders(place)
             ]
-    if 0 <= stage < LABELLED and tasks and not data:
+    if data and stage < LABELLED - 1:
+        frames = sum(system.frames for system in data)
+        why = f"{frames} labelled frames are left out: {RECORD} stands before their labelling, as if to do it again"
+        remarks.append((f"{folder.name}/{LABEL}", why))
+        data = []
+    elif 0 <= stage < LABELLED and tasks and not data:
         remarks.append(
             (
                 f"{folder.name}/{LABEL}",
@@ -238,9 +245,22 @@ def _read_structures(root: Path, param: dict[str, Any], remarks: Remarks) -> tup
 # ---------------------------------------------------------------------------------------- models and lists
 
 
+def _read_start_models(root: Path, param: dict[str, Any]) -> tuple[Model, ...]:
+    """Return the models of ``training_iter0_model_path``, if ``training_init_model`` asks for them."""
+    given = param.get("training_iter0_model_path") or []
+    if not param.get("training_init_model"):
+        return ()
+    patterns = [given] if isinstance(given, str) else given
+    return _models_in([Path(place) for pattern in patterns for place in sorted(glob(str(root / pattern)))])  # noqa: PTH207
+
+
 def _read_models(folder: Path) -> tuple[Model, ...]:
+    return _models_in(sorted(path for path in folder.glob("[0-9][0-9][0-9]") if path.is_dir()))
+
+
+def _models_in(places: list[Path]) -> tuple[Model, ...]:
     found = []
-    for place in sorted(path for path in folder.glob("[0-9][0-9][0-9]") if path.is_dir()):
+    for place in places:
         frozen = [place / f"frozen_model{suffix}" for suffix in _MODEL_SUFFIXES]
         checkpoint = next((place / name for name in _CHECKPOINTS if (place / name).exists()), None)
         if checkpoint is not None and checkpoint.suffix == ".index":
@@ -253,29 +273,32 @@ def _read_selections(folder: Path, tasks: list[Path]) -> tuple[Selection, ...]:
     systems = {int(path.name.split(".")[-2]) for path in (folder / LABEL).glob("candidate.shuffled.*.out")}
     found = []
     for system in sorted(systems):
-        frames = {name: read_list(folder / LABEL / list_name(name, system)) for name in LISTS}
+        candidates, accurate, failed = (folder / LABEL / list_name(name, system) for name in LISTS)
+        names = tuple(read_list(candidates))
         own = [task for task in tasks if int(task.name.split(".")[1]) == system]
-        labelled = [name for task in own if (name := _labelled(task, frames["candidate"], folder.name))]
-        found.append(Selection(system, frames, tuple(labelled)))
+        labelled = tuple(name for task in own if (name := _labelled(task, names, folder.name)))
+        others = [sum(1 for _ in read_list(path)) for path in (accurate, failed)]
+        found.append(Selection(system, names, others[0], others[1], labelled))
     return tuple(found)
 
 
-def read_list(path: Path) -> tuple[FrameName, ...]:
-    """Return the frames of a list, () if there is no file; InputError for a line that names none."""
+def read_list(path: Path) -> Iterator[FrameName]:
+    """Yield the frames of a list, none if there is no file; InputError for a line that names none."""
     if not path.is_file():
-        return ()
-    found = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        words = line.split()
-        if not words:
-            continue
-        if len(words) not in (2, 3) or not all(re.fullmatch(r"-?\d+", word) for word in words[1:]):
-            raise InputError(
-                f"{path}, line {number}: found {line!r}, expected an MD task and a step\n"
-                "  is the file cut short? Restore it, or take the line out"
-            )
-        found.append(FrameName(words[0], int(words[1]), int(words[2]) if len(words) == 3 else None))
-    return tuple(found)
+        return
+    with path.open() as stream:
+        for number, line in enumerate(stream, start=1):
+            words = line.split()
+            if not words:
+                continue
+            try:
+                task, step, *atom = words
+                yield FrameName(task, int(step), *map(int, atom))
+            except (ValueError, TypeError):
+                raise InputError(
+                    f"{path}, line {number}: found {line.strip()!r}, expected an MD task and a step\n"
+                    "  is the file cut short? Restore it, or take the line out"
+                ) from None
 
 
 def _labelled(task: Path, candidates: tuple[FrameName, ...], iteration: str) -> FrameName | None:

@@ -15,11 +15,10 @@ from typing import Any
 from alloop.config import Param
 from alloop.dpgen.keys import JOB_KEYS, LEFT_OUT, NEUTRAL, OLD_JOB_NAMES, OLD_KEYS, READ, TRAINING_KEYS
 from alloop.dpgen.programs import label_section, pool_section
-from alloop.dpgen.translation import Known, Translation, as_list
+from alloop.dpgen.translation import BACKENDS, Known, Translation, as_list
 from alloop.errors import InputError
 
 _DEFAULTS: Any = Param.model_fields
-_BACKENDS = {"tensorflow": "tensorflow", "tf": "tensorflow", "pytorch": "pytorch", "pt": "pytorch", "jax": "jax"}
 _UNSET_V_TRUST = 1e9
 
 
@@ -72,8 +71,8 @@ def _train(param: Mapping[str, Any], found: Translation) -> dict[str, Any]:
     if int(param.get("numb_models", 4)) < 2:
         found.leave_out("numb_models", "alloop judges by the spread of 2 or more models; it trains 2")
     backend = param.get("train_backend", "tensorflow")
-    if backend in _BACKENDS:
-        own["backend"] = _BACKENDS[backend]
+    if backend in BACKENDS:
+        own["backend"] = BACKENDS[backend]
     else:
         found.leave_out("train_backend", f"alloop has no backend {backend}; tensorflow is used and begins anew")
     if param.get("dp_compress") is not None:

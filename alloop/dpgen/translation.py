@@ -9,6 +9,9 @@ from typing import Any
 
 from alloop.dpgen.glasses import GlassSystem
 
+BACKENDS = {"tensorflow": "tensorflow", "tf": "tensorflow", "pytorch": "pytorch", "pt": "pytorch", "jax": "jax"}
+"""DP-GEN's ``train_backend`` -> alloop's."""
+
 
 @dataclass(frozen=True)
 class Known:
@@ -31,13 +34,15 @@ class Translation:
     """An alloop configuration made of DP-GEN's.
 
     param: content of `param.json` without bootstrap and starting models; templates: text of files in ``templates/``;
-    left_out: (key, why) of what was not translated; to_fill_in: what a person must add.
+    left_out: (key, why) of what was not translated; to_fill_in: what a person must add; label_is_known: whether the
+    `label` section tells what labelled the data.
     """
 
     param: dict[str, Any] = field(default_factory=dict)
     templates: dict[str, str] = field(default_factory=dict)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     to_fill_in: list[str] = field(default_factory=list)
+    label_is_known: bool = True
 
     def leave_out(self, key: str, why: str) -> None:
         """Note a key that was not translated, once."""

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from alloop.campaign import Campaign
 from alloop.dpgen.export_iteration import Explored, write_iteration
 from alloop.dpgen.exporter import Exported, export_dpgen
 from alloop.dpgen.importer import import_dpgen
-from alloop.dpgen.reader import read_folder
+from alloop.dpgen.reader import read_folder, read_list
 from alloop.errors import InputError
 from alloop.frames import write_arrays
 from alloop.tasks.label import read_label
@@ -76,8 +77,8 @@ def test_reader_finds_what_it_found_before(dpgen_folder: Make, tmp_path: Path) -
     assert [(d.original, d.frames, d.symbols) for d in after.data] == [
         (d.original, d.frames, d.symbols) for d in before.data
     ]
-    assert [[s.frames for s in i.selections] for i in after.iterations] == [
-        [s.frames for s in i.selections] for i in before.iterations
+    assert [i.selections for i in after.iterations] == [
+        tuple(replace(s, labelled=()) for s in i.selections) for i in before.iterations
     ]
     assert [[f.name for f in group] for group in after.structures] == [[f.name for f in g] for g in before.structures]
     assert after.remarks == ()
@@ -107,7 +108,7 @@ def test_own_iterations_follow_the_imported_ones(dpgen_folder: Make, tmp_path: P
     for name in ("accurate", "candidate", "failed"):
         assert sum(count[name] for count in counts) == select["classes"][name]
     assert sum(count["labelled"] for count in counts) == len(select["picks"]) > 0
-    assert all(s.labelled == s.frames["candidate"][: len(s.labelled)] for s in iteration.selections)
+    assert all(s.labelled == s.candidates[: len(s.labelled)] for s in iteration.selections)
     assert sum(system.frames for system in iteration.data) == len(select["picks"]) == found.frames["explored"]
     assert iteration.job == after.param["model_devi_jobs"][2]
     assert iteration.job is not None and iteration.job["model_devi_f_trust_lo"] == 0.3
@@ -193,6 +194,20 @@ def test_batch_sizes_are_given_to_what_is_new(dpgen_folder: Make, tmp_path: Path
     assert param["init_data_sys"] == ["LBS-20-60-20", "LBS-40-20-40", "alloop-bootstrap"]
     assert param["init_batch_size"] == [2, 3, "auto"]
     assert param["sys_batch_size"] == [4, 5]
+
+
+def test_other_network_or_backend_of_alloops_wins(dpgen_folder: Make, tmp_path: Path) -> None:
+    campaign = reimported(dpgen_folder(), tmp_path)
+    assert export(campaign, tmp_path / "same").notes[-1].startswith("param.json: model_devi_jobs[2]")
+    file = campaign.root / "param.json"
+    param = json.loads(file.read_text())
+    param["train"] |= {"cutoff_A": 5.0, "backend": "pytorch", "init_models": []}
+    file.write_text(json.dumps(param))
+    notes = export(campaign, tmp_path / "other").notes
+    found = json.loads((tmp_path / "other" / "param.json").read_text())
+    assert found["train_backend"] == "pytorch"
+    assert found["default_training_param"]["model"]["descriptor"]["rcut"] == 5.0
+    assert sum("alloop's" in note for note in notes) == 3
 
 
 def test_data_from_elsewhere_go_into_the_folder(dpgen_folder: Make, tmp_path: Path) -> None:
@@ -323,6 +338,5 @@ def test_lists_come_back_in_their_numbers(
     (back / "param.json").write_text("{}")
     (iteration,) = read_folder(back).iterations
     assert {s.system: s.counts() for s in iteration.selections} == wanted
-    assert len({name for s in iteration.selections for names in s.frames.values() for name in names}) == sum(
-        len(values) for _, values in chunks
-    )
+    lists = (back / "iter.000000" / "02.fp").glob("*.shuffled.*.out")
+    assert len({name for file in lists for name in read_list(file)}) == sum(len(values) for _, values in chunks)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.io import write
+from double_potcar import make_potcar_library
 from dpgen_kit import LABELLED, SYSTEMS, job
 from made_up import begin
 
@@ -22,6 +23,7 @@ from alloop.dpgen.importer import UNKNOWN_LEVEL, import_dpgen, read_inventory
 from alloop.dpgen.reader import read_folder
 from alloop.errors import InputError
 from alloop.frames import read_columns
+from alloop.labelers.levels import target_level
 from alloop.preflight import preflight
 from alloop.tasks.label import read_label
 from alloop.tasks.sources import checkpoint_hash, read_structures_file
@@ -155,6 +157,36 @@ def test_vasp_without_its_potcars_is_to_fill_in(dpgen_folder: Make, tmp_path: Pa
     assert param.label.vasp is not None and param.label.vasp.kpoint_spacing_inv_A == 0.5
     assert "ENCUT" in (made.root / "templates" / "vasp" / "INCAR").read_text()
     assert {data.level for data in param.bootstrap.data} == {UNKNOWN_LEVEL}
+
+
+@pytest.mark.parametrize("gamma", [".TRUE.", ".FALSE."])
+def test_level_of_vasp_labels_where_their_potcars_are(dpgen_folder: Make, tmp_path: Path, gamma: str) -> None:
+    """With meshes that leave out the Gamma point DP-GEN's labels may not be alloop's, so a person must say."""
+    more = {"fp_style": "vasp", "fp_pp_path": "../paw", "fp_incar": "INCAR"}
+    source = dpgen_folder(fp_pp_files=["Li_sv/POTCAR", "B/POTCAR", "O/POTCAR", "Si/POTCAR"], **more)
+    make_potcar_library(tmp_path / "paw")
+    (source / "INCAR").write_text(f"ENCUT = 600\nPREC = Accurate\nKSPACING = 0.5\nKGAMMA = {gamma}\n")
+    made = import_dpgen(source, tmp_path / "campaign")
+    param = config.load(made.root / "param.json")
+    (name,) = {data.level for data in param.bootstrap.data}
+    if gamma == ".TRUE.":
+        assert made.inventory["to_fill_in"] == []
+        assert name == target_level(param.label, param.elements, made.root).name
+        assert [str(problem) for problem in preflight(Campaign(made.root), param) if "level" in str(problem)] == []
+    else:
+        assert name == UNKNOWN_LEVEL
+
+
+def test_campaign_that_starts_from_models_of_its_own(dpgen_folder: Make, tmp_path: Path) -> None:
+    source = dpgen_folder(0, training_init_model=True, training_iter0_model_path=["old/00?"])
+    (source / "iter.000000" / "00.train").rename(source / "old")
+    (source / "iter.000000").rmdir()
+    (source / "record.dpgen").unlink()
+    made = import_dpgen(source, tmp_path / "campaign", labeler="teter-rehearsal")
+    assert made.inventory["iterations"] == 0
+    first = made.root / made.param["train"]["init_models"][0]
+    assert first.with_name("model.ckpt.index").read_text() == "iteration 0 0 index"
+    assert begin(made.root, config.load(made.root / "param.json")).state.labels("training")
 
 
 def test_source_is_not_changed(dpgen_folder: Make, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from dpgen_kit import FORMULAS, LABELLED, job, write_iteration, write_system
 
 from alloop.dpgen.layout import FrameName
-from alloop.dpgen.reader import read_folder, read_record
+from alloop.dpgen.reader import read_folder, read_list, read_record
 from alloop.errors import InputError
 
 Make = Callable[..., Path]
@@ -150,7 +150,9 @@ def test_list_cut_short_is_named(dpgen_folder: Make) -> None:
     root = dpgen_folder(1)
     file = root / "iter.000000" / "02.fp" / "candidate.shuffled.000.out"
     file.write_text(file.read_text() + "iter.000000/01.model_devi/task.000.0")
-    with pytest.raises(InputError, match=r"candidate\.shuffled\.000\.out, line 4: .* expected an MD task and a step"):
+    with pytest.raises(
+        InputError, match=r"candidate\.shuffled\.000\.out, line 4: found .* expected an MD task and a step"
+    ):
         read_folder(root)
 
 
@@ -158,7 +160,8 @@ def test_atoms_of_clusters_are_read(dpgen_folder: Make) -> None:
     root = dpgen_folder(1)
     file = root / "iter.000000" / "02.fp" / "rest_failed.shuffled.000.out"
     file.write_text("iter.000000/01.model_devi/task.000.000000 50 17\n")
-    (frame,) = read_folder(root).iterations[0].selections[0].frames["failed"]
+    assert read_folder(root).iterations[0].selections[0].failed == 1
+    (frame,) = read_list(file)
     assert (frame.step, frame.atom) == (50, 17)
     assert frame.line() + "\n" == file.read_text()
 
@@ -209,6 +212,17 @@ def test_labelling_that_was_never_collected_is_told(dpgen_folder: Make) -> None:
     folder = read_folder(root)
     assert folder.labelled_iterations == 0
     assert "3 labelling runs were never collected (it stopped in stage 8, post_fp)" in folder.remarks[0][1]
+
+
+def test_labels_behind_the_end_of_the_record_are_left_out(dpgen_folder: Make) -> None:
+    """Someone set the record back to have the labelling done again: DP-GEN would not train on what is there."""
+    root = dpgen_folder(2)
+    (root / "record.dpgen").write_text("".join(f"0 {stage}\n" for stage in range(6)))
+    folder = read_folder(root)
+    assert folder.labelled_iterations == 0
+    assert [iteration.data for iteration in folder.iterations] == [(), (), ()]
+    assert [what for what, _ in folder.remarks] == ["iter.000000/02.fp", "iter.000001/02.fp"]
+    assert "3 labelled frames are left out" in folder.remarks[0][1]
 
 
 def test_labels_collected_but_not_recorded_count(dpgen_folder: Make) -> None:

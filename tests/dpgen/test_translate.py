@@ -204,10 +204,10 @@ def test_vasp(tmp_path: Path) -> None:
     (tmp_path / "INCAR").write_text("ENCUT = 600\nISMEAR = 0\nNSW = 0\nKSPACING = 0.5\nKGAMMA = .TRUE.\nNBANDS = 9\n")
     files = ["POTCAR.Li_sv", "B/POTCAR", "O", "POTCAR_Si"]
     found = translated(
-        tmp_path, None, fp_style="vasp", fp_pp_path="/site/paw", fp_pp_files=files, fp_incar="INCAR", iterations=2
+        tmp_path, None, fp_style="vasp", fp_pp_path="paw", fp_pp_files=files, fp_incar="INCAR", iterations=2
     )
     vasp = found.param["label"]["vasp"]
-    assert vasp["potcar_library"] == "/site/paw"
+    assert vasp["potcar_library"] == str(tmp_path / "paw")
     assert vasp["potcars"] == {"Li": "Li_sv"}
     assert vasp["kpoint_spacing_inv_A"] == 0.5
     assert found.param["label"]["run"]["command"] == "python o.py"
