@@ -146,9 +146,7 @@ def test_every_planted_fault_is_in_one_report_in_time(vasp_campaign, alloop_proc
         matches = [problem for problem in left if problem["where"] == where and words in problem["found"]]
         assert matches, f"{where}: {words}"
         left.remove(matches[0])
-    # the second half of two faults: O's cut-off, and the element of a data set that is not there
-    assert [problem["where"] for problem in left] == ["param.json: label.vasp.potcars.O"]
-    assert "asks for at least" in left[0]["found"]
+    assert left == [], "found, but not planted"
     assert len(PLANTED) > 20
     assert all(problem["remedy"] for problem in found)
 
