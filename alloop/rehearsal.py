@@ -22,7 +22,7 @@ from alloop.glass.composition import OXIDES, cell_length_A
 from alloop.glass.melt_quench import random_start
 from alloop.labelers import levels
 from alloop.labelers.code import tail
-from alloop.labelers.vasp_input import kpoint_mesh
+from alloop.labelers.vasp.inputs import kpoint_mesh
 from alloop.labelling import Given
 from alloop.report.inputs import Inputs
 from alloop.seeds import derived_seed

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alloop.dpgen.translation import Known, Translation, as_list
-from alloop.labelers.vasp_input import find_potcar, incar_problems, parse_incar, write_incar
+from alloop.labelers.vasp.inputs import find_potcar, incar_problems, parse_incar, write_incar
 
 UNKNOWN_LABELER = "fill_in.your_module:Calculator"
 _LOCAL = ("shell", "lazylocalcontext", "lazylocal", "localcontext", "local")

@@ -17,7 +17,7 @@ from alloop.config import CODES, FoundationParam, LabelParam
 from alloop.errors import InputError
 from alloop.labelers.code import Code, RunSettings
 from alloop.labelers.run_troubles import Trouble, to_fill_in
-from alloop.labelers.vasp_input import (
+from alloop.labelers.vasp.inputs import (
     Incar,
     Potcar,
     deciding_tags,
@@ -137,11 +137,11 @@ def open_code(content: dict[str, Any], how: dict[str, Any], about: dict[str, Any
     ceiling = None if about.get("reason") == "overlap" else how["force_ceiling_eV_A"]
     settings = RunSettings(**how["settings"])
     if content["labeler"] == "cp2k":
-        from alloop.labelers.cp2k import Cp2k
+        from alloop.labelers.cp2k.code import Cp2k
 
         data_dir = Path(how["data_dir"]) if how["data_dir"] else None
         return Cp2k(how["template"], data_dir, force_ceiling_eV_A=ceiling), settings
-    from alloop.labelers.vasp import Vasp
+    from alloop.labelers.vasp.code import Vasp
 
     overrides: dict[str, Any] = how["incar_by_glass"].get(about.get("glass"), {})
     overrides = overrides | how["incar_by_event"].get(about.get("reason"), {})
@@ -215,7 +215,7 @@ def _potcar_troubles(label: LabelParam, elements: list[str], root: Path, incar: 
 
 
 def _cp2k(label: LabelParam, root: Path) -> Any:
-    from alloop.labelers.cp2k import Cp2k
+    from alloop.labelers.cp2k.code import Cp2k
 
     own = label.cp2k
     template = find_template(own.template if own else "cp2k/label.inp", root).read_text(encoding="utf-8")

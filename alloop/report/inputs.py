@@ -24,7 +24,7 @@ from alloop.glass.melt_quench import random_start
 from alloop.labelers import levels
 from alloop.labelers.code import Code, CodeFault, RunSettings, fill_script
 from alloop.labelers.levels import Level
-from alloop.labelers.vasp_input import blocks, grouped_by_species, incar_value, read_potcar
+from alloop.labelers.vasp.inputs import blocks, grouped_by_species, incar_value, read_potcar
 from alloop.seeds import derived_seed
 from alloop.store import write_json
 from alloop.structure import from_record

@@ -9,13 +9,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from alloop.labelers.vasp_output import find_outputs, judge_run
+from alloop.labelers.vasp.judge import find_outputs, judge_run
 from alloop.labelers.verdict import Verdict
 
 
 def judge_outputs(folder: Path, force_ceiling_eV_A: float | None = None) -> list[dict[str, Any]]:
     """Return the verdict on every output of VASP and CP2K at and below a folder, as JSON records."""
-    from alloop.labelers.cp2k_output import find_cp2k_outputs, judge_cp2k
+    from alloop.labelers.cp2k.judge import find_cp2k_outputs, judge_cp2k
 
     found: list[tuple[str, Verdict]] = [
         (run.name, judge_run(run, force_ceiling_eV_A=force_ceiling_eV_A)) for run in find_outputs(folder)

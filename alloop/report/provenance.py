@@ -16,7 +16,7 @@ from alloop import store
 from alloop.campaign import Campaign
 from alloop.errors import InputError
 from alloop.frames import read_structure
-from alloop.labelers.vasp_input import kpoint_mesh
+from alloop.labelers.vasp.inputs import kpoint_mesh
 from alloop.potential.dataset import composition
 from alloop.store import MANIFEST, read_json
 from alloop.structure import Record, content_key, from_record

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from alloop.labelers import cp2k
 from alloop.labelers.code import Code, CodeFault, RunSettings, label_with_code
-from alloop.labelers.cp2k import RECIPES, Cp2k, read_data_sets
-from alloop.labelers.cp2k_output import abort_message, find_cp2k_outputs, judge_cp2k
+from alloop.labelers.cp2k import code as cp2k
+from alloop.labelers.cp2k.code import RECIPES, Cp2k, read_data_sets
+from alloop.labelers.cp2k.judge import abort_message, find_cp2k_outputs, judge_cp2k
 from alloop.resources import find_template
 
 TEMPLATE = find_template("cp2k/label.inp").read_text()

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from alloop.labelers import vasp_errors
-from alloop.labelers.vasp_errors import detected_errors
+from alloop.labelers.vasp import errors
+from alloop.labelers.vasp.errors import detected_errors
 
 HEALTHY = """\
  running on    4 total cores
@@ -23,7 +23,7 @@ DAV:   1     0.651512275345E+03    0.65151E+03   -0.26039E+04  9936   0.229E+03
 @pytest.fixture(params=["with custodian", "without custodian"])
 def table(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "without custodian":
-        monkeypatch.setattr(vasp_errors, "_custodian_messages", dict)
+        monkeypatch.setattr(errors, "_custodian_messages", dict)
     else:
         pytest.importorskip("custodian")
 
@@ -69,9 +69,9 @@ def test_a_custodian_that_cannot_be_imported_is_done_without(monkeypatch: pytest
     def broken(name: str) -> None:
         raise RuntimeError(name)
 
-    vasp_errors._custodian_messages.cache_clear()
-    monkeypatch.setattr(vasp_errors, "import_module", broken)
+    errors._custodian_messages.cache_clear()
+    monkeypatch.setattr(errors, "import_module", broken)
     try:
         assert detected_errors("Error EDDDAV: Call to ZHEGV failed.") == ["edddav"]
     finally:
-        vasp_errors._custodian_messages.cache_clear()
+        errors._custodian_messages.cache_clear()

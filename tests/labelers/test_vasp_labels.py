@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from alloop import config
 from alloop.labelers import levels
 from alloop.labelers.code import CodeFault, CodeLabel, label_with_code, tried_before
-from alloop.labelers.vasp import RECIPES, Vasp
-from alloop.labelers.vasp_input import FREE_TAGS, blocks
+from alloop.labelers.vasp.code import RECIPES, Vasp
+from alloop.labelers.vasp.inputs import FREE_TAGS, blocks
 from alloop.resources import shipped_templates
 
 ELEMENTS = ["Li", "B", "O", "Si"]

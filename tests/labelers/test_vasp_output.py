@@ -19,8 +19,8 @@ from vasp_double import double_command
 from vasp_outputs import RELAXATION, SINGLE, drop_lines, edit_line, glass, put, texts, write_inputs
 
 from alloop.glass.force_field import TeterCalculator
-from alloop.labelers.vasp_errors import detected_errors
-from alloop.labelers.vasp_output import find_outputs, judge_run, judge_vasp
+from alloop.labelers.vasp.errors import detected_errors
+from alloop.labelers.vasp.judge import find_outputs, judge_run, judge_vasp
 from alloop.labelers.verdict import Verdict
 
 VERSIONS = ("5.4.4", "6.3.2")

@@ -10,8 +10,8 @@ from typing import Any
 from ase import Atoms
 
 from alloop.labelers.code import CodeFault, Correction
-from alloop.labelers.vasp_errors import detected_errors
-from alloop.labelers.vasp_input import (
+from alloop.labelers.vasp.errors import detected_errors
+from alloop.labelers.vasp.inputs import (
     FREE_TAGS,
     SINGLE_POINT,
     Incar,
@@ -25,7 +25,7 @@ from alloop.labelers.vasp_input import (
     write_kpoints,
     write_poscar,
 )
-from alloop.labelers.vasp_output import judge_vasp
+from alloop.labelers.vasp.judge import judge_vasp
 from alloop.labelers.verdict import Verdict
 
 _UNCONVERGED: tuple[dict[str, Any], ...] = (

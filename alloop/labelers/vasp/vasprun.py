@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from alloop.labelers.vasp_files import DAMAGED, open_bytes
-from alloop.labelers.vasp_reading import ElectronicLoop, Printed, Reading, damaged
+from alloop.labelers.vasp.files import DAMAGED, open_bytes
+from alloop.labelers.vasp.reading import ElectronicLoop, Printed, Reading, damaged
 
 _HEAVY = {"dos", "eigenvalues", "projected", "dynmat", "kpoints", "dielectricfunction", "initialization"}
 

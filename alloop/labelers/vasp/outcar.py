@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from alloop.labelers.vasp_files import DAMAGED, open_text
-from alloop.labelers.vasp_reading import ElectronicLoop, Printed, Reading, damaged
+from alloop.labelers.vasp.files import DAMAGED, open_text
+from alloop.labelers.vasp.reading import ElectronicLoop, Printed, Reading, damaged
 
 _VERSION = re.compile(r"\bvasp\.(\d\S*)")
 _ITERATION = re.compile(r"Iteration\s*(\d+)\(\s*(\d+)\)")

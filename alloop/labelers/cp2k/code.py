@@ -15,7 +15,7 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from alloop.labelers.code import CodeFault, Correction
-from alloop.labelers.cp2k_output import INPUT, OUTPUT, abort_message, judge_cp2k
+from alloop.labelers.cp2k.judge import INPUT, OUTPUT, abort_message, judge_cp2k
 from alloop.labelers.verdict import Verdict
 
 DEFAULT_BASIS, DEFAULT_POTENTIAL = "DZVP-MOLOPT-SR-GTH", "GTH-PBE"

@@ -16,10 +16,10 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 
-from alloop.labelers.vasp_files import DAMAGED, VaspRun, find_outputs, is_packed, plain_copy, run_of
-from alloop.labelers.vasp_outcar import read_outcar
-from alloop.labelers.vasp_reading import EV_A3_IN_KB, Numbers, Reading, Trouble, check_number, check_rows, element_of
-from alloop.labelers.vasp_xml import ends_as_modeling, read_vasprun
+from alloop.labelers.vasp.files import DAMAGED, VaspRun, find_outputs, is_packed, plain_copy, run_of
+from alloop.labelers.vasp.outcar import read_outcar
+from alloop.labelers.vasp.reading import EV_A3_IN_KB, Numbers, Reading, Trouble, check_number, check_rows, element_of
+from alloop.labelers.vasp.vasprun import ends_as_modeling, read_vasprun
 from alloop.labelers.verdict import Fault, Verdict
 
 __all__ = ["VaspRun", "find_outputs", "judge_run", "judge_vasp"]
