@@ -23,6 +23,7 @@ from alloop.config import CODES, LabelParam
 from alloop.errors import InputError
 from alloop.labelers import levels
 from alloop.labelers.levels import Level
+from alloop.labelers.run_troubles import run_troubles
 from alloop.potential.environment import md_environment
 from alloop.store import Store, Task, failures, read_json, write_json
 from alloop.structure import LabeledFrame, to_record
@@ -83,6 +84,8 @@ def label_files(
     problem = labelers.problem(label.labeler) if label.labeler not in CODES else None
     if problem:
         raise InputError(problem)
+    for trouble in run_troubles(label, root):
+        raise InputError(f"{trouble.where}: {trouble.found}\n  -> {trouble.remedy}")
     given, how, level = prepare(root, files, label, elements, relax)
     share = label.per_process or (8 if label.labeler in labelers.BUILT_IN else 1)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:

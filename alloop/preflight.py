@@ -193,8 +193,8 @@ def _labeler(campaign: Campaign, param: Param) -> Iterator[Problem]:
         if problem is not None:
             yield Problem(_at(key), problem, f"install it, or choose one of {', '.join(labelers.BUILT_IN)}")
     troubles = list(levels.level_troubles(own, param.elements, campaign.root))
-    runs = run_troubles(own.run, campaign.root) if own.labeler in CODES else ()
-    yield from (Problem(trouble.where, trouble.found, trouble.remedy) for trouble in (*troubles, *runs))
+    everything = [*troubles, *run_troubles(own, campaign.root)]
+    yield from (Problem(trouble.where, trouble.found, trouble.remedy) for trouble in everything)
     if not troubles:
         yield from _given_levels(campaign, param)
 

@@ -109,25 +109,21 @@ def trials(campaign: Campaign, param: Param, inputs: list[Inputs], atoms: Atoms)
 
 
 def tiny_cell(param: Param) -> Atoms:
-    """Return a dozen atoms: a formula unit of each oxide of the glasses and an atom of each further element.
+    """Return a dozen atoms: a formula unit of each oxide of the glasses, two atoms of each further element.
 
-    Random places in a cube at the density of the glass with most oxides, of many draws the one with the atoms farthest
-    apart, measured in sums of covalent radii.
+    That leaves no electron without a partner. Random places in a cube at the density of the glass with most oxides, of
+    many draws the one with the atoms farthest apart, measured in sums of covalent radii.
     """
-    oxides = {oxide for entry in param.glasses for oxide in entry.glass().mole_fractions}
+    glasses = [entry.glass() for entry in param.glasses]
     counts: dict[str, int] = {}
-    for oxide in sorted(oxides):
+    for oxide in sorted({oxide for glass in glasses for oxide in glass.mole_fractions}):
         for element, number in OXIDES[oxide].items():
             counts[element] = counts.get(element, 0) + number
-    counts |= {element: 1 for element in param.elements if element not in counts}
-    density_g_cm3 = max((entry.glass() for entry in param.glasses), key=_number_of_oxides).density_g_cm3
+    counts |= {element: 2 for element in param.elements if element not in counts}
+    density_g_cm3 = max(glasses, key=lambda glass: len(glass.mole_fractions)).density_g_cm3
     length_A = cell_length_A(counts, density_g_cm3)
     rng = np.random.default_rng(derived_seed(param.seed, "check", "tiny"))
     return max((random_start(counts, length_A, rng) for _ in range(_DRAWS)), key=_clearance)
-
-
-def _number_of_oxides(glass: Any) -> int:
-    return len(glass.mole_fractions)
 
 
 def _clearance(atoms: Atoms) -> float:

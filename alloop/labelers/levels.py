@@ -180,9 +180,6 @@ def _incar_troubles(label: LabelParam, root: Path) -> Generator[Trouble, None, I
         for name, overrides in groups.items():
             for found, remedy in override_problems(overrides, incar):
                 yield Trouble(f"param.json: label.vasp.{key}.{name}", found, remedy)
-    if own.kpoint_spacing_inv_A is not None and "vasp_gam" in (label.run.command or ""):
-        found = "vasp_gam knows the Gamma point only, and kpoint_spacing_inv_A asks for meshes in small cells"
-        yield Trouble("param.json: label.run.command", found, "name vasp_std here, vasp_gam in command_gamma")
     return incar
 
 

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from alloop.config import RunParam
+from alloop.config import CODES, LabelParam, RunParam
 from alloop.labelers.code import clean_environment
+from alloop.labelers.cp2k_output import INPUT
 from alloop.resources import find_template
 
 _PROFILE_SECONDS = 2.0
@@ -34,8 +35,14 @@ def to_fill_in(value: str) -> bool:
     return value.startswith("<") and value.endswith(">")
 
 
-def run_troubles(run: RunParam, root: Path) -> Iterator[Trouble]:
-    """Yield what is wrong with how a code is run: root is the campaign folder, whose ``templates/`` come first."""
+def run_troubles(label: LabelParam, root: Path) -> Iterator[Trouble]:
+    """Yield what is wrong with how vasp or cp2k is run; root: the campaign folder, whose ``templates/`` come first.
+
+    Nothing is wrong with calculators.
+    """
+    if label.labeler not in CODES:
+        return
+    run = label.run
     script = None
     try:
         script = find_template(run.script, root).read_text(encoding="utf-8")
@@ -46,6 +53,7 @@ def run_troubles(run: RunParam, root: Path) -> Iterator[Trouble]:
     for key, command in (("command", run.command), ("command_gamma", run.command_gamma)):
         if command is not None:
             yield from _command_troubles(f"param.json: label.run.{key}", command, run, script)
+    yield from _mismatches(label)
     for number, module in enumerate(run.modules):
         if to_fill_in(module):
             where = f"param.json: label.run.modules[{number}]"
@@ -55,6 +63,16 @@ def run_troubles(run: RunParam, root: Path) -> Iterator[Trouble]:
             where = "param.json: label.run.environment"
             yield Trouble(where, f"{name!r} is no name of an environment variable", "letters, digits and _ only")
     yield from _scratch_troubles(run.scratch)
+
+
+def _mismatches(label: LabelParam) -> Iterator[Trouble]:
+    """Yield where the command and what it is to compute do not go together."""
+    where, command = "param.json: label.run.command", label.run.command or ""
+    if label.labeler == "vasp" and label.vasp and label.vasp.kpoint_spacing_inv_A and "vasp_gam" in command:
+        found = "vasp_gam knows the Gamma point only, and kpoint_spacing_inv_A asks for meshes in small cells"
+        yield Trouble(where, found, "name vasp_std here, vasp_gam in command_gamma")
+    if label.labeler == "cp2k" and INPUT not in command and not to_fill_in(command):
+        yield Trouble(where, f"does not name {INPUT}, the input CP2K is to read", f"end it with -i {INPUT}")
 
 
 def _script_troubles(run: RunParam, script: str) -> Iterator[Trouble]:

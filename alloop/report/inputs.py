@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
 import tempfile
 from dataclasses import asdict, dataclass, field
@@ -32,7 +31,6 @@ from alloop.structure import from_record
 _SHOWN_ATOMS = 3
 _SHOWN_SHA256 = 12
 _SHOWN_COMMAND = 40
-_LARGEST_INPUT_BYTES = 200_000  # more is a library of data sets
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,7 @@ class Inputs:
 
     structure: where it comes from; species: blocks of atoms in their order in the input; cell: lengths (Å) and angles
     (degrees); kpoints: the mesh, None for codes without KPOINTS; gamma: whether the command for the Gamma point only is
-    used; potentials: of each species (VASP); files: name to text of all inputs, ``run.sh`` included, but potentials and
-    libraries of them.
+    used; potentials: of each species (VASP); files: name to text of the inputs kept with a label, and of ``run.sh``.
     """
 
     glass: str
@@ -120,17 +117,12 @@ def assemble(campaign: Campaign, param: Param, level: Level) -> list[Inputs]:
 def inputs_of(
     code: Code, settings: RunSettings, atoms: Atoms, glass: str, origin: str, potentials: list[dict[str, Any]]
 ) -> Inputs:
-    """Return the inputs a code writes for a structure; the potentials themselves are written but never read back."""
+    """Return the inputs a code writes for a structure, of those it keeps with a label: no potentials, no data sets."""
     with tempfile.TemporaryDirectory(prefix="alloop-check-") as name:
         folder = Path(name)
         written = code.write(folder, atoms, {})
         variant = code.command(folder)
-        files = {
-            file.name: file.read_text(encoding="utf-8", errors="replace")
-            for file in sorted(folder.iterdir())
-            if not any(fnmatch.fnmatch(file.name, pattern) for pattern in code.dropped)
-            and file.stat().st_size < _LARGEST_INPUT_BYTES
-        }
+        files = {name: (folder / name).read_text(encoding="utf-8") for name in code.kept if (folder / name).exists()}
     command = settings.commands.get(variant) or settings.commands["default"]
     mesh = files["KPOINTS"].splitlines()[3].split() if "KPOINTS" in files else None
     return Inputs(
@@ -252,11 +244,19 @@ def _content(level: Level) -> list[str]:
     vasp = content.get("vasp")
     if vasp is None:
         leaves = {key: value for key, value in flat(content).items() if key != "labeler" and value != {}}
-        return [f"{key} = {str(value).splitlines()[0][:100] if str(value) else value}" for key, value in leaves.items()]
+        return [f"{key} = {_short(value)}" for key, value in leaves.items()]
     tags = [f"{tag} = {value}" for tag, value in vasp["incar"].items()]
     spacing = vasp["kpoint_spacing_inv_A"]
     mesh = "the Gamma point" if spacing is None else f"Gamma-centred meshes, at most {spacing:g} per Å apart"
     return [", ".join(tags), f"k-points: {mesh}"]
+
+
+def _short(value: Any) -> str:
+    """Return a setting on one line: of a whole template only its size, of a hash its beginning."""
+    text, lines = str(value), str(value).count("\n") + 1
+    if re.fullmatch(r"[0-9a-f]{64}", text):
+        return text[:_SHOWN_SHA256]
+    return text if lines == 1 else f"{lines} lines"
 
 
 def _potentials_table(potentials: list[dict[str, Any]]) -> Table:

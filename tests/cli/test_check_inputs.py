@@ -197,15 +197,50 @@ def test_a_finished_bootstrap_run_gives_the_example(vasp_folder, alloop_main):
     assert second["structure"] == "random atoms"
 
 
-class Stub:
-    """A code of no importance that copies a library of data sets beside its input."""
+def cp2k_data(folder: Path) -> Path:
+    """Write data files of CP2K with made-up numbers for the four elements."""
+    folder.mkdir(parents=True, exist_ok=True)
+    valence = {"Li": 3, "B": 3, "O": 6, "Si": 4}
+    basis = "{0} DZVP-MOLOPT-SR-GTH DZVP-MOLOPT-SR-GTH-q{1}\n 1\n 2 0 0 1 1\n  0.5 1.0\n"
+    potential = "{0} GTH-PBE-q{1} GTH-PBE\n {1}\n 0.4 0\n 0\n"
+    for name, entry in (("BASIS_MOLOPT", basis), ("GTH_POTENTIALS", potential)):
+        (folder / name).write_text("".join(entry.format(*item) for item in valence.items()))
+    return folder
 
-    name, log, kept, dropped = "stub", "stub.out", (), ("DATA",)
+
+def test_cp2k_shows_level_and_input(campaign, alloop_main, tmp_path):
+    run = {"command": "mpirun cp2k.psmp -i label.inp", "modules": ["cp2k"]}
+    data_dir = cp2k_data(tmp_path / "data")
+    folder = campaign(label={"labeler": "cp2k", "cp2k": {"data_dir": str(data_dir)}, "run": run})
+    found = shown(alloop_main, folder)
+    assert found["level"]["name"].startswith("cp2k-")
+    (entry,) = found["inputs"]
+    assert set(entry["files"]) == {"label.inp", "run.sh"}
+    assert (entry["kpoints"], entry["potentials"]) == (None, [])
+    text = alloop_main("check", "-C", folder).out
+    assert "cp2k.kinds.Li.basis = DZVP-MOLOPT-SR-GTH-q3" in text
+    assert "label.inp of LBS-20-60-20:" in text
+    assert text.count("\n  B ") <= 3, "most atoms are left out"
+
+
+def test_cp2k_command_must_name_the_input(campaign, alloop_main, tmp_path):
+    run = {"command": "mpirun cp2k.psmp", "modules": ["cp2k"]}
+    label = {"labeler": "cp2k", "cp2k": {"data_dir": str(cp2k_data(tmp_path / "data"))}, "run": run}
+    outcome = alloop_main("check", "-C", campaign(label=label), "--json")
+    (problem,) = json.loads(outcome.out)["problems"]
+    assert problem["where"] == "param.json: label.run.command"
+    assert "does not name label.inp" in problem["found"]
+    assert problem["remedy"] == "end it with -i label.inp"
+
+
+class Stub:
+    """A code of no importance that puts data sets beside its input."""
+
+    name, log, kept, dropped = "stub", "stub.out", ("stub.inp", "stub.out"), ("*.wfn",)
 
     def write(self, folder: Path, atoms: Atoms, correction: Any) -> Atoms:
         (folder / "stub.inp").write_text("".join(f"{symbol} 0.0 0.0 0.0\n" for symbol in atoms.symbols))
         (folder / "DATA").write_text("potentials")
-        (folder / "LIBRARY").write_text("x" * 300_000)
         return atoms
 
     def command(self, folder: Path) -> str:

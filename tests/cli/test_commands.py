@@ -106,7 +106,7 @@ def test_init_overwrites_nothing(tmp_path, alloop_main):
 def test_init_from_an_unknown_example(tmp_path, alloop_main):
     refused = alloop_main("init", tmp_path / "new", "--example", "quikstart")
     assert refused.code == 2
-    assert "no example 'quikstart'; there are: quickstart" in refused.err
+    assert "no example 'quikstart'; there are: lbs-vasp-slurm, quickstart" in refused.err
     assert not (tmp_path / "new").exists()
 
 
