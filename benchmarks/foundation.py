@@ -43,7 +43,7 @@ from alloop.store import Task, make_task, read_json
 from alloop.structure import from_record
 
 HERE = Path(__file__).resolve().parent
-PROMOTE = 32
+PROMOTE = 16
 PARAM: dict[str, Any] = {
     "name": "foundation",
     "elements": ["Li", "B", "O", "Si"],
@@ -62,10 +62,10 @@ PARAM: dict[str, Any] = {
         "neuron": [8, 16],
         "axis_neuron": 4,
         "fitting_neuron": [32, 32, 32],
-        "steps": 3000,
-        "warm_steps": 1500,
-        "learning_rate": 0.005,
-        "warm_learning_rate": 0.0025,
+        "steps": 6000,
+        "warm_steps": 3000,
+        "learning_rate": 0.02,
+        "warm_learning_rate": 0.005,
         "final_learning_rate": 0.0001,
     },
     "explore": {
