@@ -455,6 +455,11 @@ class Param(Section):
                 "train.warm_start is false, so nothing learnt from label.foundation would last; "
                 "set it to true, or leave label.foundation out"
             )
+        if self.label.foundation and self.label.foundation.iterations > self.stop.max_iterations:
+            raise ValueError(
+                f"label.foundation.iterations is {self.label.foundation.iterations}, stop.max_iterations "
+                f"{self.stop.max_iterations}: label.labeler would never label; lower the one or raise the other"
+            )
         if not self.glasses:
             raise ValueError("glasses is empty; name at least one, such as LBS-20-60-20")
         if self.bootstrap.trajectories == 0 and not (self.bootstrap.structures or self.bootstrap.data):

@@ -14,6 +14,8 @@ from alloop.errors import NeedsPersonError
 from alloop.frames import read_structures
 from alloop.store import read_json
 
+GOLDEN_RATIO = (1 + 5**0.5) / 2
+
 
 def decide_promote(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
     """Ask for labels at the campaign's own level of some structures the foundation has labelled, of both roles.
@@ -42,7 +44,11 @@ def _by_trajectory(campaign: Campaign, role: str) -> dict[str, list[str]]:
 
 
 def spread_over_trajectories(groups: dict[str, list[str]], count: int) -> list[str]:
-    """Return at most `count` keys: trajectories take turns, and each gives keys evenly spaced along itself."""
+    """Return at most `count` keys: trajectories take turns, and each gives keys evenly spaced along itself.
+
+    Where along itself a trajectory begins differs from one to the next by the golden ratio, so that together they
+    cover hot and cold, early and late, even where each gives a single key.
+    """
     total = sum(map(len, groups.values()))
     shares: Counter[str] = Counter()
     while shares.total() < min(count, total):
@@ -50,9 +56,9 @@ def spread_over_trajectories(groups: dict[str, list[str]], count: int) -> list[s
         for name in open_groups[: min(count, total) - shares.total()]:
             shares[name] += 1
     found: list[str] = []
-    for name, keys in groups.items():
-        places = np.linspace(0, len(keys) - 1, shares[name]).round().astype(int) if shares[name] > 1 else [0]
-        found += [keys[place] for place in places][: shares[name]]
+    for number, (name, keys) in enumerate(groups.items()):
+        phase = (0.5 + number / GOLDEN_RATIO) % 1
+        found += [keys[int((turn + phase) * len(keys) / shares[name])] for turn in range(shares[name])]
     return found
 
 

@@ -14,6 +14,10 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"label": {"foundation": {}}, "train": {"warm_start": False}},
         ["train.warm_start is false", "label.foundation"],
     ),
+    "foundation for ever": (
+        {"label": {"foundation": {"iterations": 3}}, "stop": {"max_iterations": 2}},
+        ["label.foundation.iterations is 3, stop.max_iterations 2"],
+    ),
     "one promoted label": (
         {"label": {"foundation": {"promote": 1}}},
         ["label.foundation.promote: found 1, must be greater than or equal to 2"],

@@ -68,6 +68,17 @@ def test_shipped_template_is_of_the_size_of_the_published_network() -> None:
     assert model["fitting_net"]["neuron"] == [100, 100, 100]
 
 
+@pytest.mark.parametrize("steps", [50, 3000, 6000, 40000])
+def test_learning_rate_of_the_shipped_template_falls_all_the_way_for_any_number_of_steps(steps: int) -> None:
+    """Stepwise decay every 5000 steps leaves a training of 6000 at the starting rate almost to its end."""
+    from deepmd.dpmodel.utils.learning_rate import LearningRateExp
+
+    given = json.loads(find_template("deepmd/input.json").read_text())["learning_rate"]
+    assert given.pop("type") == "exp"
+    rate = LearningRateExp(start_lr=1e-2, stop_lr=1e-4, num_steps=steps, **given)
+    assert [float(rate.value(steps * part // 4)) for part in (0, 2, 4)] == pytest.approx([1e-2, 1e-3, 1e-4], rel=0.1)
+
+
 def test_environment_asks_for_the_threads_it_was_told() -> None:
     variables = md_environment(3)
     assert variables["OMP_NUM_THREADS"] == variables["DP_INTRA_OP_PARALLELISM_THREADS"] == "3"
