@@ -291,6 +291,14 @@ class Cp2kParam(Section):
 
     template: str = Field("cp2k/label.inp", description="CP2K input of all labels, looked up in templates/")
     data_dir: str | None = Field(None, description="folder of basis sets and potentials; CP2K's own if not given")
+    basis: str = Field("DZVP-MOLOPT-SR-GTH", description="basis set of all elements but those in kinds")
+    potential: str = Field("GTH-PBE", description="pseudopotential of all elements but those in kinds")
+    kinds: dict[str, dict[Literal["basis", "potential"], str]] = Field(
+        {}, description="element to its own basis and potential, such as Li: {basis: DZVP-MOLOPT-SR-GTH-q3}"
+    )
+    scf: Literal["diagonalization", "ot", "ot-cg", "diagonalization-damped"] = Field(
+        "diagonalization", description="how the ground state is sought first; no part of the level of theory"
+    )
 
 
 class RunParam(Section):
@@ -298,6 +306,7 @@ class RunParam(Section):
 
     command: str | None = Field(None, description="such as `srun vasp_std` or `mpirun -np 16 cp2k.psmp -i label.inp`")
     command_gamma: str | None = Field(None, description="for the Gamma point only, such as `srun vasp_gam`")
+    command_safe: str | None = Field(None, description="for cp2k after a crash or for want of memory: fewer processes")
     script: str = Field("run.sh", description="what runs before the command: modules, limits; in templates/")
     modules: list[str] = Field([], description="modules to load")
     environment: dict[str, str] = Field({}, description="environment variables; nothing else of alloop's is passed on")

@@ -13,7 +13,7 @@ from lzma import LZMAError
 from pathlib import Path
 from typing import Any
 
-from alloop.config import CODES, FoundationParam, LabelParam
+from alloop.config import CODES, Cp2kParam, FoundationParam, LabelParam
 from alloop.errors import InputError
 from alloop.labelers.code import Code, RunSettings
 from alloop.labelers.run_troubles import Trouble, to_fill_in
@@ -103,11 +103,11 @@ def run_settings(label: LabelParam, elements: list[str], root: Path) -> dict[str
     if label.labeler not in CODES:
         return {}
     run = label.run
-    commands = {"default": run.command} | ({"gamma": run.command_gamma} if run.command_gamma else {})
+    variants = {"default": run.command, "gamma": run.command_gamma, "safe": run.command_safe}
     found: dict[str, Any] = {
         "labeler": label.labeler,
         "settings": {
-            "commands": commands,
+            "commands": {name: command for name, command in variants.items() if command},
             "script": find_template(run.script, root).read_text(encoding="utf-8"),
             "modules": run.modules,
             "environment": run.environment,
@@ -123,9 +123,10 @@ def run_settings(label: LabelParam, elements: list[str], root: Path) -> dict[str
         found["incar_by_glass"] = label.vasp.incar_by_glass
         found["incar_by_event"] = label.vasp.incar_by_event
         found["potcars"] = {element: str(_potcar_file(label, element, root)) for element in elements}
-    if label.cp2k is not None and label.labeler == "cp2k":
-        found["template"] = find_template(label.cp2k.template, root).read_text(encoding="utf-8")
-        found["data_dir"] = label.cp2k.data_dir
+    if label.labeler == "cp2k":
+        own = label.cp2k or Cp2kParam()
+        found["data_dir"] = str((root / Path(own.data_dir).expanduser()).resolve()) if own.data_dir else None
+        found["scf"] = own.scf
     return found
 
 
@@ -140,7 +141,8 @@ def open_code(content: dict[str, Any], how: dict[str, Any], about: dict[str, Any
         from alloop.labelers.cp2k.code import Cp2k
 
         data_dir = Path(how["data_dir"]) if how["data_dir"] else None
-        return Cp2k(how["template"], data_dir, force_ceiling_eV_A=ceiling), settings
+        level = content["cp2k"]
+        return Cp2k(level["template"], data_dir, level=level, scf=how["scf"], force_ceiling_eV_A=ceiling), settings
     from alloop.labelers.vasp.code import Vasp
 
     overrides: dict[str, Any] = how["incar_by_glass"].get(about.get("glass"), {})
@@ -214,13 +216,15 @@ def _potcar_troubles(label: LabelParam, elements: list[str], root: Path, incar: 
 def _cp2k(label: LabelParam, root: Path) -> Any:
     from alloop.labelers.cp2k.code import Cp2k
 
-    own = label.cp2k
-    template = find_template(own.template if own else "cp2k/label.inp", root).read_text(encoding="utf-8")
-    return Cp2k(template, Path(own.data_dir) if own and own.data_dir else None)
+    own = label.cp2k or Cp2kParam()
+    template = find_template(own.template, root).read_text(encoding="utf-8")
+    data_dir = (root / Path(own.data_dir).expanduser()).resolve() if own.data_dir else None
+    kinds = {element: {str(what): name for what, name in choice.items()} for element, choice in own.kinds.items()}
+    return Cp2k(template, data_dir, basis=own.basis, potential=own.potential, kinds=kinds, scf=own.scf)
 
 
 def _cp2k_troubles(label: LabelParam, elements: list[str], root: Path) -> Iterator[Trouble]:
-    name = label.cp2k.template if label.cp2k else "cp2k/label.inp"
+    name = (label.cp2k or Cp2kParam()).template
     try:
         code = _cp2k(label, root)
     except OSError as error:

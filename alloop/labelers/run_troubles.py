@@ -14,7 +14,7 @@ from pathlib import Path
 
 from alloop.config import CODES, LabelParam, RunParam
 from alloop.labelers.code import clean_environment
-from alloop.labelers.cp2k_output import INPUT
+from alloop.labelers.cp2k.judge import INPUT
 from alloop.resources import find_template
 
 _PROFILE_SECONDS = 2.0

@@ -6,6 +6,7 @@ import gzip
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import dpdata
 import numpy as np
@@ -15,6 +16,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from alloop import config
+from alloop.labelers import levels
 from alloop.labelers.code import Code, CodeFault, RunSettings, label_with_code
 from alloop.labelers.cp2k import code as cp2k
 from alloop.labelers.cp2k.code import RECIPES, Cp2k, read_data_sets
@@ -590,3 +593,24 @@ def test_a_real_refusal_is_final_and_says_what_cp2k_said(tmp_path):
     with pytest.raises(CodeFault, match=r"odd_electrons.*Use the LSD option") as caught:
         label_with_code(Cp2k(COARSE), settings(), odd, tmp_path)
     assert caught.value.final
+
+
+def cp2k_param(**changes: Any) -> config.LabelParam:
+    run = {"command": "cp2k.psmp -i label.inp", "command_safe": "cp2k.safe -i label.inp"}
+    return config.LabelParam.model_validate({"labeler": "cp2k", "run": run} | changes)
+
+
+def test_labeler_needs_no_section_and_its_settings_reach_the_code(tmp_path: Path) -> None:
+    for own in ({}, {"cp2k": {"scf": "ot", "kinds": {"O": {"potential": "GTH-PBE-q6"}}}}):
+        param = cp2k_param(cp2k=own.get("cp2k") or {"data_dir": None}) if own else cp2k_param()
+        how = levels.run_settings(param, ["O", "Si"], tmp_path)
+        assert how["settings"]["commands"] == {
+            "default": "cp2k.psmp -i label.inp",
+            "safe": "cp2k.safe -i label.inp",
+        }
+        if not Path("/usr/share/cp2k").is_dir():
+            continue
+        level = levels.target_level(param, ["O", "Si"], tmp_path)
+        code, _ = levels.open_code(level.content, how, {})
+        assert isinstance(code, cp2k.Cp2k) and code.scf == ("ot" if own else "diagonalization")
+        assert code.level(["O", "Si"]) == level.content["cp2k"]
