@@ -25,6 +25,7 @@ TASK_ATTEMPTS = 3
 KILLED_LIMIT = 5
 TICK_SECONDS = 1.0
 SNAPSHOT_SECONDS = 5.0
+_LABELS_TOGETHER = 32
 NEEDED = ("bootstrap", "train", "evaluate", "quench")
 """Kinds of task the campaign cannot go on without; a lost label or chunk costs itself only."""
 
@@ -38,14 +39,17 @@ class Limits:
     batch: dict[str, int] = field(default_factory=dict)
     quench_only: bool = False
     foundation_iterations: int = 0
+    foundation_batch: int = 1
 
 
 def limits(param: Param, max_iterations: int, *, quench_only: bool = False) -> Limits:
     """Return the limits of a run from the configuration; labels share a process only where each is cheap."""
-    labels = param.label.per_process or (32 if param.label.labeler in labelers.BUILT_IN else 1)
+    labels = param.label.per_process or (_LABELS_TOGETHER if param.label.labeler in labelers.BUILT_IN else 1)
     batch = {"label": labels, "explore": 12, "evaluate": 8, "quench": 1000}
-    foundation = param.label.foundation.iterations if param.label.foundation else 0
-    return Limits(max_iterations, slots(param), batch, quench_only, foundation)
+    foundation = param.label.foundation
+    cheap = _LABELS_TOGETHER if foundation and foundation.labeler in labelers.BUILT_IN else 1
+    iterations = foundation.iterations if foundation else 0
+    return Limits(max_iterations, slots(param), batch, quench_only, iterations, cheap)
 
 
 @dataclass(frozen=True)
@@ -170,11 +174,17 @@ def batches(state: State, limits: Limits, free_slots: int) -> tuple[tuple[str, .
             break
         share = -(-len(chains) // (free_slots - len(found)))
         together = [key for chain in chains[:share] for key in chain]
-        batch = tuple(together[: limits.batch.get(state.tasks[together[0]].kind, 1)])
+        batch = tuple(together[: _at_most_together(state, limits, together[0])])
         found.append(batch)
         for key in batch:
             del waiting[key]
     return tuple(found)
+
+
+def _at_most_together(state: State, limits: Limits, key: str) -> int:
+    kind = state.tasks[key].kind
+    cheap = kind == "label" and state.foundation_level is not None
+    return limits.foundation_batch if cheap else limits.batch.get(kind, 1)
 
 
 def _explores(state: State, key: str) -> bool:

@@ -265,3 +265,17 @@ def test_counts_add_up_when_a_label_that_was_given_up_comes_after_all() -> None:
     found.run()
     found.state.settle_done(next(key for key in found.state.quarantined if key in found.state.picks))
     found.check_counts()
+
+
+def test_cheap_labels_share_a_process_while_the_foundation_labels() -> None:
+    found = world(2, 1, foundation=True, fail=0.0, die=0.0)
+    found.limits = replace(found.limits, slots=1, batch={"label": 1}, foundation_batch=4)
+    found.decide("bootstrap", iteration=-1, **bootstrap_content())
+    for key in list(found.state.waiting):
+        found.state.settle_done(key)
+    found.decide("seed_labels", iteration=-1, **CONTENT["seed_labels"](found, -1))
+    assert [len(batch) for batch in policy(found.state, found.limits, 1).launch] == [4]
+    for key in list(found.state.waiting):
+        found.state.settle_done(key)
+    found.decide("promote", iteration=-1, **CONTENT["promote"](found, -1))
+    assert [len(batch) for batch in policy(found.state, found.limits, 1).launch] == [1]
