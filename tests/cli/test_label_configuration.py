@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ase.io import write
 from vasp_double import double_command, make_potcar_library
+
+from alloop.glass.crystals import crystal
 
 TITLES = {
     "Li_sv": "PAW_PBE Li_sv 10Sep2004",
@@ -310,3 +313,12 @@ def test_missing_script(vasp_campaign, alloop_main):
     problem = only_problem(alloop_main("check", "-C", vasp_campaign(run={"script": "mine.sh"}), "--json"))
     assert problem["where"] == "param.json: label.run.script"
     assert "'mine.sh' not found" in problem["found"]
+
+
+def test_label_refuses_a_command_that_is_not_there(vasp_campaign, alloop_main):
+    folder = vasp_campaign(run={"command": "/nowhere/bin/vasp_std"})
+    write(folder / "own.extxyz", crystal("Li2O"))
+    refused = alloop_main("label", "-C", folder, "own.extxyz")
+    assert refused.code == 2
+    assert "label.run.command: program '/nowhere/bin/vasp_std' does not exist" in refused.err
+    assert not (folder / "iterations").exists()
