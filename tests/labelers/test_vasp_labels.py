@@ -289,3 +289,8 @@ def test_correction_of_the_level_is_refused() -> None:
     for tag in ("ENCUT", "ISMEAR", "SIGMA", "PREC", "LREAL", "GGA"):
         with pytest.raises(ValueError, match=tag):
             code.incar({tag: 1})
+
+
+def test_recipe_for_the_parallel_layout_is_not_undone_by_npar() -> None:
+    code = Vasp({"incar": {}, "kpoint_spacing_inv_A": None, "potcars": {}}, {"NPAR": "8"}, {})
+    assert "NPAR" not in code.incar({"NCORE": 1}) and code.incar({"ALGO": "All"})["NPAR"] == "8"

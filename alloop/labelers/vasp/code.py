@@ -116,7 +116,8 @@ class Vasp:
         changes = {tag: incar_value(value) for tag, value in correction.items()}
         if "NELM" in changes:
             changes["NELM"] = str(max(int(changes["NELM"]), 2 * int(self.free.get("NELM", "60"))))
-        return dict(self.level["incar"]) | self.free | SINGLE_POINT | self.relax | changes
+        free = {tag: value for tag, value in self.free.items() if tag != "NPAR" or "NCORE" not in changes}  # NPAR wins
+        return dict(self.level["incar"]) | free | SINGLE_POINT | self.relax | changes
 
     def write(self, folder: Path, atoms: Atoms, correction: Correction) -> Atoms:
         """Write INCAR, POSCAR, KPOINTS and POTCAR; return the atoms grouped by species, as POSCAR has them.
