@@ -46,6 +46,7 @@ def _by_trajectory(campaign: Campaign, role: str) -> dict[str, list[str]]:
 def spread_over_trajectories(groups: dict[str, list[str]], count: int) -> list[str]:
     """Return at most `count` keys: trajectories take turns, and each gives keys evenly spaced along itself.
 
+    A last turn that is not enough for all goes to some of them, evenly spaced too.
     Where along itself a trajectory begins differs from one to the next by the golden ratio, so that together they
     cover hot and cold, early and late, even where each gives a single key.
     """
@@ -53,8 +54,8 @@ def spread_over_trajectories(groups: dict[str, list[str]], count: int) -> list[s
     shares: Counter[str] = Counter()
     while shares.total() < min(count, total):
         open_groups = [name for name in groups if shares[name] < len(groups[name])]
-        for name in open_groups[: min(count, total) - shares.total()]:
-            shares[name] += 1
+        turns = min(len(open_groups), min(count, total) - shares.total())
+        shares.update(open_groups[turn * len(open_groups) // turns] for turn in range(turns))
     found: list[str] = []
     for number, (name, keys) in enumerate(groups.items()):
         phase = (0.5 + number / GOLDEN_RATIO) % 1
@@ -85,7 +86,7 @@ def at_level(campaign: Campaign, keys: list[str], level: dict[str, Any]) -> list
 def decide_pretrain(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
     """Ask for an ensemble trained on the foundation's labels, their energies brought onto the campaign's own scale."""
     state = campaign.state
-    foundation = state.starts[-1]["levels"]["foundation"]["name"]
+    foundation = state.picks[state.decisions["promote", iteration - 1]["picks"][0]["of"]]["level"]
     shift = energy_shift(campaign, iteration, param.elements)
     training = sorted(state.labels("training", foundation))
     held_out = sorted(state.labels("held_out", foundation))
@@ -96,14 +97,18 @@ def energy_shift(campaign: Campaign, iteration: int, elements: list[str]) -> dic
     """Return, per element, what to add to a foundation's energy for each atom (eV).
 
     The least-squares solution, of least norm where compositions leave it open, of E - E_foundation = sum n_el shift_el
-    over the training structures that have both labels.
+    over the training structures that have both labels, those made anew since the promotion by their present ones.
     """
     state = campaign.state
+    promoted = {pick["of"] for pick in state.decisions["promote", iteration - 1]["picks"]}
     rows, differences = [], []
-    for pick in state.decisions["promote", iteration - 1]["picks"]:
-        if pick["role"] == "training" and pick["key"] in state.done and pick["key"] not in state.excluded:
-            label = read_json(campaign.result(pick["key"]) / "label.json")
-            before = read_json(campaign.result(pick["of"]) / "label.json")
+    for key in state.labels("training"):
+        origin: str | None = key
+        while origin is not None and origin not in promoted:
+            origin = state.picks[origin].get("of")
+        if origin is not None:
+            label = read_json(campaign.result(key) / "label.json")
+            before = read_json(campaign.result(origin) / "label.json")
             counts = Counter(label["structure"]["symbols"])
             rows.append([counts[element] for element in elements])
             differences.append(label["energy_eV"] - before["energy_eV"])
@@ -119,9 +124,14 @@ def energy_shift(campaign: Campaign, iteration: int, elements: list[str]) -> dic
 def new_level(campaign: Campaign, param: Param) -> dict[str, Any]:
     """Return the level a configuration gives to the labels of now: its foundation's while that is what labels."""
     levels = campaign.levels_of(param)
-    level = (campaign.state.foundation_level and levels["foundation"]) or levels["target"]
+    level = levels["foundation"] if _stays_foundation(campaign, param) else levels["target"]
     assert level is not None
     return level
+
+
+def _stays_foundation(campaign: Campaign, param: Param) -> bool:
+    """Tell whether a foundation labels now, and the configuration still has one."""
+    return campaign.state.foundation_level is not None and param.label.foundation is not None
 
 
 def relabel_content(campaign: Campaign, param: Param) -> dict[str, Any]:
@@ -129,4 +139,9 @@ def relabel_content(campaign: Campaign, param: Param) -> dict[str, Any]:
     state = campaign.state
     level = new_level(campaign, param)
     wanted = [key for key, pick in state.picks.items() if pick["level"] == state.level and key not in state.excluded]
-    return {"iteration": state.iteration, "level": level, "picks": at_level(campaign, wanted, level)}
+    return {
+        "iteration": state.iteration,
+        "level": level,
+        "foundation": _stays_foundation(campaign, param),
+        "picks": at_level(campaign, wanted, level),
+    }
