@@ -134,11 +134,23 @@ def _stays_foundation(campaign: Campaign, param: Param) -> bool:
     return campaign.state.foundation_level is not None and param.label.foundation is not None
 
 
+def _imported_at(campaign: Campaign, key: str, level: str) -> bool:
+    """Tell whether a label was made anew from an imported one of this level, which then counts again."""
+    state, origin = campaign.state, campaign.state.picks[key].get("of")
+    while origin is not None:
+        pick = state.picks[origin]
+        if pick["given"] and pick["level"] == level and origin in state.done and origin not in state.excluded:
+            return True
+        origin = pick.get("of")
+    return False
+
+
 def relabel_content(campaign: Campaign, param: Param) -> dict[str, Any]:
     """Return the decision that has every label of the present level made anew at the level of the configuration."""
     state = campaign.state
     level = new_level(campaign, param)
-    wanted = [key for key, pick in state.picks.items() if pick["level"] == state.level and key not in state.excluded]
+    present = [key for key, pick in state.picks.items() if pick["level"] == state.level and key not in state.excluded]
+    wanted = [key for key in present if not _imported_at(campaign, key, level["name"])]
     return {
         "iteration": state.iteration,
         "level": level,

@@ -327,9 +327,13 @@ def _end_tree(pid: int) -> None:
         return
     for process in family:
         _quietly(process.terminate)
-    _, alive = psutil.wait_procs(family, timeout=5)
+    _, alive = psutil.wait_procs(family, timeout=_GRACE_SECONDS)
     for process in alive:
         _quietly(process.kill)
+
+
+_GRACE_SECONDS = 40.0
+"""Slurm's KillWait is 30 s: an srun killed before leaves its tasks running, and the next one finds no free node."""
 
 
 def _quietly(action: Any) -> None:
