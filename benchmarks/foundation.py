@@ -1,14 +1,15 @@
 """Does a foundation first and VASP second pay? Two stages against training on the same VASP labels alone.
 
-    python benchmarks/foundation.py FOLDER [--seeds 1 2 3] [--slots 2] [--json FILE]
+    python benchmarks/foundation.py FOLDER [--seeds 1 2 3] [--promote 8 16] [--slots 2] [--json FILE]
 
-For every seed, FOLDER/seed.N holds a campaign run by ``alloop run``: a cheap labeler (`foundation_field`) labels the
-bootstrap and one iteration of exploration, PROMOTE of its structures get labels of VASP (the double of the tests), an
-ensemble is trained on the cheap labels, energies shifted, and goes on with VASP's. The control has the same VASP
-labels, network and total of steps, but sees no cheap label: it is trained from scratch by the same tasks.
+For every seed and number M of promoted structures, FOLDER/seed.N.promote.M holds a campaign run by ``alloop run``: a
+cheap labeler (`foundation_field`) labels the bootstrap and one iteration of exploration, M of its structures (three in
+four of them for training) get labels of VASP (the double of the tests), an ensemble is trained on the cheap labels,
+energies shifted, and goes on with VASP's. The control has the same VASP labels, network and total of steps, but sees no
+cheap label: it is trained from scratch by the same tasks.
 Both are measured on structures that neither trained on, all labelled by what the double computes: those of held-out
 bootstrap trajectories, and those that held-out explorations brought home. What is done is not done again, and the
-script may be interrupted at any time.
+script may be interrupted at any time; campaigns of one seed share what comes before the promotion.
 
 Recorded per ensemble: root mean square errors of forces and energies; besides, of the fields: the foundation's own
 force error, and per glass the shift of an atom's energy that the campaign found and the true one (the mean difference
@@ -18,8 +19,10 @@ of the two fields). Single elements' shifts are not compared: two compositions l
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -42,7 +45,6 @@ from alloop.store import Task, make_task, read_json
 from alloop.structure import from_record
 
 HERE = Path(__file__).resolve().parent
-PROMOTE = 16
 PARAM: dict[str, Any] = {
     "name": "foundation",
     "elements": ["Li", "B", "O", "Si"],
@@ -88,20 +90,31 @@ PARAM: dict[str, Any] = {
         "labeler": "vasp",
         "vasp": {"potcar_library": "potpaw", "potcars": {"Li": "Li_sv"}},
         "run": {"command": vasp_double.double_command()},
-        "foundation": {"labeler": "foundation_field:FoundationField", "iterations": 1, "promote": PROMOTE},
+        "foundation": {"labeler": "foundation_field:FoundationField", "iterations": 1},
         "per_process": 16,
     },
     "stop": {"max_iterations": 1},
 }
 
 
-def run_campaign(folder: Path, seed: int, slots: int) -> Campaign:
+def prepare(folder: Path, seed: int, promote: int, slots: int) -> None:
+    """Make a campaign folder, with what another campaign of this seed has finished before its promotion."""
+    if (folder / "param.json").exists():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    vasp_double.make_potcar_library(folder / "potpaw")
+    for other in sorted(folder.parent.glob(f"seed.{seed}.promote.*")):
+        if (other / "iterations" / "iter.000001").exists():
+            for part in ("bootstrap", "iter.000000"):
+                shutil.copytree(other / "iterations" / part, folder / "iterations" / part)
+            break
+    label = PARAM["label"] | {"foundation": PARAM["label"]["foundation"] | {"promote": promote}}
+    own = {"name": f"foundation-{seed}", "seed": seed, "label": label, "pools": {"local": {"slots": slots}}}
+    (folder / "param.json").write_text(json.dumps(PARAM | own, indent=1) + "\n")
+
+
+def run_campaign(folder: Path) -> Campaign:
     """Run the campaign in a folder, or what is left of it, and return it finished."""
-    if not (folder / "param.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        vasp_double.make_potcar_library(folder / "potpaw")
-        own = {"name": f"foundation-{seed}", "seed": seed, "pools": {"local": {"slots": slots}}}
-        (folder / "param.json").write_text(json.dumps(PARAM | own, indent=1) + "\n")
     campaign = Campaign(folder)
     campaign.load()
     if not finished(campaign):
@@ -175,7 +188,7 @@ def measure(campaign: Campaign, ensembles: dict[str, list[str]], slots: int) -> 
         spec = {"models": models, "type_map": PARAM["elements"], "sets": sets}
         tasks.append(make_task("evaluate", "control/evaluate", name, spec, (*models, *sets["all"])))
     run_tasks(campaign, tasks, slots)
-    return {task.name: read_json(campaign.store.result(task) / "summary.json") for task in tasks}
+    return {task.name: brief(read_json(campaign.store.result(task) / "summary.json")) for task in tasks}
 
 
 def field_errors(structures: list[Atoms]) -> dict[str, Any]:
@@ -218,9 +231,10 @@ def levels_trained_on(campaign: Campaign, kind: str) -> dict[str, int]:
     return dict(Counter(campaign.state.picks[key]["level"] for key in keys))
 
 
-def compare(folder: Path, seed: int, slots: int) -> dict[str, Any]:
-    """Return the record of one seed: campaign, control, and both measured."""
-    campaign = run_campaign(folder, seed, slots)
+def compare(folder: Path, seed: int, promote: int, slots: int) -> dict[str, Any]:
+    """Return the record of one seed and promotion: campaign, control, and both measured."""
+    prepare(folder, seed, promote, slots)
+    campaign = run_campaign(folder)
     state = campaign.state
     models = state.models(1)
     steps = lineage_steps(campaign, models[0])
@@ -230,39 +244,45 @@ def compare(folder: Path, seed: int, slots: int) -> dict[str, Any]:
     ensembles = {"two_stage": models, "control": [task.key for task in control], "pretrained": pretrained}
     errors = measure(campaign, ensembles, slots)
     structures = [from_record(record) for records in unseen(campaign).values() for record in records]
-    ratio = errors["two_stage"]["all"]["force_rmse_eV_A"] / errors["control"]["all"]["force_rmse_eV_A"]
     trained = {kind: levels_trained_on(campaign, kind) for kind in ("pretrain", "train")}
     return {
         "seed": seed,
-        "ratio": ratio,
+        "promote": promote,
+        "ratio": errors["two_stage"]["all"]["force_rmse_eV_A"] / errors["control"]["all"]["force_rmse_eV_A"],
         "errors": errors,
         "steps": steps,
-        "labels_by_level": trained,
+        "trained_on": trained,
         "only_vasp_last": list(trained["train"]) == [state.target_level],
         "foundation": field_errors(structures),
         "shift": shifts(campaign, structures),
-        "label_failures": len(state.quarantined),
-        "seconds": {kind: round(cost.seconds) for kind, cost in campaign.costs.items()},
+        "quarantined": len(state.quarantined),
+        "task_seconds": {kind: round(cost.seconds) for kind, cost in campaign.costs.items()},
     }
+
+
+def brief(errors: dict[str, Any]) -> dict[str, Any]:
+    """Return of one ensemble's errors what is recorded."""
+    names = ("labels", "force_rmse_eV_A", "energy_rmse_eV_atom")
+    return {kind: {name: found[name] for name in names} for kind, found in errors.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--promote", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--slots", type=int, default=2)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    records = [compare(arguments.folder.resolve() / f"seed.{seed}", seed, arguments.slots) for seed in arguments.seeds]
-    for record in records:
-        print(f"seed {record['seed']}: two-stage/control {record['ratio']:.3f}")
-    found = {
-        "promote": PROMOTE,
-        "mean_ratio": float(np.mean([record["ratio"] for record in records])),
-        "train": PARAM["train"],
-        "seeds": records,
+    records = []
+    for promote, seed in itertools.product(arguments.promote, arguments.seeds):
+        folder = arguments.folder.resolve() / f"seed.{seed}.promote.{promote}"
+        records.append(compare(folder, seed, promote, arguments.slots))
+    ratios = {
+        str(promote): float(np.mean([record["ratio"] for record in records if record["promote"] == promote]))
+        for promote in arguments.promote
     }
-    text = json.dumps(found, indent=1) + "\n"
+    text = json.dumps({"mean_ratio_by_promote": ratios, "train": PARAM["train"], "runs": records}, indent=1) + "\n"
     print(text)
     if arguments.json:
         arguments.json.write_text(text)

@@ -46,6 +46,7 @@ def _by_trajectory(campaign: Campaign, role: str) -> dict[str, list[str]]:
 def spread_over_trajectories(groups: dict[str, list[str]], count: int) -> list[str]:
     """Return at most `count` keys: trajectories take turns, and each gives keys evenly spaced along itself.
 
+    A last turn that is not enough for all goes to some of them, evenly spaced too.
     Where along itself a trajectory begins differs from one to the next by the golden ratio, so that together they
     cover hot and cold, early and late, even where each gives a single key.
     """
@@ -53,8 +54,8 @@ def spread_over_trajectories(groups: dict[str, list[str]], count: int) -> list[s
     shares: Counter[str] = Counter()
     while shares.total() < min(count, total):
         open_groups = [name for name in groups if shares[name] < len(groups[name])]
-        for name in open_groups[: min(count, total) - shares.total()]:
-            shares[name] += 1
+        turns = min(len(open_groups), min(count, total) - shares.total())
+        shares.update(open_groups[turn * len(open_groups) // turns] for turn in range(turns))
     found: list[str] = []
     for number, (name, keys) in enumerate(groups.items()):
         phase = (0.5 + number / GOLDEN_RATIO) % 1

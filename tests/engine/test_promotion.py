@@ -48,6 +48,12 @@ def test_trajectories_are_covered_from_end_to_end(share: int) -> None:
     assert all(0.2 < thirds[third] / len(places) < 0.5 for third in range(3))
 
 
+def test_fewer_keys_than_trajectories_reach_the_last_ones_too() -> None:
+    groups = {f"t{n:02d}": [f"t{n:02d}.{place}" for place in range(3)] for n in range(12)}
+    found = spread_over_trajectories(groups, 6)
+    assert [key.split(".")[0] for key in found] == ["t00", "t02", "t04", "t06", "t08", "t10"]
+
+
 class Labelled:
     """A campaign of which only twice labelled structures are known."""
 
