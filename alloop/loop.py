@@ -238,6 +238,7 @@ class Driver:
 
     def run(self) -> Ending:
         """Go on until the policy says it is the end, or a person says stop."""
+        self._heed()
         self._adopt()
         while True:
             plan = policy(self.campaign.state, self.limits, self.pool.free)
@@ -322,10 +323,14 @@ class Driver:
             if self.campaign.store.is_done(self.campaign.state.tasks[key]):
                 self._settle_one(key, None)
         self.campaign.beat()
-        for kind, content in requests.take(self.campaign):
-            self.watcher.say(f"{kind} of {len(content['keys'])} task(s), as a person asked")
+        self._heed()
         self._snapshot()
         self.watcher.tick(self.campaign)
+
+    def _heed(self) -> None:
+        """Decide what persons have asked for."""
+        for kind, content in requests.take(self.campaign):
+            self.watcher.say(f"{kind} of {len(content['keys'])} task(s), as a person asked")
 
     def _snapshot(self, *, force: bool = False) -> None:
         if force or time.monotonic() - self._snapshot_time > SNAPSHOT_SECONDS:

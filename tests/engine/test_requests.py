@@ -7,11 +7,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from campaign_kit import LIMIT, asked_labels, driven, param
+from campaign_kit import LIMIT, asked_labels, bootstrap_content, driven, param
+from rich.console import Console
 
-from alloop import requests
+from alloop import loop, requests
 from alloop.campaign import Campaign
 from alloop.errors import CampaignHeldError, InputError
+from alloop.report.progress import Watcher
 
 
 def with_labels(root: Path, count: int = 4) -> Campaign:
@@ -124,3 +126,28 @@ def test_relabelling_needs_another_level_labels_and_no_driver(tmp_path: Path) ->
     (fresh / "iterations" / "run" / "driver.json").unlink()
     with pytest.raises(InputError, match="no label was asked for"):
         requests.relabel(Campaign(fresh), other, really=True)
+
+
+class NoPool:
+    """A pool that has no room; waiting for it ends the driver's cycle."""
+
+    free = 0
+
+    def wait(self, seconds: float) -> list[loop.Ended]:
+        raise KeyboardInterrupt
+
+
+def test_request_left_waiting_is_heard_before_a_new_driver_would_give_up(tmp_path: Path) -> None:
+    driver = driven(tmp_path)
+    driver.decide("bootstrap", iteration=-1, **bootstrap_content())
+    key = next(iter(driver.state.waiting))
+    driver.decide("quarantine", key=key, name="x", **{"class": "crash", "message": "m", "detail": ""})
+    folder = driver.run_folder / "requests"
+    folder.mkdir()
+    now = "2999-01-01T00:00:00+00:00"
+    (folder / "1-left.json").write_text(json.dumps({"kind": "retry", "content": {"keys": [key], "time": now}}))
+    own = param()
+    cycle = loop.Driver(driver, own, loop.limits(own, 1), NoPool(), Watcher(Console(quiet=True)))  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        cycle.run()
+    assert not driver.state.quarantined and key in driver.state.waiting
