@@ -114,12 +114,14 @@ def run_tasks(folders: list[Path], epoch: int | None, settings: Path | None = No
 def _may_go_on(attempt: Attempt, epoch: int | None) -> bool:
     """Tell whether this process may work on the task: no new driver, no stop asked for, and nobody else at it.
 
+    epoch: number of the driver that asks for the work; drivers and their stopping do not matter to work without one.
+
     The attempt folder exists already, so a driver that takes over now either sees it or is seen here.
     """
     run_folder = attempt.task_folder.parents[_depth(attempt.task_folder)] / "run"
-    if (run_folder / "stop.json").exists():
-        return False
     if epoch is not None:
+        if (run_folder / "stop.json").exists():
+            return False
         with contextlib.suppress(OSError, ValueError):
             if read_json(run_folder / "driver.json").get("epoch") not in (None, epoch):
                 return False

@@ -25,8 +25,8 @@ from alloop.labelers import levels
 from alloop.labelers.levels import Level
 from alloop.labelers.run_troubles import run_troubles
 from alloop.potential.environment import md_environment
-from alloop.store import Store, Task, failures, read_json, write_json
-from alloop.structure import LabeledFrame, to_record
+from alloop.store import Store, Task, failures, live_attempt, read_json, write_json
+from alloop.structure import LabeledFrame, content_key, to_record
 from alloop.tasks.label import read_label
 from alloop.tasks.sources import read_structures_file
 
@@ -118,9 +118,10 @@ def prepare(
     if relax and label.labeler == "cp2k":
         raise InputError("cp2k cannot relax here; use vasp or a calculator")
     store = Store(root)
-    how = store.iterations / GROUP / "labels.json"
+    settings = levels.run_settings(label, elements, root)
+    how = store.iterations / GROUP / f"labels-{content_key(settings)[:8]}.json"  # others may label here meanwhile
     how.parent.mkdir(parents=True, exist_ok=True)
-    write_json(how, levels.run_settings(label, elements, root))
+    write_json(how, settings)
     given = []
     for source, atoms in frames:
         task = label_task(GROUP, source, to_record(atoms), content, ())
@@ -171,6 +172,9 @@ def outcome(one: Given) -> dict[str, Any]:
             "ionic_steps",
         )
         return record | {name: label[name] for name in names if name in label}
+    if live_attempt(one.folder) is not None:
+        last = {"class": "interrupted", "message": "another process labels it now; ask again when that has ended"}
+        return record | {"labelled": False} | last
     failed = failures(one.folder)
     last = failed[-1] if failed else {"class": "interrupted", "message": "no attempt came to an end"}
     return record | {"labelled": False, "class": last["class"], "message": last["message"]}

@@ -87,8 +87,18 @@ def policy(state: State, limits: Limits, free_slots: int) -> Plan:
         return Plan(ending=Ending(NEEDS_PERSON, reason))
     due = next_decision(state, limits)
     if isinstance(due, Ending):
-        return Plan(ending=due)
+        late = _late_labels(state, limits, free_slots)
+        return Plan(ending=due) if late is None else Plan(launch=late)
     return Plan(launch=batches(state, limits, free_slots), due=due)
+
+
+def _late_labels(state: State, limits: Limits, free_slots: int) -> tuple[tuple[str, ...], ...] | None:
+    """Return the labels to launch before a run may end, None if none is left: a person may have retried old ones."""
+    if limits.quench_only:
+        return None
+    found = [batch for batch in batches(state, limits, free_slots) if state.tasks[batch[0]].kind == "label"]
+    under_way = any(state.tasks[key].kind == "label" for key in state.running)
+    return tuple(found) if found or under_way else None
 
 
 def next_decision(state: State, limits: Limits) -> tuple[str, int] | Ending | None:

@@ -74,7 +74,7 @@ class State:
     """What has been decided and what has come of it, kept up to date event by event.
 
     level: name of the level of theory that labels are asked for at now; target_level: of the one the campaign is to end
-    at; levels: content of every level by name;
+    at; foundation: of the cheap one it begins with, if any; levels: content of every level by name;
     retried: when quarantined work was given another chance; excluded: labels a person took out of training;
     superseded: labels no longer wanted, as the level of theory changed before they were done; requests: of persons,
     that have been decided.
@@ -99,6 +99,7 @@ class State:
     starts: list[dict[str, Any]] = field(default_factory=list)
     level: str | None = None
     target_level: str | None = None
+    foundation: str | None = None
     levels: dict[str, dict[str, Any]] = field(default_factory=dict)
     superseded: set[str] = field(default_factory=set)
     requests: set[str] = field(default_factory=set)
@@ -128,6 +129,8 @@ class State:
         if kind in ("promote", "relabel"):
             if self.foundation_level is None:
                 self.target_level = decision["level"]["name"]
+            elif decision.get("foundation"):
+                self.foundation = decision["level"]["name"]
             self._change_level(decision["level"]["name"])
         self.trajectories |= decision.get("trajectories", {})
         for pick in decision.get("picks", []):
@@ -160,6 +163,7 @@ class State:
         self.starts.append(decision)
         levels = decision.get("levels")
         self.target_level = levels["target"]["name"] if levels else None
+        self.foundation = levels["foundation"]["name"] if levels and levels["foundation"] else None
         asked_for = any(pick["level"] == self.level and not pick["given"] for pick in self.picks.values())
         if levels and not asked_for:
             self.level = (levels["foundation"] or levels["target"])["name"]
@@ -176,9 +180,7 @@ class State:
     @property
     def foundation_level(self) -> str | None:
         """Name of the level that models learn from first, None once the campaign has left it or never had one."""
-        levels = self.starts[-1].get("levels") if self.starts else None
-        foundation = levels["foundation"]["name"] if levels and levels["foundation"] else None
-        return foundation if foundation == self.level and foundation != self.target_level else None
+        return self.foundation if self.foundation == self.level and self.foundation != self.target_level else None
 
     def decided(self, kind: str, iteration: int = -1) -> bool:
         """Tell whether this decision has been taken."""

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from alloop.campaign import Campaign
 from alloop.store import read_json
 from alloop.tasks.label import read_label
 
+NEXT_TRUST_LOW_EV_A = 0.4
 ARRAYS = ("box", "coord", "energy", "force", "virial")
 
 
@@ -142,6 +144,13 @@ def step(folder: Path, command: list[str], log: str, seconds: dict[str, float], 
     seconds[f"{folder.name}: {log.removesuffix('.out')}"] = float(mark.read_text())
 
 
+def ask_for_more(param_file: Path) -> None:
+    """Lower the trust level of the next exploration, so that better models, too, leave something to label."""
+    param = json.loads(param_file.read_text())
+    param["model_devi_jobs"][-1]["model_devi_f_trust_lo"] = NEXT_TRUST_LOW_EV_A
+    param_file.write_text(json.dumps(param, indent=4) + "\n")
+
+
 def measure(root: Path, dpgen: Path) -> dict[str, Any]:
     first, campaign, plain, back = root / "dpgen", root / "campaign", root / "not_run", root / "back"
     seconds: dict[str, float] = {}
@@ -162,8 +171,17 @@ def measure(root: Path, dpgen: Path) -> dict[str, Any]:
             run([*alloop, "export-dpgen", str(target), "-C", str(source)], root, "export.out")
     if not back.exists():
         shutil.copytree(root / "exported", back, symlinks=True)
+        ask_for_more(back / "param.json")
     step(back, dpgen_run, "dpgen.out", seconds, dpgen.parent)
-    return {"seconds": seconds} | figures(root, first, campaign, back)
+    software = {name: version(name) for name in ("deepmd-kit", "dpdata", "ase")}
+    for name in ("dpgen", "dpdispatcher"):
+        command = [
+            str(dpgen.with_name("python")),
+            "-c",
+            f"from importlib.metadata import version as v; print(v('{name}'))",
+        ]
+        software[name] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return {"software": software, "seconds": seconds} | figures(root, first, campaign, back)
 
 
 def figures(root: Path, first: Path, folder: Path, back: Path) -> dict[str, Any]:

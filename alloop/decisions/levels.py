@@ -86,7 +86,7 @@ def at_level(campaign: Campaign, keys: list[str], level: dict[str, Any]) -> list
 def decide_pretrain(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
     """Ask for an ensemble trained on the foundation's labels, their energies brought onto the campaign's own scale."""
     state = campaign.state
-    foundation = state.starts[-1]["levels"]["foundation"]["name"]
+    foundation = state.picks[state.decisions["promote", iteration - 1]["picks"][0]["of"]]["level"]
     shift = energy_shift(campaign, iteration, param.elements)
     training = sorted(state.labels("training", foundation))
     held_out = sorted(state.labels("held_out", foundation))
@@ -97,14 +97,18 @@ def energy_shift(campaign: Campaign, iteration: int, elements: list[str]) -> dic
     """Return, per element, what to add to a foundation's energy for each atom (eV).
 
     The least-squares solution, of least norm where compositions leave it open, of E - E_foundation = sum n_el shift_el
-    over the training structures that have both labels.
+    over the training structures that have both labels, those made anew since the promotion by their present ones.
     """
     state = campaign.state
+    promoted = {pick["of"] for pick in state.decisions["promote", iteration - 1]["picks"]}
     rows, differences = [], []
-    for pick in state.decisions["promote", iteration - 1]["picks"]:
-        if pick["role"] == "training" and pick["key"] in state.done and pick["key"] not in state.excluded:
-            label = read_json(campaign.result(pick["key"]) / "label.json")
-            before = read_json(campaign.result(pick["of"]) / "label.json")
+    for key in state.labels("training"):
+        origin: str | None = key
+        while origin is not None and origin not in promoted:
+            origin = state.picks[origin].get("of")
+        if origin is not None:
+            label = read_json(campaign.result(key) / "label.json")
+            before = read_json(campaign.result(origin) / "label.json")
             counts = Counter(label["structure"]["symbols"])
             rows.append([counts[element] for element in elements])
             differences.append(label["energy_eV"] - before["energy_eV"])
@@ -120,14 +124,36 @@ def energy_shift(campaign: Campaign, iteration: int, elements: list[str]) -> dic
 def new_level(campaign: Campaign, param: Param) -> dict[str, Any]:
     """Return the level a configuration gives to the labels of now: its foundation's while that is what labels."""
     levels = campaign.levels_of(param)
-    level = (campaign.state.foundation_level and levels["foundation"]) or levels["target"]
+    level = levels["foundation"] if _stays_foundation(campaign, param) else levels["target"]
     assert level is not None
     return level
+
+
+def _stays_foundation(campaign: Campaign, param: Param) -> bool:
+    """Tell whether a foundation labels now, and the configuration still has one."""
+    return campaign.state.foundation_level is not None and param.label.foundation is not None
+
+
+def _imported_at(campaign: Campaign, key: str, level: str) -> bool:
+    """Tell whether a label was made anew from an imported one of this level, which then counts again."""
+    state, origin = campaign.state, campaign.state.picks[key].get("of")
+    while origin is not None:
+        pick = state.picks[origin]
+        if pick["given"] and pick["level"] == level and origin in state.done and origin not in state.excluded:
+            return True
+        origin = pick.get("of")
+    return False
 
 
 def relabel_content(campaign: Campaign, param: Param) -> dict[str, Any]:
     """Return the decision that has every label of the present level made anew at the level of the configuration."""
     state = campaign.state
     level = new_level(campaign, param)
-    wanted = [key for key, pick in state.picks.items() if pick["level"] == state.level and key not in state.excluded]
-    return {"iteration": state.iteration, "level": level, "picks": at_level(campaign, wanted, level)}
+    present = [key for key, pick in state.picks.items() if pick["level"] == state.level and key not in state.excluded]
+    wanted = [key for key in present if not _imported_at(campaign, key, level["name"])]
+    return {
+        "iteration": state.iteration,
+        "level": level,
+        "foundation": _stays_foundation(campaign, param),
+        "picks": at_level(campaign, wanted, level),
+    }

@@ -91,7 +91,10 @@ def _start_from(campaign: Campaign, iteration: int, kind: str, network: dict[str
     if kind == "pretrain":
         return []
     source = ("pretrain", iteration) if state.decided("pretrain", iteration) else ("train", iteration - 1)
-    if source not in state.decisions or state.decided("relabel", iteration - 1):
+    if source not in state.decisions:
+        return []
+    relabelled = state.decisions.get(("relabel", iteration - 1))
+    if relabelled and (source[0] == "train" or relabelled["number"] > state.decisions[source]["number"]):
         return []
     if state.decisions[source]["common"]["network"] != network:
         return []

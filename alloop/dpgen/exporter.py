@@ -122,18 +122,19 @@ class _Export:
 
     # ------------------------------------------------------------------------------------ data
 
-    def _of_imported(self) -> dict[tuple[str, int], str]:
-        """Return the (imported path, frame) of every label that came with the import."""
+    def _of_imported(self) -> dict[str, dict[int, str]]:
+        """Return the keys of labels that came with the import: path of their system -> frame -> key."""
+        imported = {f"{IMPORTED}/{entry['path']}": entry["path"] for entry in self._known("data")}
         places = {
-            entry["key"]: entry["files"]["file"].removeprefix(f"{IMPORTED}/")
+            entry["key"]: imported[entry["files"]["file"]]
             for entry in self._bootstrap_entries()
-            if entry.get("files", {}).get("file", "").startswith(f"{IMPORTED}/data/")
+            if entry.get("files", {}).get("file") in imported
         }
-        return {
-            (places[pick["source"]["task"]], pick["source"]["frame"]): key
-            for key, pick in self.state.picks.items()
-            if pick["given"] and pick["source"]["task"] in places
-        }
+        found: dict[str, dict[int, str]] = {}
+        for key, pick in self.state.picks.items():
+            if pick["given"] and pick["source"]["task"] in places:
+                found.setdefault(places[pick["source"]["task"]], {})[pick["source"]["frame"]] = key
+        return found
 
     def _bootstrap_entries(self) -> list[dict[str, Any]]:
         decision = self.state.decisions.get(("bootstrap", -1))
@@ -145,29 +146,27 @@ class _Export:
         Returns the entries of ``init_data_sys``, each with its number in the imported one, None for new ones.
         """
         of_imported = self._of_imported()
+        theirs = {key for keys in of_imported.values() for key in keys.values()}
         names: dict[int, str] = {}
-        current = True
-        for entry in self._known("data"):
-            keys = {frame: key for (path, frame), key in of_imported.items() if path == entry["path"]}
-            current = all(self.state.picks[key]["level"] == self.state.level for key in keys.values())
-            if not current:
-                continue
-            dropped = [frame for frame, key in keys.items() if key in self.state.excluded]
-            if entry["iteration"] < 0:
-                names[entry["system"]] = entry["entry"]
-            copy_system(self.campaign.root / IMPORTED / entry["path"], self.root / entry["export"], dropped)
-            self._count("imported", entry["frames"] - len(dropped))
-            if dropped:
-                self.found.notes.append(f"{entry['original']}: {len(dropped)} excluded frame(s) are left out")
-        if not current:
+        if all(self.state.picks[key]["level"] == self.state.level for key in theirs):
+            for entry in self._known("data"):
+                keys = of_imported.get(entry["path"], {})
+                dropped = [frame for frame, key in keys.items() if key in self.state.excluded]
+                if entry["iteration"] < 0:
+                    names[entry["system"]] = entry["entry"]
+                copy_system(self.campaign.root / IMPORTED / entry["path"], self.root / entry["export"], dropped)
+                self._count("imported", entry["frames"] - len(dropped))
+                if dropped:
+                    self.found.notes.append(f"{entry['original']}: {len(dropped)} excluded frame(s) are left out")
+        else:
             self.found.notes.append(
-                "the level of theory changed since the import: the imported labels are left out, those made anew are "
-                f"initial data ({OWN_DATA})"
+                "the imported labels are of another level of theory than the campaign's present one: they are left "
+                f"out, and those made anew are initial data ({OWN_DATA})"
             )
         mine = [
             key
             for key, pick in self.state.picks.items()
-            if key in self.labels and pick["iteration"] < 0 and key not in set(of_imported.values())
+            if key in self.labels and pick["iteration"] < 0 and key not in theirs
         ]
         if mine:
             write_systems(self._frames(mine), self.root / "init_data" / OWN_DATA, self.param.elements)
@@ -283,7 +282,7 @@ class _Export:
         done = self.offset + labelled
         last = (done, TRAINED) if models == done else (done - 1, LABELLED)
         file = self.campaign.root / IMPORTED / "original" / RECORD
-        old = read_record(file)
+        old = read_record(file) if self.imported else ()
         kept = [line for line in old if line <= last]
         text = file.read_bytes().decode().rstrip("\n") + "\n" if kept else ""
         if len(kept) < len(old):

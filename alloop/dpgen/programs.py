@@ -27,8 +27,8 @@ def label_section(
         return _vasp(param, machine, known, found)
     if style == "cp2k":
         found.label_is_known = False
-        why = "write your CP2K input to templates/cp2k/label.inp, as alloop's own is written"
-        found.to_fill_in.append(f"templates/cp2k/label.inp: {why}")
+        why = "bring its settings into alloop's template and label.cp2k: basis, potential, kinds"
+        found.to_fill_in.append(f"templates/cp2k/label.inp: your CP2K input; {why}")
         for key in ("user_fp_params", "external_input_path", "fp_params"):
             if key in param:
                 found.leave_out(key, why)

@@ -137,13 +137,26 @@ def label_with_code(
 
 
 def tried_before(earlier: list[Path]) -> list[dict[str, Any]]:
-    """Return what the newest earlier attempt that left a record had tried when it was interrupted."""
+    """Return what the newest earlier attempt that left a record had tried when it was interrupted.
+
+    earlier: their scratch folders, newest first. What lies behind one that failed for good no longer counts: a person
+    has mended something since, and everything may be tried anew.
+    """
     for folder in earlier:
+        if _failed_for_good(folder.parent):
+            return []
         try:
             return read_json(folder / "tried.json")
         except (OSError, ValueError):
             continue
     return []
+
+
+def _failed_for_good(attempt: Path) -> bool:
+    try:
+        return bool(read_json(attempt / "failed.json").get("final"))
+    except (OSError, ValueError):
+        return False
 
 
 def _in_order_asked(frame: LabeledFrame, written: Atoms) -> LabeledFrame:
@@ -152,14 +165,17 @@ def _in_order_asked(frame: LabeledFrame, written: Atoms) -> LabeledFrame:
 
 
 def _faults(code: Code, folder: Path, verdict: Verdict, ended: _Ended) -> list[str]:
-    """Return the failure classes of a run, the one that names it first: what ended it, what it said, what it left."""
+    """Return the failure classes of a run, the one that names it first: what ended it, what it said, what it left.
+
+    A code that gives up is often ended by a signal too: srun kills the other ranks and returns theirs.
+    """
     found = [_CLASSES.get(name, name) for name in code.errors(folder)]
     first: list[str] = []
     if _disk_full(folder / code.log):
         first = ["disk_full"]
     elif ended.hang:
         first = ["hang"]
-    elif ended.return_code != 0 and _signal_of(ended.return_code) in _FROM_OUTSIDE:
+    elif not found and _signal_of(ended.return_code) in _FROM_OUTSIDE:
         first = ["killed"]
     elif ended.return_code != 0:
         found.append("crash")
@@ -171,6 +187,7 @@ _CLASSES = {
     "no_space": "disk_full",
     "out_of_memory": "killed",
     "time_limit": "killed",
+    "job_ended": "killed",
     "segmentation_fault": "crash",
 }
 """Failure classes of error texts that are not the code's own."""
@@ -310,9 +327,13 @@ def _end_tree(pid: int) -> None:
         return
     for process in family:
         _quietly(process.terminate)
-    _, alive = psutil.wait_procs(family, timeout=5)
+    _, alive = psutil.wait_procs(family, timeout=_GRACE_SECONDS)
     for process in alive:
         _quietly(process.kill)
+
+
+_GRACE_SECONDS = 40.0
+"""Slurm's KillWait is 30 s: an srun killed before leaves its tasks running, and the next one finds no free node."""
 
 
 def _quietly(action: Any) -> None:

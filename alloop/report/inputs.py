@@ -123,7 +123,7 @@ def inputs_of(
         written = code.write(folder, atoms, {})
         variant = code.command(folder)
         files = {name: (folder / name).read_text(encoding="utf-8") for name in code.kept if (folder / name).exists()}
-    command = settings.commands.get(variant) or settings.commands["default"]
+    command = settings.commands.get(variant) or settings.commands.get("default", "")
     mesh = files["KPOINTS"].splitlines()[3].split() if "KPOINTS" in files else None
     return Inputs(
         glass,

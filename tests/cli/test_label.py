@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 import vasp_double
 
+from alloop.config import load
 from alloop.glass.crystals import crystal
+from alloop.labelling import outcome, prepare, run
+from alloop.process import this_process
+from alloop.store import write_json
 
 
 @pytest.fixture
@@ -52,6 +56,22 @@ def test_labels_of_a_calculator_are_written_kept_and_never_made_twice(folder, al
     times = [result.stat().st_mtime_ns for result in results]
     assert alloop_main(*arguments).code == 0
     assert [result.stat().st_mtime_ns for result in results] == times and len(results) == 2
+
+
+def test_labels_beside_a_stopped_campaign_and_another_labelling(folder, alloop_main):
+    with_double(folder, {})
+    (folder / "iterations" / "run").mkdir(parents=True)
+    (folder / "iterations" / "run" / "stop.json").write_text('{"mode": "finish"}')
+    given, how, _ = prepare(
+        folder, [folder / "own.extxyz"], load(folder / "param.json").label, ["Li", "B", "O", "Si"], None
+    )
+    assert alloop_main("label", "own.extxyz", "--labeler", "teter-rehearsal", "-C", folder).code == 0
+    (given[1].folder / "attempts" / "other").mkdir()
+    (given[1].folder / "attempts" / "other" / "out").mkdir()
+    write_json(given[1].folder / "attempts" / "other" / "attempt.json", this_process().to_json())
+    run(given, how, slots=1, threads=1, share=1, ended=lambda _: None)
+    assert outcome(given[0])["labelled"], outcome(given[0])
+    assert not outcome(given[1])["labelled"] and "another process" in outcome(given[1])["message"]
 
 
 def test_relaxation_by_a_calculator_lowers_the_energy_and_is_told(folder, alloop_main):

@@ -18,10 +18,11 @@ from ase.io import write
 from dpgen_kit import SYSTEMS, cell, job
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up import begin, iterate, train
+from made_up import begin, iterate, really, train
 
 from alloop import config
 from alloop.campaign import Campaign
+from alloop.decisions.levels import relabel_content
 from alloop.dpgen.export_iteration import Explored, write_iteration
 from alloop.dpgen.exporter import Exported, export_dpgen
 from alloop.dpgen.importer import import_dpgen
@@ -154,6 +155,22 @@ def test_excluded_labels_stay_behind(dpgen_folder: Make, tmp_path: Path) -> None
     before = np.load(tmp_path / "glass" / "init" / "LBS-20-60-20" / "set.000" / "force.npy")
     left = np.load(system.folder / "set.000" / "force.npy")
     np.testing.assert_array_equal(left, np.delete(before, 2, axis=0))
+
+
+def test_labels_of_two_levels_do_not_go_out_together(dpgen_folder: Make, tmp_path: Path) -> None:
+    import_dpgen(dpgen_folder(), tmp_path / "campaign", labeler="teter-rehearsal")
+    file = tmp_path / "campaign" / "param.json"
+    campaign = begin(tmp_path / "campaign", config.load(file))
+    param = json.loads(file.read_text())
+    param["label"]["options"] = {"label": "another level"}
+    file.write_text(json.dumps(param))
+    changed = config.load(file)
+    campaign.decide("relabel", **relabel_content(campaign, changed))
+    really(campaign, [campaign.state.tasks[key] for key in campaign.state.waiting])
+    found = export(campaign, tmp_path / "back")
+    assert found.frames == {"bootstrap": 18}
+    assert any("another level of theory" in note for note in found.notes)
+    assert not list((tmp_path / "back").glob("iter.00000[01]/02.fp/data.*"))
 
 
 def test_record_is_cut_back_to_what_is_there(dpgen_folder: Make, tmp_path: Path) -> None:

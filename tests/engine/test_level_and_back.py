@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
+from campaign_kit import LIMIT, asked_labels, bootstrap_content, param
+
+from alloop import config, requests
+from alloop.campaign import Campaign
+from alloop.decisions.levels import relabel_content
 from alloop.report.status import label_counts
 from alloop.state import State
 
@@ -44,3 +51,64 @@ def test_labels_left_behind_are_wanted_again_at_their_level() -> None:
     assert (counts["done"], counts["in_flight"], counts["waiting"], counts["superseded"]) == (1, 1, 2, 4)
     state.put_back("A1")
     assert "A1" in state.waiting
+
+
+CHEAP = {"labeler": "sevennet-0", "iterations": 1, "promote": 4}
+
+
+def in_the_foundation_phase(root: Path) -> None:
+    campaign = Campaign(root)
+    campaign.take(with_foundation(CHEAP), take_over=False, limit=LIMIT)
+    campaign.decide("bootstrap", iteration=-1, **bootstrap_content())
+    campaign.decide("seed_labels", iteration=-1, **asked_labels(campaign, 4))
+    campaign.release()
+
+
+def with_foundation(foundation: dict[str, Any] | None) -> config.Param:
+    return param(label={"labeler": "teter-rehearsal", "foundation": foundation})
+
+
+def same_at(campaign: Campaign, keys: list[str], level: dict[str, Any]) -> list[dict[str, Any]]:
+    """Picks of the same structures at another level, without the structures."""
+    picks = campaign.state.picks
+    common = {"level": level["name"], "given": False}
+    return [picks[key] | common | {"key": f"{level['name']}-{picks[key]['name']}", "of": key} for key in keys]
+
+
+def test_imported_labels_count_again_where_they_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alloop.decisions.levels.at_level", same_at)
+    first, second = param(label={"labeler": "teter-rehearsal"}), param(label={"labeler": "sevennet-0"})
+    campaign = Campaign(tmp_path)
+    campaign.take(first, take_over=False, limit=LIMIT)
+    asked = asked_labels(campaign, 3)
+    asked["picks"][0]["given"] = True
+    campaign.decide("seed_labels", iteration=-1, **asked)
+    imported = asked["picks"][0]["key"]
+    campaign.state.settle_done(imported)
+    campaign.decide("relabel", **relabel_content(campaign, second))
+    assert len(campaign.state.decisions["relabel", -1]["picks"]) == 3
+    back = relabel_content(campaign, first)
+    assert (
+        imported not in {campaign.state.picks[pick["of"]]["of"] for pick in back["picks"]} and len(back["picks"]) == 2
+    )
+    campaign.decide("relabel", **back)
+    assert campaign.state.labels("training") == [imported]
+    campaign.release()
+
+
+def test_a_foundation_is_changed_again_and_again_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alloop.decisions.levels.at_level", same_at)
+    in_the_foundation_phase(tmp_path)
+    other, own = with_foundation(CHEAP | {"labeler": "chgnet"}), with_foundation(None)
+    assert requests.relabel(Campaign(tmp_path), other, really=True) == (4, "sevennet-0", "chgnet")
+    assert requests.relabel(Campaign(tmp_path), with_foundation(CHEAP), really=True)[1:] == ("chgnet", "sevennet-0")
+    assert requests.relabel(Campaign(tmp_path), other, really=True)[1:] == ("sevennet-0", "chgnet")
+    campaign = Campaign(tmp_path)
+    campaign.take(other, take_over=False, limit=LIMIT)
+    assert campaign.state.foundation_level == campaign.state.level == "chgnet"
+    assert campaign.state.target_level == "teter-rehearsal"
+    campaign.release()
+    assert requests.relabel(Campaign(tmp_path), own, really=True)[1:] == ("chgnet", "teter-rehearsal")
+    campaign.take(own, take_over=False, limit=LIMIT)
+    assert campaign.state.foundation_level is None and campaign.state.level == "teter-rehearsal"
+    campaign.release()

@@ -167,6 +167,19 @@ def test_retried_work_is_wanted_again_and_waited_for() -> None:
     assert found.state.open("bootstrap")
 
 
+def test_retried_labels_are_made_although_the_iterations_are_used_up() -> None:
+    found = world(5, 2, converge=0.0, fail=0.0, die=0.0)
+    assert found.run().code == NOT_CONVERGED
+    keys = [pick["key"] for pick in found.state.decisions["select", 0]["picks"]][:2]
+    for key in keys:
+        found.state.done.discard(key)
+        found.state.quarantined[key] = {"class": "crash", "message": "m"}
+    assert policy(found.state, found.limits, 1).ending is not None
+    found.decide("retry", keys=keys, time="2026")
+    assert found.run().code == NOT_CONVERGED
+    assert found.state.done >= set(keys) and not found.state.waiting
+
+
 def test_no_iteration_at_all_trains_and_quenches_but_is_not_converged() -> None:
     found = world(4, 0, converge=1.0, fail=0.0)
     ending = found.run()

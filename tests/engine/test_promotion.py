@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from alloop.decisions import DECIDERS
-from alloop.decisions.levels import energy_shift, spread_over_trajectories
+from alloop.decisions.levels import decide_pretrain, energy_shift, spread_over_trajectories
 from alloop.decisions.training import _start_from
 from alloop.errors import NeedsPersonError
 from alloop.report.progress import Watcher
@@ -60,7 +60,8 @@ class Labelled:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.picks: list[dict[str, Any]] = []
-        self.state = SimpleNamespace(done=set(), excluded={}, decisions={("promote", 0): {"picks": self.picks}})
+        self.state = State(level="own")
+        self.state.decisions["promote", 0] = {"picks": self.picks}
 
     def result(self, key: str) -> Path:
         return self.folder / key
@@ -75,10 +76,24 @@ class Labelled:
             (self.folder / name).mkdir()
             record = {"structure": {"symbols": symbols}, "energy_eV": energy_eV}
             (self.folder / name / "label.json").write_text(json.dumps(record))
-        self.picks.append({"key": key, "of": f"cheap-{key}", "role": role})
+        self.picks.append({"key": key, "of": f"cheap-{key}", "role": role, "level": "own"})
+        self.state.picks[f"cheap-{key}"] = {"key": f"cheap-{key}", "role": role, "level": "cheap"}
+        self.state.picks[key] = self.picks[-1]
         if done:
             self.state.done.add(key)
         return key
+
+    def relabel(self, level: str, error_eV: float) -> None:
+        """Label all structures of now once more, at another level."""
+        for key, pick in list(self.state.picks.items()):
+            if pick["level"] == self.state.level:
+                label = json.loads((self.folder / key / "label.json").read_text())
+                (self.folder / f"{level}-{key}").mkdir()
+                label["energy_eV"] += error_eV * len(label["structure"]["symbols"])
+                (self.folder / f"{level}-{key}" / "label.json").write_text(json.dumps(label))
+                self.state.picks[f"{level}-{key}"] = pick | {"key": f"{level}-{key}", "of": key, "level": level}
+                self.state.done.add(f"{level}-{key}")
+        self.state.level = level
 
     def shift(self) -> dict[str, float]:
         return energy_shift(self, 1, ELEMENTS)  # type: ignore[arg-type]
@@ -127,6 +142,30 @@ def test_energy_shift_is_blind_to_held_out_excluded_and_lost_labels(tmp_path: Pa
     assert total(campaign.shift(), counts) == pytest.approx(total(SHIFT_EV, counts))
 
 
+@pytest.mark.parametrize("done", [True, False])
+def test_energy_shift_is_onto_the_level_that_labels_were_made_anew_at(tmp_path: Path, done: bool) -> None:
+    """Also where none of the promoted labels was finished before the level changed, twice."""
+    campaign = Labelled(tmp_path)
+    counts = of({"Li2O": 1, "B2O3": 3, "SiO2": 1})
+    campaign.add(counts, done=done)
+    campaign.relabel("second", 5.0)
+    campaign.relabel("third", 0.5)
+    assert total(campaign.shift(), counts) == pytest.approx(total(SHIFT_EV, counts) + 5.5 * sum(counts.values()))
+
+
+def test_pretraining_does_without_the_foundation_in_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person may take the section out once the foundation has done its part."""
+    campaign = Labelled(tmp_path)
+    campaign.add(of({"Li2O": 1, "B2O3": 3, "SiO2": 1}))
+    campaign.state.done.add("cheap-k0")
+    campaign.state.starts.append({"levels": {"target": {"name": "own", "content": {}}, "foundation": None}})
+    monkeypatch.setattr("alloop.decisions.levels.training_tasks", lambda *given, **_: {"training": given[4]})
+    found = decide_pretrain(campaign, SimpleNamespace(elements=ELEMENTS), 1)  # type: ignore[arg-type]
+    assert found == {"training": ["cheap-k0"]}
+
+
 def test_without_a_structure_of_both_labels_a_person_is_asked(tmp_path: Path) -> None:
     campaign = Labelled(tmp_path)
     campaign.add({"Li": 2, "O": 1}, done=False)
@@ -157,6 +196,21 @@ SAID: dict[str, dict[str, Any]] = {
     "explore": {"last_chunk": {}},
     "quench": {"converged": True},
 }
+
+
+@pytest.mark.parametrize(("order", "kept"), [(["relabel", "pretrain"], True), (["pretrain", "relabel"], False)])
+def test_pretraining_counts_unless_labels_were_made_anew_after_it(order: list[str], kept: bool) -> None:
+    network, state = {"cutoff_A": 6.0}, State()
+    task = make_task("train", "g", "model.00", {"seed": 1})
+    more = {
+        "pretrain": {"iteration": 1} | content([task], {"network": network}),
+        "relabel": {"iteration": 0, "level": {"name": "B", "content": {}}, "picks": []},
+    }
+    for number, kind in enumerate(order):
+        state.apply({"number": number, "kind": kind} | more[kind])
+    state.settle_done(task.key)
+    found = _start_from(SimpleNamespace(state=state), 1, "train", network)  # type: ignore[arg-type]
+    assert found == ([task.key] if kept else [])
 
 
 @pytest.mark.parametrize("kind", [*DECIDERS, "relabel"])

@@ -425,6 +425,8 @@ def test_nothing_is_tried_when_it_cannot_help(faults):
     [
         ("run.sh: line 9: cp2k.psmp: command not found", "launch"),
         ("There are not enough slots available in the system", "launch"),
+        ("srun: error: Unable to create step for job 7: Job/step already completing or completed", "job_ended"),
+        ("slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2024-01-01T00:00:00 DUE TO TIME LIMIT ***", "job_ended"),
         (" *  \\___/            found an unknown keyword CUTTOFF in section MGRID         *", "input"),
         (" *  \\___/            Use the LSD option for an odd number of electrons         *", "odd_electrons"),
         ("Program received signal SIGSEGV: Segmentation fault - invalid memory reference.", "segfault"),

@@ -45,6 +45,8 @@ def table(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         ("REAL_OPTLAY: internal error (1)", ["real_optlay"]),
         ("forrtl: No space left on device\nforrtl: severe (38): error during write", ["no_space"]),
         ("slurmstepd: error: *** STEP CANCELLED AT 2024-01-01 DUE TO TIME LIMIT ***", ["time_limit"]),
+        ("srun: error: Unable to create step for job 7: Job/step already completing or completed", ["job_ended"]),
+        ("slurmstepd: error: *** STEP 7.1 ON n1 CANCELLED AT 2024-01-01T00:00:00 ***", []),
         ("VERY BAD NEWS! internal error in subroutine XYZ:", ["internal_error"]),
         ("", []),
         (HEALTHY, []),

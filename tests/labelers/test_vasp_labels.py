@@ -22,6 +22,7 @@ from alloop.labelers.code import CodeFault, CodeLabel, label_with_code, tried_be
 from alloop.labelers.vasp.code import RECIPES, Vasp
 from alloop.labelers.vasp.inputs import FREE_TAGS, blocks
 from alloop.resources import shipped_templates
+from alloop.store import write_json
 
 ELEMENTS = ["Li", "B", "O", "Si"]
 
@@ -182,6 +183,24 @@ def test_what_cannot_be_cured_is_told_apart(tmp_path: Path, fault: str, version:
     assert caught.value.final == (fault not in ("walltime", "signal9", "full_disk"))
 
 
+@pytest.mark.parametrize(
+    ("said", "code", "kind", "final"),
+    [
+        ("srun: error: Unable to create step for job 7: Job/step already completing or completed", 1, "killed", False),
+        ("Error EDDDAV: Call to ZHEGV failed. Returncode = 20", 137, "edddav", True),
+        ("", 137, "killed", False),
+    ],
+)
+def test_what_srun_returns_is_told_from_what_vasp_said(
+    site: Site, said: str, code: int, kind: str, final: bool
+) -> None:
+    """A job that ends makes every new step fail; ranks killed because one gave up are no signal from outside."""
+    site.param["run"]["command"] = f"sh -c 'echo \"{said}\"; exit {code}'"
+    with pytest.raises(CodeFault) as caught:
+        site.label(atoms_of(["Li", "O", "B"]))
+    assert (caught.value.kind, caught.value.final) == (kind, final)
+
+
 def test_hanging_run_is_ended(site: Site) -> None:
     site.plan["always"] = "hang"
     site.param["run"]["silent_minutes"] = 0.05
@@ -229,6 +248,19 @@ def test_interrupted_attempt_goes_on_with_the_correction_it_had_reached(site: Si
     with pytest.raises(CodeFault):
         site.label(atoms_of(["Li", "O", "B"]), tried=history[:1])
     assert len(site.runs()) == len(history)
+
+
+def test_retried_label_begins_anew_once_it_had_failed_for_good(tmp_path: Path) -> None:
+    works = [tmp_path / name / "work" for name in ("new", "given_up", "interrupted")]
+    for work in works:
+        work.mkdir(parents=True)
+    for work in works[1:]:
+        write_json(work / "tried.json", [{"faults": ["unconverged"], "next": {"ALGO": "All", "NELM": 200}}])
+    assert len(tried_before(works)) == 1
+    write_json(works[1].parent / "failed.json", {"class": "unconverged", "final": False})
+    assert len(tried_before(works)) == 1
+    write_json(works[1].parent / "failed.json", {"class": "unconverged", "final": True})
+    assert tried_before(works) == []
 
 
 def test_potcar_that_changed_under_the_campaign_is_refused(site: Site, tmp_path: Path) -> None:

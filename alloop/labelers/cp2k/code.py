@@ -69,6 +69,8 @@ _ERRORS = {
     "cholesky": r"Cholesky decompos",
     "segfault": r"SIGSEGV|Segmentation fault",
     "unconverged": r"SCF run NOT converged",
+    "job_ended": r"[Jj]ob/step already completing|[Uu]nable to confirm allocation"
+    r"|DUE TO (?:TIME LIMIT|NODE FAILURE|PREEMPTION)",
 }
 _FINAL = {"input", "odd_electrons", "launch", "no_energy", "no_forces", "no_stress", "wrong_atoms", "wrong_cell"}
 _ELECTRONIC = {"unconverged", "not_finite", "cholesky", "merged_columns"}

@@ -48,6 +48,7 @@ _OWN: dict[str, str] = {
     "out_of_memory": r"out[ -]of[ -]memory|oom[-_]kill|cannot allocate memory|insufficient virtual memory",
     "segmentation_fault": r"segmentation fault|SIGSEGV",
     "time_limit": r"due to time limit|job killed: walltime",
+    "job_ended": r"job/step already completing|unable to confirm allocation|due to (node failure|preemption)",  # Slurm
 }
 _LAST_WORDS = {
     "internal_error": r"VERY BAD NEWS! internal error|internal error in subroutine",

@@ -33,6 +33,7 @@ _FREE_VALUES = {
     "ALGO": {"NORMAL", "N", "VERYFAST", "V", "FAST", "F", "CONJUGATE", "C", "ALL", "A", "DAMPED", "D"},
     "IALGO": {"38", "48", "53", "54", "58"},
     "ICHARG": {"0", "1", "2"},
+    "LDIAG": {".TRUE."},
 }
 """Values of free tags for which they are free: other ones compute something else than the ground state."""
 
@@ -40,20 +41,21 @@ SINGLE_POINT = {"IBRION": "-1", "NSW": "0", "ISIF": "2"}
 """What makes a run a single point with forces and the whole stress tensor."""
 
 _OWN_TAGS = {"IBRION", "NSW", "ISIF", "POTIM", "EDIFFG", "NBLOCK", "KBLOCK", "NFREE", "MDALGO", "TEBEG", "TEEND"}
+_GRID = "the grid must follow ENCUT and PREC in every cell"
+_BY_SPECIES = "it lists species, whose number and order differ from structure to structure"
 _REFUSED = {
     "KSPACING": "the rule for k-points is label.vasp.kpoint_spacing_inv_A in param.json",
     "KGAMMA": "alloop's k-point meshes always hold the Gamma point",
     "NBANDS": "it depends on the number of atoms; VASP chooses it well for each structure",
     "MAGMOM": "it lists atoms, whose number differs from structure to structure",
-    "NGX": "the grid must follow ENCUT and PREC in every cell",
-    "NGY": "the grid must follow ENCUT and PREC in every cell",
-    "NGZ": "the grid must follow ENCUT and PREC in every cell",
+    **dict.fromkeys(("NGX", "NGY", "NGZ", "NGXF", "NGYF", "NGZF"), _GRID),
+    **dict.fromkeys(("LDAUL", "LDAUU", "LDAUJ", "ROPT", "RWIGS", "VDW_C6", "VDW_R0", "VDW_ALPHA", "VCA"), _BY_SPECIES),
     "NELECT": "it depends on the number of atoms; a cell of a glass is neutral",
     "ML_LMLFF": "labels must come from the electrons, not from a force field VASP learns meanwhile",
 }
 _OTHERS = (
-    "ENCUT PREC EDIFF ISMEAR SIGMA LREAL GGA METAGGA IVDW LASPH ADDGRID ISPIN ENAUG LMAXMIX LHFCALC AEXX HFSCREEN ROPT "
-    "LDAU LDAUTYPE LDAUL LDAUU LDAUJ LUSE_VDW"
+    "ENCUT PREC EDIFF ISMEAR SIGMA LREAL GGA METAGGA IVDW LASPH ADDGRID ISPIN ENAUG LMAXMIX LHFCALC AEXX HFSCREEN "
+    "LDAU LDAUTYPE LUSE_VDW"
 )
 _NUMBERS = ("ENCUT", "ENAUG", "EDIFF", "SIGMA", "ISMEAR", "NELM", "NELMIN", "ISPIN", "ISYM", "IVDW", "NCORE", "KPAR")
 _LAYOUT = {"NCORE", "NPAR"}
@@ -65,10 +67,13 @@ def parse_incar(text: str) -> Incar:
     """Return the tags of an INCAR, upper case, with their values as written; a tag given twice counts the first time.
 
     Comments begin with ``#`` or ``!``, ``;`` separates statements on a line, a final backslash joins lines.
-    ValueError for a line that is none of these.
+    ValueError for a line that is none of these, and for a backslash that would make the next line a comment too.
     """
     tags: Incar = {}
-    for line in re.sub(r"\\[ \t]*\n", " ", text).splitlines():
+    for line in text.splitlines():
+        if re.search(r"[#!].*\\\s*$", line):
+            raise ValueError(f"the comment of line {line.strip()!r} ends with a backslash, which hides the next line")
+    for line in re.sub(r"\\[ \t]*(\n|\Z)", " ", text).splitlines():
         for statement in re.split(r"[#!]", line, maxsplit=1)[0].split(";"):
             if not statement.strip():
                 continue
@@ -138,7 +143,7 @@ def _misspelt(incar: Incar) -> list[tuple[str, str]]:
 
 _LOOK_ALIKES = (
     "AGGAC AGGAX CH_SIGMA EDIFFNL EMIN ENCUT4O ENCUTGW ENCUTLF HFSCREENC IOPT ISEARCH ISPIND LCHIMAG LEFG LMETAGGA "
-    "LRHFCALC LSORBIT LUSEW LVEL MAXMOVE ML_FF_LMLFF NBANDSGW NBANDSO NBANDSV NGXF NGYF NGZF"
+    "LRHFCALC LSORBIT LUSEW LVEL MAXMOVE ML_FF_LMLFF NBANDSGW NBANDSO NBANDSV"
 )
 """Tags VASP does know although they look like a slip of the pen (VASP wiki, "Category:INCAR tag")."""
 
@@ -148,7 +153,12 @@ def _loose(incar: Incar) -> list[tuple[str, str]]:
     found = [
         (f"holds {tag} = {incar[tag]}, which is no number", "write a number")
         for tag in _NUMBERS
-        if tag in incar and math.isnan(_number(incar[tag].split()[0]))
+        if tag in incar and math.isnan(_number((incar[tag].split() or [""])[0]))
+    ]
+    found += [
+        (f"holds {tag} = {value!r}, which is not one statement", "give each tag one value on a line of its own")
+        for tag, value in incar.items()
+        if not value.strip() or re.search(r"[;#!\\\n\r]" if tag == "SYSTEM" else r"[;#!\\\n\r=]", value)
     ]
     if _number(incar.get("EDIFF", "0")) > _LOOSEST_EDIFF_EV:
         found.append(
@@ -187,7 +197,7 @@ def _value_problems(incar: Incar) -> list[tuple[str, str]]:
     return [
         (f"{tag} = {incar[tag]} computes something else than the ground state", f"use one of {', '.join(sorted(free))}")
         for tag, free in _FREE_VALUES.items()
-        if tag in incar and canonical_value(incar[tag]) not in free
+        if tag in incar and not {canonical_value(incar[tag]), incar[tag].upper()} & free
     ]
 
 
