@@ -14,6 +14,10 @@ script may be interrupted at any time; campaigns of one seed share what comes be
 Recorded per ensemble: root mean square errors of forces and energies; besides, of the fields: the foundation's own
 force error, and per glass the shift of an atom's energy that the campaign found and the true one (the mean difference
 of the two fields). Single elements' shifts are not compared: two compositions leave most of them open.
+
+Found (``results/foundation.json``): on 6 VASP labels the two stages' force RMSE is 0.71 to 0.78 of the control's for
+three seeds, about what the control needs 12 labels for; on 12 labels it is 0.87 to 1.02 of it. A pair potential is
+learnt from few labels, and from there on it is the number of steps that limits both.
 """
 
 from __future__ import annotations
