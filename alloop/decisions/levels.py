@@ -96,8 +96,9 @@ def decide_pretrain(campaign: Campaign, param: Param, iteration: int) -> dict[st
 def energy_shift(campaign: Campaign, iteration: int, elements: list[str]) -> dict[str, float]:
     """Return, per element, what to add to a foundation's energy for each atom (eV).
 
-    The least-squares solution, of least norm where compositions leave it open, of E - E_foundation = sum n_el shift_el
-    over the training structures that have both labels, those made anew since the promotion by their present ones.
+    The solution, of least norm where compositions leave it open, of E - E_foundation = sum n_el shift_el, per atom,
+    over the training structures that have both labels, those made anew since the promotion by their present ones. By
+    Huber's loss: a few near-overlaps, on which a foundation may be far off, shall not pull it.
     """
     state = campaign.state
     promoted = {pick["of"] for pick in state.decisions["promote", iteration - 1]["picks"]}
@@ -117,8 +118,29 @@ def energy_shift(campaign: Campaign, iteration: int, elements: list[str]) -> dic
             "no structure has a label of both the foundation and the campaign's own labeler: all of those failed\n"
             "  alloop status shows why; mend the labeler, then: alloop retry"
         )
-    solution = np.linalg.lstsq(np.array(rows, dtype=float), np.array(differences), rcond=None)[0]
+    atoms = np.sum(rows, axis=1)
+    solution = robust_solution(np.array(rows) / atoms[:, None], np.array(differences) / atoms)
     return dict(zip(elements, solution.tolist(), strict=True))
+
+
+_HUBER_EV_ATOM = 0.05
+_REWEIGHTINGS = 30
+
+
+def robust_solution(matrix: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return x (P,) of least norm that minimises Huber's loss of values (N,) - matrix (N, P) @ x, both per atom in eV.
+
+    Quadratic up to 0.05 eV/atom, linear beyond; weights follow the residuals of the solution before (Huber, Robust
+    Statistics, 1981, section 7.8).
+    """
+    weights = np.ones(len(values))
+    solution = np.zeros(matrix.shape[1])
+    for _ in range(_REWEIGHTINGS):
+        root = np.sqrt(weights)
+        solution = np.linalg.lstsq(matrix * root[:, None], values * root, rcond=1e-9)[0]
+        residuals = np.abs(values - matrix @ solution)
+        weights = _HUBER_EV_ATOM / np.maximum(residuals, _HUBER_EV_ATOM)
+    return solution
 
 
 def new_level(campaign: Campaign, param: Param) -> dict[str, Any]:

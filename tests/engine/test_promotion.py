@@ -132,6 +132,16 @@ def test_energy_shift_of_one_composition_brings_it_onto_the_scale(tmp_path: Path
     assert total(campaign.shift(), counts) == pytest.approx(total(SHIFT_EV, counts))
 
 
+def test_energy_shift_is_not_pulled_by_one_overlap(tmp_path: Path) -> None:
+    campaign = Labelled(tmp_path)
+    counts = of({"Li2O": 4, "B2O3": 12, "SiO2": 4})
+    for _ in range(9):
+        campaign.add(counts)
+    campaign.add(counts, 80.0)
+    atoms = sum(counts.values())
+    assert total(campaign.shift(), counts) / atoms == pytest.approx(total(SHIFT_EV, counts) / atoms, abs=0.01)
+
+
 def test_energy_shift_is_blind_to_held_out_excluded_and_lost_labels(tmp_path: Path) -> None:
     campaign = Labelled(tmp_path)
     counts = of({"Li2O": 1, "B2O3": 3, "SiO2": 1})
