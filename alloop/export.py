@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import shutil
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +19,7 @@ from alloop.campaign import Campaign
 from alloop.errors import InputError
 from alloop.labelling import as_atoms
 from alloop.potential.dataset import composition, write_systems
-from alloop.store import read_json, write_json
+from alloop.store import filled_folder, read_json, write_json
 from alloop.structure import LabeledFrame
 from alloop.tasks.label import read_label
 
@@ -82,10 +80,8 @@ def export(campaign: Campaign, directory: Path, request: Request) -> dict[str, A
     answers the request.
     """
     directory = directory.resolve()
-    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
-        raise InputError(f"{directory} is not an empty folder; name a new one, so that no two exports are mixed")
-    labels = wanted_labels(campaign, request)
-    with _aside(directory) as folder:
+    with filled_folder(directory, last=RECORD) as folder:
+        labels = wanted_labels(campaign, request)
         places: dict[str, dict[str, Any]] = {label.key: {} for label in labels}
         written = {name: FORMATS[name](campaign, labels, folder, places) for name in request.formats}
         _write_table(campaign, labels, places, folder / "labels.csv")
@@ -93,20 +89,6 @@ def export(campaign: Campaign, directory: Path, request: Request) -> dict[str, A
         record = _record(campaign, request, labels, written, ensemble)
         write_json(folder / RECORD, record)
     return record
-
-
-@contextmanager
-def _aside(directory: Path) -> Iterator[Path]:
-    """Yield a folder whose content is moved to `directory` at the end, or is gone if anything fails."""
-    aside = directory.with_name(f".{directory.name}.{uuid.uuid4().hex[:8]}")
-    aside.mkdir(parents=True)
-    try:
-        yield aside
-        directory.mkdir(exist_ok=True)
-        for part in sorted(aside.iterdir(), key=lambda part: part.name == RECORD):
-            part.rename(directory / part.name)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def summary_lines(record: dict[str, Any], directory: Path) -> list[str]:

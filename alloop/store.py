@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from alloop.errors import InputError
 from alloop.failpoint import failpoint
 from alloop.process import ProcessIdentity, this_process
 from alloop.structure import content_key
@@ -115,6 +116,27 @@ def create_json_once(path: Path, value: Any) -> bool:
 def read_json(path: Path) -> Any:
     """Return the value of a JSON file."""
     return json.loads(path.read_text())
+
+
+@contextlib.contextmanager
+def filled_folder(directory: Path, last: str) -> Iterator[Path]:
+    """Yield a folder aside, whose content is moved into `directory` at the end, or is gone if anything fails.
+
+    What is called `last` comes last, so that a folder with it is whole. InputError if directory holds anything.
+    """
+    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
+        raise InputError(
+            f"{directory} is not an empty folder\n  name a new one, so that nothing of yours is overwritten"
+        )
+    aside = directory.with_name(f".{directory.name}.{uuid.uuid4().hex[:8]}")
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        directory.mkdir(exist_ok=True)
+        for part in sorted(aside.iterdir(), key=lambda part: part.name == last):
+            part.rename(directory / part.name)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 # ---------------------------------------------------------------------------------------- the store

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from alloop.frames import read_all_structures, read_columns
 from alloop.glass.composition import stoichiometric_counts
 from alloop.potential.dataset import write_systems
 from alloop.resources import find_template
+from alloop.store import filled_folder
 from alloop.structure import from_record
 from alloop.tasks.label import read_label
 
@@ -61,19 +61,8 @@ def export_dpgen(campaign: Campaign, param: Param, target: Path) -> Exported:
     InputError if target holds anything or the campaign holds no label.
     """
     target = target.resolve()
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise InputError(f"{target} is not an empty folder\n  name a new one, so that nothing of yours is overwritten")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.parent / f".export.{uuid.uuid4().hex[:8]}"
-    try:
-        aside.mkdir()
+    with filled_folder(target, last="record.dpgen") as aside:
         found = _Export(campaign, param, aside).run()
-        if target.exists():
-            target.rmdir()
-        aside.rename(target)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
     found.root = target
     return found
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import uuid
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,7 @@ from alloop.dpgen.translation import Known, Translation
 from alloop.errors import InputError
 from alloop.labelers.levels import target_level
 from alloop.potential.checkpoints import backend_named
-from alloop.store import write_json
+from alloop.store import filled_folder, write_json
 from alloop.tasks.sources import file_hash
 
 IMPORTED, INVENTORY = "imported", "dpgen.json"
@@ -60,20 +59,9 @@ def import_dpgen(
     holds anything, or if nothing in the source can be explored or trained on.
     """
     target = target.resolve()
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise InputError(f"{target} is not an empty folder\n  name a new one, so that nothing of yours is overwritten")
-    folder = read_folder(source, param_name, machine_name)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.parent / f".import.{uuid.uuid4().hex[:8]}"
-    try:
-        aside.mkdir()
+    with filled_folder(target, last="param.json") as aside:
+        folder = read_folder(source, param_name, machine_name)
         found = _Import(folder, aside, labeler, param_name, machine_name).run()
-        if target.exists():
-            target.rmdir()
-        aside.rename(target)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
     return Imported(target, found.inventory, found.param)
 
 

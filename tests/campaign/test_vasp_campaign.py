@@ -11,7 +11,7 @@ import ase.io
 import numpy as np
 import pytest
 import vasp_double
-from harness import alloop, assert_counts_add_up, write_param
+from harness import TINY, alloop, assert_counts_add_up, write_param
 
 from alloop.campaign import Campaign
 from alloop.glass.crystals import crystal
@@ -26,19 +26,7 @@ SMALL: dict[str, Any] = {
         {"name": "LS", "mole_fractions": {"Li2O": 50, "SiO2": 50}, "density_g_cm3": 2.4, "n_atoms": [24]},
     ],
     "bootstrap": {"trajectories": 0, "structures": ["own0.extxyz", "own1.extxyz", "own2.extxyz"]},
-    "train": {
-        "models": 2,
-        "cutoff_A": 4.0,
-        "neuron": [6, 12],
-        "axis_neuron": 4,
-        "fitting_neuron": [24, 24],
-        "steps": 200,
-        "warm_steps": 100,
-        "learning_rate": 0.01,
-        "warm_learning_rate": 0.005,
-        "final_learning_rate": 0.001,
-        "save_every": 100,
-    },
+    "train": TINY["train"] | {"steps": 200, "warm_steps": 100, "save_every": 100},
     "explore": {"temperatures_K": [300, 600], "ramps": [], "trajectories": 1, "chunks": 1, "chunk_ps": 0.1},
     "select": {"trust_low_eV_A": 0.2, "trust_high_eV_A": 15.0, "max_labels": 5, "audit": 1, "min_separation_ps": 0.02},
     "stop": {"max_iterations": 1},
@@ -157,7 +145,7 @@ THIRDS = (0, 1, 2) if os.environ.get("ALLOOP_THOROUGH") else (0,)
 def test_misbehaviour_of_every_kind_gives_right_labels_or_the_right_class(tmp_path: Path, number: int) -> None:
     """Campaigns, each with a third of all misbehaviours at 10 % each."""
     faults = [*CLASSES, *CURABLE][number::3]
-    plan = {"seed": 11 + number, "faults": dict.fromkeys(faults, 0.1)}
+    plan = {"seed": 11, "faults": dict.fromkeys(faults, 0.1)}
     short = SMALL["train"] | {"steps": 100, "warm_steps": 50, "save_every": 50}
     rehearsal = Rehearsal(tmp_path / "campaign", 12, plan, train=short)
     rehearsal.run()
@@ -177,7 +165,7 @@ def test_misbehaviour_of_every_kind_gives_right_labels_or_the_right_class(tmp_pa
             assert campaign.state.quarantined[key]["class"] in CLASSES[fault], campaign.state.quarantined[key]
         else:
             assert key in campaign.state.done, (fault, campaign.state.quarantined.get(key))
-    assert len(met - {None}) >= 4, met
+    assert met >= set(faults), f"never met: {set(faults) - met}"
 
 
 def test_another_level_of_theory_is_refused_until_all_labels_are_made_anew(tmp_path: Path) -> None:
