@@ -133,7 +133,8 @@ def run_settings(label: LabelParam, elements: list[str], root: Path) -> dict[str
 def open_code(content: dict[str, Any], how: dict[str, Any], about: dict[str, Any]) -> tuple[Code, RunSettings]:
     """Return the code at a level of theory and how to run it.
 
-    how: `run_settings`; about: glass, reason of selection and INCAR tags of a relaxation of the structure, if any.
+    content: a level's, with the tags of a relaxation if one is asked; how: `run_settings`; about: glass and reason of
+    selection of the structure, if any.
     """
     ceiling = None if about.get("reason") == "overlap" else how["force_ceiling_eV_A"]
     settings = RunSettings(**how["settings"])

@@ -50,7 +50,8 @@ def run_troubles(label: LabelParam, root: Path) -> Iterator[Trouble]:
         yield Trouble("param.json: label.run.script", str(error), "put the file there, or leave the key out")
     else:
         yield from _script_troubles(run, script)
-    for key, command in (("command", run.command), ("command_gamma", run.command_gamma)):
+    commands = {name: getattr(run, name) for name in ("command", "command_gamma", "command_safe")}
+    for key, command in commands.items():
         if command is not None:
             yield from _command_troubles(f"param.json: label.run.{key}", command, run, script)
     yield from _mismatches(label)
