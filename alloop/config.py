@@ -3,46 +3,31 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ase.data import atomic_numbers
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictBool,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, StrictBool, ValidationError, field_validator, model_validator
 
 from alloop.errors import InputError
 from alloop.glass.composition import OXIDES, TABLE_1, Glass
 from alloop.param_file import ConfigError, explain, not_an_object, read_json_object
+from alloop.param_types import (
+    CellSize,
+    Count,
+    CountOrZero,
+    Fraction,
+    NonNegative,
+    Positive,
+    Real,
+    Section,
+    Seed,
+    TwoOrMore,
+)
+from alloop.pool_params import LOCAL, LocalPoolParam, PoolsParam, check_pools, pool_slots
 
-
-def _a_number(value: Any) -> Any:
-    if isinstance(value, bool | str):
-        raise ValueError(f"found {json.dumps(value)}, must be a number without quotes")
-    return value
-
-
-_NUMBER = BeforeValidator(_a_number)
-Real = Annotated[float, _NUMBER]
-Positive = Annotated[float, Field(gt=0), _NUMBER]
-NonNegative = Annotated[float, Field(ge=0), _NUMBER]
-Fraction = Annotated[float, Field(ge=0, le=1), _NUMBER]
-Count = Annotated[int, Field(ge=1), _NUMBER]
-CountOrZero = Annotated[int, Field(ge=0), _NUMBER]
-TwoOrMore = Annotated[int, Field(ge=2), _NUMBER]
-CellSize = Annotated[int, Field(ge=12, le=20000), _NUMBER]
-Seed = Annotated[int, Field(ge=0, lt=2**31), _NUMBER]
+Strain = Annotated[Real, Field(ge=0, lt=0.3)]
 
 
 def _must_cool(melt_K: float, final_K: float) -> None:
@@ -58,12 +43,6 @@ def _distinct(values: list[Any]) -> list[Any]:
     return values
 
 
-class Section(BaseModel):
-    """A section of `param.json`: unknown keys are errors, values never change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
 class GlassParam(Section):
     """One glass: a name of the paper's Table 1, or any name with mole fractions and a density."""
 
@@ -72,9 +51,7 @@ class GlassParam(Section):
     )
     mole_fractions: dict[str, NonNegative] | None = Field(None, description="of SiO2, B2O3, Li2O; sums to 1 or 100")
     density_g_cm3: Positive | None = Field(None, description="density at which the cells are made")
-    n_atoms: list[Annotated[int, Field(ge=12, le=20000), _NUMBER]] = Field(
-        [84], min_length=1, description="cell sizes wanted"
-    )
+    n_atoms: list[CellSize] = Field([84], min_length=1, description="cell sizes wanted")
 
     @model_validator(mode="before")
     @classmethod
@@ -137,9 +114,7 @@ class BootstrapParam(Section):
     timestep_fs: Positive = Field(1.0, description="time step of the MD")
     snapshots: TwoOrMore = Field(20, description="snapshots per run, from melt to final temperature")
     strained_copies: CountOrZero = Field(4, description="strained and rattled copies per run")
-    max_strain: Annotated[float, Field(ge=0, lt=0.3), _NUMBER] = Field(
-        0.04, description="largest strain of a copy, as a fraction of the cell vectors"
-    )
+    max_strain: Strain = Field(0.04, description="largest strain of a copy, as a fraction of the cell vectors")
     rattle_A: NonNegative = Field(0.03, description="standard deviation of the random displacements of a copy")
     crystals: list[str] = Field([], description="names of built-in crystals to perturb, or files ASE can read")
     crystal_copies: Count = Field(4, description="perturbed copies of each crystal")
@@ -173,6 +148,9 @@ class TrainParam(Section):
     neuron: list[Count] | None = Field(None, description="embedding net; template's if not given")
     axis_neuron: Count | None = Field(None, description="width of the axis filter; template's if not given")
     fitting_neuron: list[Count] | None = Field(None, description="fitting net; template's if not given")
+    after_labels: Count | None = Field(
+        None, description="new training labels that start the next training; a third of select.max_labels if not given"
+    )
     steps: Count = Field(40000, description="training steps of the first ensemble")
     warm_steps: Count = Field(20000, description="training steps of an ensemble that starts from the last one")
     warm_start: StrictBool = Field(True, description="start an ensemble from the weights of the last one")
@@ -229,6 +207,12 @@ class ExploreParam(Section):
     trajectories: Count = Field(2, description="per glass, cell size, temperature or ramp, and ensemble")
     chunks: Count = Field(2, description="chunks per trajectory in one iteration")
     chunk_ps: Positive = Field(5.0, description="length of a chunk, the unit of exploration that runs as one task")
+    max_lag: CountOrZero = Field(
+        0, description="a chunk that has not begun when so many newer ensembles exist, plus one, is withdrawn"
+    )
+    max_backlog: Count | None = Field(
+        None, description="no chunk begins while so many frames wait for a label; 4 x select.max_labels if not given"
+    )
     timestep_fs: Positive = Field(1.0, description="time step of the MD")
     deviation_every: Count = Field(20, description="steps between records of the ensemble's deviation")
     lost_eV_A: Positive = Field(20.0, description="deviation at which a trajectory is given up")
@@ -396,19 +380,6 @@ class QuenchParam(Section):
         return self
 
 
-class LocalPoolParam(Section):
-    """Work on this machine, through a dask LocalCluster."""
-
-    slots: Count | None = Field(None, description="tasks at once; the number of cores if not given")
-    threads: Count = Field(1, description="threads per task")
-
-
-class PoolsParam(Section):
-    """Where the work runs."""
-
-    local: LocalPoolParam = LocalPoolParam()
-
-
 def _known_element(symbol: str) -> str:
     if symbol not in atomic_numbers or symbol == "X":
         raise ValueError(f"{symbol!r} is not a chemical element")
@@ -432,7 +403,7 @@ class Param(Section):
     label: LabelParam = LabelParam()
     stop: StopParam = StopParam()
     quench: QuenchParam | None = None
-    pools: PoolsParam = PoolsParam()
+    pools: PoolsParam = Field({LOCAL: LocalPoolParam()}, description="where the work runs, by name of the pool")
 
     @model_validator(mode="after")
     def _consistent(self) -> Param:
@@ -469,6 +440,7 @@ class Param(Section):
                 f"label.foundation.iterations is {self.label.foundation.iterations}, stop.max_iterations "
                 f"{self.stop.max_iterations}: label.labeler would never label; lower the one or raise the other"
             )
+        check_pools(self.pools)
         if not self.glasses:
             raise ValueError("glasses is empty; name at least one, such as LBS-20-60-20")
         if self.bootstrap.trajectories == 0 and not (self.bootstrap.structures or self.bootstrap.data):
@@ -479,8 +451,15 @@ class Param(Section):
 
 
 def slots(param: Param) -> int:
-    """Return how many tasks run at once on the local pool: as given, or one per usable core."""
-    return param.pools.local.slots or len(os.sched_getaffinity(0))
+    """Return how many tasks run at once, over all pools."""
+    return sum(map(pool_slots, param.pools.values()))
+
+
+def local_pool(param: Param) -> LocalPoolParam:
+    """Return the pool on the driver's machine that always exists."""
+    pool = param.pools[LOCAL]
+    assert isinstance(pool, LocalPoolParam)
+    return pool
 
 
 def load(path: Path) -> Param:

@@ -76,7 +76,12 @@ def label_files(
     label, slots, threads = LabelParam(), len(os.sched_getaffinity(0)), 1
     if labeler is None or (root / "param.json").exists():
         param = config.load(root / "param.json")
-        label, elements, slots, threads = param.label, param.elements, config.slots(param), param.pools.local.threads
+        label, elements, slots, threads = (
+            param.label,
+            param.elements,
+            config.slots(param),
+            config.local_pool(param).threads,
+        )
     if labeler is not None and labeler != label.labeler:
         if labeler in CODES:
             raise InputError(f"labeler {labeler} needs its section in param.json; set label.labeler there")

@@ -15,7 +15,7 @@ from alloop.config import Param, slots
 from alloop.decisions import DECIDERS
 from alloop.errors import DONE, NEEDS_PERSON, NOT_CONVERGED, CampaignHeldError, NeedsPersonError
 from alloop.pools import Ended
-from alloop.pools.local import LocalPool
+from alloop.pools.fleet import Fleet, open_fleet
 from alloop.report.progress import Watcher
 from alloop.report.status import write_iteration, write_snapshot
 from alloop.state import State
@@ -228,7 +228,7 @@ def _ready_chains(state: State, waiting: dict[str, None]) -> list[list[str]]:
 class Driver:
     """Brings about what the policy wants, as the one driver of a campaign."""
 
-    def __init__(self, campaign: Campaign, param: Param, limits: Limits, pool: LocalPool, watcher: Watcher) -> None:
+    def __init__(self, campaign: Campaign, param: Param, limits: Limits, pool: Fleet, watcher: Watcher) -> None:
         self.campaign = campaign
         self.param = param
         self.limits = limits
@@ -241,7 +241,7 @@ class Driver:
         self._heed()
         self._adopt()
         while True:
-            plan = policy(self.campaign.state, self.limits, self.pool.free)
+            plan = policy(self.campaign.state, self.limits, len(self.pool.free_slots()))
             if plan.ending or self._asked_to_stop():
                 return self._finish(plan.ending or STOPPED)
             if plan.due:
@@ -270,7 +270,7 @@ class Driver:
         for keys in launch:
             self.campaign.check_held()
             folders = [self.campaign.prepare(key) for key in keys]
-            self.pool.start(keys, folders)
+            self.pool.start(self.pool.free_slots()[0], keys, folders)
             for key in keys:
                 self.campaign.state.begin(key)
 
@@ -284,7 +284,7 @@ class Driver:
             if process is None:
                 self._settle_one(key, None)
             else:
-                self.pool.adopt(process, (key,))
+                self.pool.adopt(process.to_json(), (key,), [self.campaign.folder(key)])
                 self.watcher.adopted(self.campaign.state.tasks[key])
 
     def _settle(self, ended: list[Ended]) -> None:
@@ -306,7 +306,7 @@ class Driver:
             return
         process = live_attempt(self.campaign.folder(key))
         if process is not None:
-            self.pool.adopt(process, (key,))
+            self.pool.adopt(process.to_json(), (key,), [self.campaign.folder(key)])
             return
         store.record_death(self.campaign.folder(key), return_code)
         state.put_back(key)
@@ -354,7 +354,7 @@ class Driver:
             if stop_requested(self.campaign) == "now" and not asked:
                 asked = True
                 running = [live_attempt(self.campaign.folder(key)) for key in self.campaign.state.running]
-                self.pool.end([process for process in running if process is not None])
+                self.pool.end([process.to_json() for process in running if process is not None])
             self._settle(self.pool.wait(TICK_SECONDS))
             self._tick()
         self._snapshot(force=True)
@@ -397,7 +397,7 @@ def stop_requested(campaign: Campaign) -> str | None:
 def run(campaign: Campaign, param: Param, limits: Limits, watcher: Watcher) -> Ending:
     """Drive a campaign that this process has taken, from wherever it is."""
     assert campaign.epoch is not None, "take the campaign before driving it"
-    pool = LocalPool(limits.slots, param.pools.local.threads, campaign.run_folder, campaign.epoch)
+    pool = open_fleet(param, campaign.run_folder, campaign.state.identity["id"], campaign.epoch)
     driver = Driver(campaign, param, limits, pool, watcher)
     with on_interrupt(driver.interrupt):
         try:

@@ -17,7 +17,7 @@ from ase.data import atomic_numbers, covalent_radii
 
 from alloop import labelers, labelling
 from alloop.campaign import Campaign, label_task
-from alloop.config import CODES, Param
+from alloop.config import CODES, Param, local_pool
 from alloop.glass.composition import OXIDES, cell_length_A
 from alloop.glass.melt_quench import random_start
 from alloop.labelers import levels
@@ -60,7 +60,7 @@ def rehearse(campaign: Campaign, param: Param, inputs: list[Inputs]) -> Iterator
         yield trial, None
         task = label_task("check", f"trial{number}", to_record(atoms), trial.content, (), {"reason": "candidate"})
         given = Given(trial.labeler, task, Store(place).prepare(task, "", {}))
-        labelling.run([given], how, slots=1, threads=param.pools.local.threads, share=1, ended=lambda _: None)
+        labelling.run([given], how, slots=1, threads=local_pool(param).threads, share=1, ended=lambda _: None)
         record = _outcome(trial, given, len(atoms), place)
         failed = failed or not record["labelled"]
         yield trial, record

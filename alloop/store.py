@@ -253,7 +253,8 @@ def begin_attempt(task_folder: Path) -> Attempt:
     """Create a private attempt folder owned by this process."""
     folder = task_folder / "attempts" / uuid.uuid4().hex[:8]
     (folder / "out").mkdir(parents=True)
-    write_json(folder / "attempt.json", this_process().to_json() | {"started": _now()})
+    place = {"pool": os.environ.get("ALLOOP_POOL"), "job": os.environ.get("ALLOOP_JOB")}
+    write_json(folder / "attempt.json", this_process().to_json() | {"started": _now()} | place)
     return Attempt(task_folder, folder)
 
 

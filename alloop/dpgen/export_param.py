@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alloop.config import CODES, Param, steps
+from alloop.config import CODES, Param, local_pool, steps
 from alloop.dpgen.keys import JOB_KEYS, LEFT_OUT, OLD_JOB_NAMES, OLD_KEYS, READ
 from alloop.dpgen.translation import BACKENDS, as_list
 
@@ -156,7 +156,7 @@ def _fp_of(param: Param, to_fill_in: list[str]) -> dict[str, Any]:
 
 def new_machine(param: Param, to_fill_in: list[str]) -> dict[str, Any]:
     """Return a ``machine.json`` that runs everything on this computer, one job after the other."""
-    local = param.pools.local
+    local = local_pool(param)
     threads = str(local.threads)
     names = ("OMP_NUM_THREADS", "DP_INTRA_OP_PARALLELISM_THREADS", "DP_INTER_OP_PARALLELISM_THREADS")
     commands = {

@@ -1,4 +1,4 @@
-"""The local pool: attempts as child processes of the workers of a dask LocalCluster, one per slot.
+"""Local pools: attempts as child processes of the workers of a dask LocalCluster, one worker per slot.
 
 The attempt is a process of its own session, so it outlives worker and driver; a later driver adopts it.
 """
@@ -14,10 +14,12 @@ import subprocess
 import sys
 import threading
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from alloop.pools import Ended
+from alloop.pool_params import LocalPoolParam, pool_slots
+from alloop.pools import Ended, Slot
 from alloop.potential.environment import md_environment
 from alloop.process import ProcessIdentity
 
@@ -31,82 +33,127 @@ def run_process(command: list[str], environment: dict[str, str], log: str) -> in
         return child.wait()
 
 
+def attempt_command(python: str | None, epoch: int, folders: list[Path]) -> list[str]:
+    """Return the command that runs tasks one after the other."""
+    return [python or sys.executable, "-m", "alloop.attempt", "--epoch", str(epoch), *map(str, folders)]
+
+
+class LocalHost:
+    """The dask cluster on this machine, which all local pools of a driver share; it starts when first needed."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._cluster: Any = None
+        self._client: Any = None
+
+    @property
+    def client(self) -> Any:
+        """The client of the cluster."""
+        if self._client is None:
+            self._cluster, self._client = _start_cluster(self._slots)
+        return self._client
+
+    def close(self) -> None:
+        """Stop the dask workers; attempts that still run go on by themselves."""
+        if self._client is not None:
+            self._client.close()
+            self._cluster.close()
+            self._cluster = self._client = None
+
+
 class LocalPool:
     """At most `slots` batches at once on this machine."""
 
-    def __init__(self, slots: int, threads: int, run_folder: Path, epoch: int) -> None:
-        self.slots = slots
+    def __init__(
+        self,
+        name: str,
+        param: LocalPoolParam,
+        host: LocalHost,
+        events: queue.SimpleQueue[Ended],
+        run_folder: Path,
+        epoch: int,
+    ) -> None:
+        self.name = name
+        self.slots = pool_slots(param)
         self.epoch = epoch
-        self._environment = os.environ | md_environment(threads)
+        self._param = param
+        self._host = host
         self._log = run_folder / "attempts.log"
-        self._ended: queue.SimpleQueue[Ended] = queue.SimpleQueue()
-        self._busy: dict[str, tuple[str, ...]] = {}
+        self._events = events
         self._lock = threading.Lock()
+        self._busy: dict[int, str] = {}
         self._adopted: dict[ProcessIdentity, tuple[str, ...]] = {}
-        self._cluster, self._client = _start_cluster(slots)
 
-    @property
-    def free(self) -> int:
-        """Number of slots without work; attempts adopted from an earlier driver count as work."""
-        return self.slots - len(self._busy) - len(self._adopted)
+    def free_slots(self) -> list[Slot]:
+        """Return the slots without work; attempts adopted from an earlier driver count as work."""
+        with self._lock:
+            free = [number for number in range(self.slots) if number not in self._busy]
+            return [Slot(self.name, str(number)) for number in free[len(self._adopted) :]]
 
-    def start(self, keys: tuple[str, ...], folders: list[Path]) -> None:
+    def demand(self, batches: int, longest_s: float | None) -> None:
+        """Do nothing: a machine does not grow."""
+
+    def start(self, slot: Slot, keys: tuple[str, ...], folders: list[Path]) -> None:
         """Start one process for a batch of tasks of one kind."""
-        name = f"attempt-{uuid.uuid4().hex[:12]}"
-        command = [sys.executable, "-m", "alloop.attempt", "--epoch", str(self.epoch), *map(str, folders)]
-        self._busy[name] = keys
-        future = self._client.submit(
-            run_process, command, self._environment, str(self._log), key=name, pure=False, retries=0
+        number, name = int(slot.name), f"attempt-{uuid.uuid4().hex[:12]}"
+        with self._lock:
+            self._busy[number] = name
+        command = attempt_command(self._param.python, self.epoch, folders)
+        future = self._host.client.submit(
+            run_process, command, self._environment(number), str(self._log), key=name, pure=False, retries=0
         )
-        future.add_done_callback(lambda done: self._ended.put(self._outcome(name, done)))
 
-    def _outcome(self, name: str, future: Any) -> Ended:
-        keys = self._busy.pop(name)
-        return Ended(keys, future.result() if future.status == "finished" else None)
+        def report(done: Any) -> None:
+            with self._lock:
+                del self._busy[number]
+            self._events.put(Ended(keys, done.result() if done.status == "finished" else None))
 
-    def adopt(self, process: ProcessIdentity, keys: tuple[str, ...]) -> None:
+        future.add_done_callback(report)
+
+    def _environment(self, number: int) -> dict[str, str]:
+        own = {"ALLOOP_POOL": self.name, "ALLOOP_CORES": str(self._param.threads)}
+        if self._param.gpus:
+            own |= {"CUDA_VISIBLE_DEVICES": str(number % self._param.gpus), "ALLOOP_GPUS": "1"}
+        return os.environ | md_environment(self._param.threads) | own
+
+    def adopt(self, owner: dict[str, Any], keys: tuple[str, ...], folders: list[Path]) -> None:
         """Watch a process that an earlier driver started; its end is reported like any other."""
+        process = ProcessIdentity.from_json(owner)
         with self._lock:
             watched = process in self._adopted
             self._adopted[process] = tuple(dict.fromkeys(self._adopted.get(process, ()) + keys))
-        if watched:
-            return
+        if not watched:
+            threading.Thread(target=self._watch, args=(process,), daemon=True).start()
 
-        def watch() -> None:
-            with contextlib.suppress(ProcessLookupError):
-                descriptor = os.pidfd_open(process.pid)
-                try:
-                    if process.alive():
-                        select.select([descriptor], [], [])
-                finally:
-                    os.close(descriptor)
-            with self._lock:
-                ended = self._adopted.pop(process)
-            self._ended.put(Ended(ended, None))
+    def _watch(self, process: ProcessIdentity) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            descriptor = os.pidfd_open(process.pid)
+            try:
+                if process.alive():
+                    select.select([descriptor], [], [])
+            finally:
+                os.close(descriptor)
+        with self._lock:
+            ended = self._adopted.pop(process)
+        self._events.put(Ended(ended, None))
 
-        threading.Thread(target=watch, daemon=True).start()
+    def alive(self, owner: dict[str, Any]) -> bool:
+        """Tell whether the process of an attempt's record still runs; False for one of another host."""
+        return ProcessIdentity.from_json(owner).alive()
 
-    def wait(self, seconds: float) -> list[Ended]:
-        """Return the batches that have ended, waiting up to `seconds` for the first."""
-        ended = []
-        with contextlib.suppress(queue.Empty):
-            ended.append(self._ended.get(timeout=seconds))
-            while True:
-                ended.append(self._ended.get_nowait())
-        return ended
-
-    @staticmethod
-    def end(processes: list[ProcessIdentity]) -> None:
+    def end(self, owners: Iterable[dict[str, Any]]) -> None:
         """End attempts with all their children (SIGTERM to each one's own session)."""
-        for process in processes:
+        for process in map(ProcessIdentity.from_json, owners):
             if process.pid > 1 and process.alive():
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(process.pid, signal.SIGTERM)
 
-    def close(self) -> None:
-        """Stop the dask workers; attempts that still run go on by themselves."""
-        self._client.close()
-        self._cluster.close()
+    def troubles(self) -> list[str]:
+        """Return nothing: what goes wrong on this machine shows in the attempts."""
+        return []
+
+    def close(self, *, cancel_jobs: bool) -> None:
+        """Do nothing: the cluster belongs to all local pools, and attempts that still run go on by themselves."""
 
 
 def _start_cluster(slots: int) -> tuple[Any, Any]:

@@ -1,0 +1,32 @@
+"""What the models of `param.json` are made of: strict numbers and sections without unknown keys."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _a_number(value: Any) -> Any:
+    if isinstance(value, bool | str):
+        raise ValueError(f"found {json.dumps(value)}, must be a number without quotes")
+    return value
+
+
+_NUMBER = BeforeValidator(_a_number)
+Real = Annotated[float, _NUMBER]
+Positive = Annotated[float, Field(gt=0), _NUMBER]
+NonNegative = Annotated[float, Field(ge=0), _NUMBER]
+Fraction = Annotated[float, Field(ge=0, le=1), _NUMBER]
+Count = Annotated[int, Field(ge=1), _NUMBER]
+CountOrZero = Annotated[int, Field(ge=0), _NUMBER]
+TwoOrMore = Annotated[int, Field(ge=2), _NUMBER]
+CellSize = Annotated[int, Field(ge=12, le=20000), _NUMBER]
+Seed = Annotated[int, Field(ge=0, lt=2**31), _NUMBER]
+
+
+class Section(BaseModel):
+    """A section of `param.json`: unknown keys are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
