@@ -105,7 +105,7 @@ class Driver:
         return None
 
     def _patiently(self, act: Callable[[], T]) -> T | None:
-        """Return what `act` does; None, after a while, if the disk is full: what is on it is whole, and it can go on."""
+        """Return what `act` does; None, after a while, if the disk is full: what is there is whole."""
         try:
             return act()
         except OSError as error:

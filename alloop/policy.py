@@ -105,11 +105,14 @@ def policy(state: State, limits: Limits, now: Now) -> Plan:
     due = next_decision(state, limits)
     if isinstance(due, Ending):
         late = () if limits.quench_only else launches(state, limits, now, ("label",))
-        under_way = late or any(state.tasks[key].kind == "label" for key in state.running)
-        return Plan(late, demand=_demand(state, limits)) if under_way and not limits.quench_only else Plan(ending=due)
+        labelling = state.waiting_of.get("label") or any(state.tasks[key].kind == "label" for key in state.running)
+        if labelling and (late or state.running) and not limits.quench_only:
+            return Plan(late, demand=_demand(state, limits))
+        return Plan(ending=due)
     if due is not None and not now.disk_full:
         return Plan(due=due)
-    launch = () if now.disk_full else launches(state, limits, now)
+    kinds = [kind for kind in ORDER if kind != "explore" or not converged(state)]
+    launch = () if now.disk_full else launches(state, limits, now, kinds)
     picking = not (now.disk_full or limits.barrier or limits.quench_only or converged(state))
     picks = _room_for_labels(state, limits, now, launch) if picking else 0
     newest = state.backlog.newest() if picks else None
@@ -336,8 +339,7 @@ def _ready_chains(state: State, limits: Limits, now: Now, kind: str, enough: int
     for key in state.waiting_of[kind]:
         if state.not_before.get(key, -math.inf) > now.time_s or (limits.quench_only and _explores(state, key)):
             continue
-        inputs = state.tasks[key].inputs
-        missing = [name for name in inputs if name not in state.done and name not in state.quarantined]
+        missing = [name for name in state.tasks[key].inputs if not has_ended(state, name)]
         if not missing:
             if len(chains) >= enough:
                 break
@@ -347,6 +349,11 @@ def _ready_chains(state: State, limits: Limits, now: Now, kind: str, enough: int
             place[missing[0]].append(key)
             place[key] = place[missing[0]]
     return chains
+
+
+def has_ended(state: State, key: str) -> bool:
+    """Tell whether nothing more will come of a task: it is done, given up, or no longer wanted and not running."""
+    return key in state.done or key in state.quarantined or (key in state.superseded and key not in state.running)
 
 
 def _explores(state: State, key: str) -> bool:

@@ -185,6 +185,8 @@ class State:
         if kind in ("pick", "select"):
             self._count_picks(decision, iteration)
         self._ask_for(decision, ("select" if kind == "pick" else kind, iteration))
+        if kind in ("promote", "relabel"):
+            self.recount()
 
     def _count_picks(self, decision: dict[str, Any], iteration: int) -> None:
         picks = decision["picks"]
@@ -304,6 +306,7 @@ class State:
                 self.excluded.pop(key, None)
             else:
                 self.excluded[key] = {"reason": decision["reason"], "time": decision["time"]}
+        self.recount()
 
     def begin(self, key: str) -> None:
         """Note that an attempt at a task is under way."""
