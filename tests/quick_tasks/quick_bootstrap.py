@@ -24,13 +24,14 @@ def run(context: Context) -> None:
     snapshots, strained = schedule["n_snapshots"], spec["strained_copies"]
     temperatures = np.linspace(schedule["melt_temperature_K"], schedule["final_temperature_K"], snapshots)
     temperatures = np.concatenate([temperatures, rng.choice(temperatures, strained)])
-    frames = [_grid(spec["counts"], spec["glass"]["density_g_cm3"], rng) for _ in temperatures]
+    frames = [grid(spec["counts"], spec["glass"]["density_g_cm3"], rng) for _ in temperatures]
     columns = {"temperature_K": temperatures, "strained": np.arange(len(frames)) >= snapshots}
     write_frames(context.out / "frames.npz", frames, **columns)
     write_json(context.out / "summary.json", {"source": spec["source"], "frames": len(frames), "labelled": False})
 
 
-def _grid(counts: dict[str, int], density_g_cm3: float, rng: np.random.Generator) -> Atoms:
+def grid(counts: dict[str, int], density_g_cm3: float, rng: np.random.Generator) -> Atoms:
+    """Atoms in random order on a shaken cubic grid; counts: atoms of each element."""
     symbols = [symbol for symbol, count in counts.items() for _ in range(count)]
     edge_A, points = cell_length_A(counts, density_g_cm3), int(np.ceil(len(symbols) ** (1 / 3)))
     sites = np.stack(np.meshgrid(*[np.arange(points)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)

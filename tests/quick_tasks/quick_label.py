@@ -1,4 +1,4 @@
-"""Double of a label: numbers that depend on the structure alone, or those that came with it."""
+"""Double of a label: numbers that depend on the structure alone, or those that came with it (at once)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from alloop.structure import from_record
 
 
 def run(context: Context) -> None:
-    settings = begin("label", context)
+    settings = begin("label", context, asleep="given" not in context.spec)
     spec = context.spec
     frame = labelled(from_record(spec["structure"]))
     numbers = {

@@ -63,17 +63,26 @@ class Settings:
         if self.turns is None:
             rng = self.rng(context, "seconds")
         else:
-            rng = np.random.default_rng(derived_seed(self.seed, "seconds", *_turn(self.turns, self.kind, context)))
-        return float(rng.uniform(value[0] - value[1], value[0] + value[1]))
+            rng = turn_rng(self.seed, *_turn(self.turns, self.kind, context))
+        return uniform_seconds(rng, *value)
 
 
-def begin(kind: str, context: Context) -> Settings:
-    """Sleep as told, fail if told, and return the settings of this kind of task."""
+def turn_rng(seed: int, kind: str, number: int, turn: int) -> np.random.Generator:
+    """Random numbers of the duration of one turn in an iteration."""
+    return np.random.default_rng(derived_seed(seed, "seconds", kind, number, turn))
+
+
+def uniform_seconds(rng: np.random.Generator, mean: float, half_width: float) -> float:
+    return float(rng.uniform(mean - half_width, mean + half_width))
+
+
+def begin(kind: str, context: Context, *, asleep: bool = True) -> Settings:
+    """Sleep as told (unless it is a task that takes no time), fail if told, and return the settings of its kind."""
     file = os.environ.get("QUICK_TASKS")
     told = json.loads(Path(file).read_text()) if file else {}
     turns = Path(told["turns"]) if "turns" in told else None
     settings = Settings(kind, told.get(kind, {}), told.get("seed", 0), turns)
-    seconds = settings.seconds(context)
+    seconds = settings.seconds(context) if asleep else 0.0
     _sleep(seconds, context)
     _fail_if_told(settings, context)
     return replace(settings, slept_s=round(seconds, 3))
