@@ -48,6 +48,12 @@ def versions(dpgen_python: Path) -> dict[str, str]:
     return found
 
 
+def commit() -> str:
+    """The commit of this checkout, with a plus if files differ from it; empty outside of one."""
+    command = ["git", "-C", str(RESULTS), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
 def figures(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Medians of each tool's runs, and the ratios between them; a figure that cannot be known yet is left out."""
     times = {tool: [run["makespan_s"] for run in runs if run["tool"] == tool] for tool in TOOLS}
@@ -92,7 +98,12 @@ def main() -> None:
                 continue
             place = folder / f"{arguments.workload}.{tool}.{repeat}"
             shutil.rmtree(place, ignore_errors=True)
-            told = {"repeat": repeat, "scale": arguments.scale, "load_before": round(os.getloadavg()[0], 2)}
+            told = {
+                "repeat": repeat,
+                "scale": arguments.scale,
+                "commit": commit(),
+                "load_before": round(os.getloadavg()[0], 2),
+            }
             found = workload.run(tool, place, dpgen_python, arguments.scale)
             told["ended"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             runs = [*read_runs(record), found | told]  # read again: another may have ended meanwhile
