@@ -310,7 +310,7 @@ class Driver:
             return
         store.record_death(self.campaign.folder(key), return_code)
         state.put_back(key)
-        failures = store.failures(self.campaign.folder(key))
+        failures = self.campaign.failures(key)
         failures = [failure for failure in failures if failure["time"] > state.retried.get(key, "")]
         problem = given_up(failures, self.param.label.max_attempts if task.kind == "label" else TASK_ATTEMPTS)
         if problem is not None:
