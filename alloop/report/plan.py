@@ -14,7 +14,8 @@ from alloop.cost import Spend
 from alloop.decisions.exploration import trajectories
 from alloop.decisions.production import quench_chunks
 from alloop.errors import InputError
-from alloop.loop import limits, next_decision
+from alloop.loop import limits
+from alloop.policy import next_decision
 from alloop.pool_params import pool_of, pool_slots
 from alloop.report.cost import shares_used
 from alloop.tasks.sources import read_labelled, read_structures_file
