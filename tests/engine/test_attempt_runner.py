@@ -160,9 +160,9 @@ def test_result_that_lands_between_the_two_looks_is_not_computed_again(
 ) -> None:
     task, folder = prepared_label(tmp_path, 0)
 
-    def begin_late(task_folder: Path) -> store.Attempt:
+    def begin_late(task_folder: Path, waited_s: float | None) -> store.Attempt:
         publish_text(task_folder, task.key, "{}")
-        return store.begin_attempt(task_folder)
+        return store.begin_attempt(task_folder, waited_s)
 
     monkeypatch.setattr(runner, "begin_attempt", begin_late)
     assert runner.run_tasks([folder], None) == 0
