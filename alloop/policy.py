@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from alloop.errors import DONE, NEEDS_PERSON, NOT_CONVERGED
+from alloop.notify import Event
 from alloop.pools import Slot
 from alloop.state import State
 
@@ -62,10 +63,11 @@ class Now:
 
 @dataclass(frozen=True)
 class Ending:
-    """Why a run ends, and with which exit code."""
+    """Why a run ends, with which exit code, and what a person is told has come to pass."""
 
     code: int
     reason: str
+    event: Event
 
 
 @dataclass(frozen=True)
@@ -128,15 +130,15 @@ def _stopped(state: State, now: Now) -> Ending | None:
     for key, record in state.quarantined.items():
         task = state.tasks[key]
         if task.kind in NEEDED and any(kind != "rank" for kind, _ in state.asked_in[key]):
-            return Ending(NEEDS_PERSON, f"{task.kind} {task.name} failed for good: {record['message']}")
-    return Ending(NOT_CONVERGED, now.budget_used_up) if now.budget_used_up else None
+            return Ending(NEEDS_PERSON, f"{task.kind} {task.name} failed for good: {record['message']}", "paused")
+    return Ending(NOT_CONVERGED, now.budget_used_up, "budget") if now.budget_used_up else None
 
 
 def _stuck(state: State) -> Ending | None:
     """Return the ending of a campaign in which all that waits is of kinds that met the same bug again and again."""
     for (kind, bug), keys in state.bugs.items():
         if len(keys) >= SAME_BUG and state.waiting_of.get(kind):
-            return Ending(NEEDS_PERSON, f"{len(keys)} {kind} tasks met the same bug, so the rest wait: {bug}")
+            return Ending(NEEDS_PERSON, f"{len(keys)} {kind} tasks met the same bug, so the rest wait: {bug}", "paused")
     return None
 
 
@@ -254,14 +256,13 @@ def _holds(state: State, kind: str, iteration: int) -> bool:
 def _ending(state: State, iteration: int, *, quench_only: bool) -> Ending:
     verdict = state.decisions.get(("verdict", iteration))
     if verdict and verdict["converged"]:
-        return Ending(DONE, f"converged in iteration {iteration}: {verdict['reason']}")
+        return Ending(DONE, f"converged in iteration {iteration}: {verdict['reason']}", "converged")
     if quench_only:
-        return Ending(
-            NOT_CONVERGED, "quenched with an ensemble that is not converged; explore further with: alloop run"
-        )
+        reason = "quenched with an ensemble that is not converged; explore further with: alloop run"
+        return Ending(NOT_CONVERGED, reason, "limit")
     last = state.decisions.get(("verdict", iteration - 1))
     reason = last["reason"] if last else "no iteration has explored"
-    return Ending(NOT_CONVERGED, f"not converged, the iteration limit is used up: {reason}")
+    return Ending(NOT_CONVERGED, f"not converged, the iteration limit is used up: {reason}", "limit")
 
 
 # ---------------------------------------------------------------------------------------- launches
