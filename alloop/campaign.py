@@ -22,14 +22,15 @@ from alloop.failpoint import failpoint
 from alloop.frames import read_columns, read_structure
 from alloop.labelers import levels
 from alloop.process import ProcessIdentity, this_process
-from alloop.state import State, decision_tasks
+from alloop.state import Durations, State, decision_tasks
 from alloop.store import (
     MANIFEST,
     Store,
     Task,
+    alive_here,
     attempts,
     create_json_once,
-    live_attempt,
+    live_records,
     make_task,
     progress,
     read_json,
@@ -121,8 +122,18 @@ class Campaign:
         for key, task in self.state.tasks.items():
             if self.store.is_done(task):
                 self._accept_unread(key, task)
-            elif key not in self.state.quarantined and live_attempt(self.store.folder(task)) is not None:
+            elif key not in self.state.quarantined and any(live_records(self.store.folder(task), self.alive)):
                 self.state.begin(key)
+        self.state.recount()
+
+    def alive(self, record: dict[str, Any]) -> bool:
+        """Tell whether an attempt still runs: by its process on this host, else by what is last known of its job."""
+        if ProcessIdentity.from_json(record).is_local() or not record.get("job"):
+            return alive_here(record)
+        try:
+            return not read_json(self.run_folder / "jobs" / f"{record['job']}.json").get("gone", False)
+        except (OSError, ValueError):
+            return False
 
     def _accept_unread(self, key: str, task: Task) -> None:
         """Note a result found on disk; only names and sizes are compared, as all were checked when they landed."""
@@ -331,6 +342,7 @@ class Campaign:
     def _count_cost(self, task: Task) -> None:
         record = read_json(self.store.result(task) / MANIFEST)["record"]
         self.costs.setdefault(task.kind, Cost()).add(record["seconds"], record["threads"])
+        self.state.durations.setdefault(task.kind, Durations()).add(record["seconds"])
         notes, level = record.get("notes") or {}, self.state.picks.get(task.key, {}).get("level")
         if level is not None and "code" in notes:
             self.codes.setdefault(level, Counter())[notes["code"]] += 1

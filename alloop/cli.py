@@ -178,16 +178,16 @@ def run(
     limit = param.stop.max_iterations
     if iterations is not None:
         limit = sum(kind == "verdict" for kind, _ in campaign.state.decisions) + iterations
-    _drive(campaign, param, loop.limits(param, limit), take_over=take_over, barrier=barrier)
+    _drive(campaign, param, loop.limits(param, limit, barrier=barrier), take_over=take_over)
 
 
-def _drive(campaign: Campaign, param: config.Param, limits: Any, *, take_over: bool, barrier: bool = False) -> None:
+def _drive(campaign: Campaign, param: config.Param, limits: Any, *, take_over: bool) -> None:
     """Take the campaign, drive it to the end of this run, show where it stands, and exit with the run's code."""
     from alloop import loop
     from alloop.report.progress import Watcher
     from alloop.report.status import print_status, read_status
 
-    limit = {"max_iterations": limits.max_iterations, "slots": limits.slots, "barrier": barrier}
+    limit = {"max_iterations": limits.max_iterations, "slots": limits.slots, "barrier": limits.barrier}
     campaign.take(param, take_over=take_over, limit=limit)
     watcher = Watcher(console)
     watcher.say(f"campaign [bold]{param.name}[/bold] on {limits.slots} slots; Ctrl-C stops it safely")

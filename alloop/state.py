@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from alloop.selection.backlog import Backlog
 from alloop.store import Task
 
 Stage = tuple[str, int]
@@ -18,7 +19,9 @@ _TASKS_OF = {
     "seed_labels": ("label", "bootstrap/label"),
     "train": ("train", "iter.{iteration:06d}/train"),
     "explore": ("explore", "iter.{iteration:06d}/explore"),
+    "pick": ("label", "iter.{iteration:06d}/label"),
     "select": ("label", "iter.{iteration:06d}/label"),
+    "rank": ("evaluate", "iter.{iteration:06d}/rank"),
     "evaluate": ("evaluate", "iter.{iteration:06d}/evaluate"),
     "assess": ("assess", "production/assess"),
     "quench": ("quench", "production"),
@@ -69,6 +72,26 @@ def task_entries(tasks: list[Task], common: dict[str, Any]) -> list[dict[str, An
     ]
 
 
+class Durations:
+    """How long finished tasks of one kind took, the last few hundred of them."""
+
+    def __init__(self) -> None:
+        self._seconds: deque[float] = deque(maxlen=200)
+        self._long_s: float | None = None
+
+    def add(self, seconds: float) -> None:
+        """Take in one more."""
+        self._seconds.append(seconds)
+        self._long_s = None
+
+    @property
+    def long_s(self) -> float:
+        """The time nine of ten need at most."""
+        if self._long_s is None:
+            self._long_s = sorted(self._seconds)[int(0.9 * (len(self._seconds) - 1) + 0.5)]
+        return self._long_s
+
+
 @dataclass
 class State:
     """What has been decided and what has come of it, kept up to date event by event.
@@ -76,8 +99,14 @@ class State:
     level: name of the level of theory that labels are asked for at now; target_level: of the one the campaign is to end
     at; foundation: of the cheap one it begins with, if any; levels: content of every level by name;
     retried: when quarantined work was given another chance; excluded: labels a person took out of training;
-    superseded: labels no longer wanted, as the level of theory changed before they were done; requests: of persons,
-    that have been decided.
+    superseded: what is no longer wanted: labels, as the level of theory changed before they were done, and chunks that
+    a newer ensemble made pointless before they began; requests: of persons, that have been decided.
+
+    For the streaming order: picks_in: of each iteration; explored: how the records of each iteration's finished chunks
+    are classified; unjudged: iterations that explore and have no verdict; fresh: finished training labels that no
+    ensemble was asked to learn from yet; backlog: frames that wait for a free label slot. The last three and what a
+    task's failures demand of its next attempt (not_before: on the driver's clock; needs_s: time) are known to the
+    process that drives only.
     """
 
     next_number: int = 0
@@ -103,6 +132,17 @@ class State:
     levels: dict[str, dict[str, Any]] = field(default_factory=dict)
     superseded: set[str] = field(default_factory=set)
     requests: set[str] = field(default_factory=set)
+    totals: Counter[Stage] = field(default_factory=Counter)
+    waiting_of: dict[str, dict[str, None]] = field(default_factory=dict)
+    picks_in: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    explored: dict[int, Counter[str]] = field(default_factory=dict)
+    unjudged: set[int] = field(default_factory=set)
+    fresh: int = 0
+    backlog: Backlog = field(default_factory=Backlog)
+    not_before: dict[str, float] = field(default_factory=dict)
+    needs_s: dict[str, float] = field(default_factory=dict)
+    durations: dict[str, Durations] = field(default_factory=dict)
+    bugs: dict[tuple[str, str], set[str]] = field(default_factory=dict)
 
     def apply(self, decision: dict[str, Any]) -> None:
         """Fold the next decision in."""
@@ -118,12 +158,17 @@ class State:
             self._start(decision)
         elif kind == "quarantine":
             self.settle_quarantine(decision["key"], decision)
-        else:
+        elif kind != "pick":
             self.decisions[kind, iteration] = decision
         if kind == "train":
-            self.iteration, self.verdict = iteration, None
+            self.iteration, self.verdict, self.fresh = iteration, None, 0
+        if kind == "explore":
+            self.unjudged.add(iteration)
+            self._withdraw(decision.get("withdrawn", ()))
         if kind == "verdict":
-            self.verdict = decision
+            self.unjudged.discard(iteration)
+            if iteration == self.iteration:
+                self.verdict = decision
         if "level" in decision:
             self.levels[decision["level"]["name"]] = decision["level"]["content"]
         if kind in ("promote", "relabel"):
@@ -132,22 +177,44 @@ class State:
             elif decision.get("foundation"):
                 self.foundation = decision["level"]["name"]
             self._change_level(decision["level"]["name"])
+            self.unjudged.clear()
+            self.backlog = Backlog()
         self.trajectories |= decision.get("trajectories", {})
         for pick in decision.get("picks", []):
             self.picks.setdefault(pick["key"], {"iteration": iteration} | pick)
-        self._ask_for(decision, (kind, iteration))
+        if kind in ("pick", "select"):
+            self._count_picks(decision, iteration)
+        self._ask_for(decision, ("select" if kind == "pick" else kind, iteration))
+        if kind in ("promote", "relabel"):
+            self.recount()
+
+    def _count_picks(self, decision: dict[str, Any], iteration: int) -> None:
+        picks = decision["picks"]
+        self.picks_in.setdefault(iteration, []).extend(picks)
+        for pick in picks if decision["kind"] == "pick" else ():
+            where = pick["trajectory"], pick["stratum"], pick["time_ps"]
+            self.backlog.note_pick(iteration, pick["key"], pick["reason"], *where)
+        if decision["kind"] == "select":
+            self.backlog.close_round(iteration)
+
+    def _withdraw(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self.superseded.add(key)
+            self._unwait(key)
+            self._leave_stages(key)
 
     def _ask_for(self, decision: dict[str, Any], stage: Stage) -> None:
         for task in decision_tasks(decision):
             self.unfinished.setdefault(stage, set())
             if task.key not in self.tasks:
                 self.tasks[task.key] = task
-                self.waiting[task.key] = None
+                self._wait(task.key)
             if task.key in self.superseded:
                 self._want_again(task.key, decision.get("time", ""))
             stages = self.asked_in.setdefault(task.key, [])
             if stage not in stages:
                 stages.append(stage)
+                self.totals[stage] += 1
             if task.key in self.waiting or task.key in self.running:
                 self.unfinished[stage].add(task.key)
 
@@ -157,7 +224,15 @@ class State:
         if self.quarantined.pop(key, None) is not None:
             self.retried[key] = time
         if key not in self.running:
-            self.waiting[key] = None
+            self._wait(key)
+
+    def _wait(self, key: str) -> None:
+        self.waiting[key] = None
+        self.waiting_of.setdefault(self.tasks[key].kind, {})[key] = None
+
+    def _unwait(self, key: str) -> None:
+        self.waiting.pop(key, None)
+        self.waiting_of.get(self.tasks[key].kind, {}).pop(key, None)
 
     def _start(self, decision: dict[str, Any]) -> None:
         self.starts.append(decision)
@@ -174,7 +249,7 @@ class State:
         old = [key for key, pick in self.picks.items() if pick.get("level") != name and not pick.get("given")]
         self.superseded |= {key for key in old if key not in self.done}
         for key in old:
-            self.waiting.pop(key, None)
+            self._unwait(key)
             self._leave_stages(key)
 
     @property
@@ -192,6 +267,9 @@ class State:
 
     def settle_done(self, key: str) -> None:
         """Note that a task has its result."""
+        pick = self.picks.get(key)
+        if pick and key not in self.done and pick["role"] == "training" and pick.get("level") == self.level:
+            self.fresh += 1
         self.done.add(key)
         self.superseded.discard(key)
         self.quarantined.pop(key, None)  # a late result is as good as one in time
@@ -204,7 +282,7 @@ class State:
         self._settle(key)
 
     def _settle(self, key: str) -> None:
-        self.waiting.pop(key, None)
+        self._unwait(key)
         self.running.discard(key)
         self._leave_stages(key)
 
@@ -216,7 +294,7 @@ class State:
         """Give quarantined tasks another chance, but for labels at a level of theory that is no longer wanted."""
         for key in decision["keys"]:
             if key not in self.superseded and self.quarantined.pop(key, None) is not None:
-                self.waiting[key] = None
+                self._wait(key)
                 self.retried[key] = decision["time"]
                 for stage in self.asked_in[key]:
                     self.unfinished[stage].add(key)
@@ -228,10 +306,11 @@ class State:
                 self.excluded.pop(key, None)
             else:
                 self.excluded[key] = {"reason": decision["reason"], "time": decision["time"]}
+        self.recount()
 
     def begin(self, key: str) -> None:
         """Note that an attempt at a task is under way."""
-        self.waiting.pop(key, None)
+        self._unwait(key)
         self.running.add(key)
 
     def put_back(self, key: str) -> None:
@@ -239,7 +318,19 @@ class State:
         if key in self.running:
             self.running.discard(key)
             if key not in self.superseded:
-                self.waiting[key] = None
+                self._wait(key)
+
+    def recount(self) -> None:
+        """Count the fresh labels anew, once results that came before this process are known."""
+        last = self.decisions.get(("train", self.iteration))
+        learnt = set(last["common"]["training"]) if last else set()
+        self.fresh = sum(key not in learnt for key in self.labels("training"))
+
+    def note_chunk(self, key: str, classes: dict[str, int]) -> None:
+        """Count the classes of a finished chunk's records."""
+        for kind, iteration in self.asked_in[key]:
+            if kind == "explore":
+                self.explored.setdefault(iteration, Counter()).update(classes)
 
     def labels(self, role: str, level: str | None = None) -> list[str]:
         """Return the finished labels with a role (training or held_out), in order of request.
@@ -260,8 +351,7 @@ class State:
 
     def stage_counts(self, kind: str, iteration: int) -> tuple[int, int]:
         """Return (finished, all) tasks of a decision."""
-        decision = self.decisions.get((kind, iteration))
-        total = len({t.key for t in decision_tasks(decision)}) if decision else 0
+        total = self.totals[kind, iteration]
         return total - len(self.unfinished.get((kind, iteration), ())), total
 
     def task_counts(self) -> dict[str, dict[str, int]]:

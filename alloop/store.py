@@ -14,7 +14,7 @@ import os
 import shutil
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from alloop.process import ProcessIdentity, this_process
 from alloop.structure import content_key
 
 MANIFEST = "MANIFEST.json"
-FOREIGN_FAULTS = ("interrupted", "killed", "late")
+FOREIGN_FAULTS = ("interrupted", "killed", "late", "walltime")
 """Failure classes for which the task itself is not to blame."""
 
 
@@ -291,26 +291,52 @@ def fail(attempt_folder: Path, kind: str, message: str, detail: str = "", *, fin
     write_json(attempt_folder / "failed.json", record)
 
 
-def record_death(task_folder: Path, return_code: int | None, *, unwatched: bool = False) -> None:
+Alive = Callable[[dict[str, Any]], bool]
+"""Tells of an attempt's record whether its process still runs, as far as can be known."""
+
+
+def alive_here(record: dict[str, Any]) -> bool:
+    """Tell whether the process of an attempt's record runs on this host."""
+    return ProcessIdentity.from_json(record).alive()
+
+
+def record_death(
+    task_folder: Path,
+    return_code: int | None,
+    *,
+    unwatched: bool = False,
+    cause: str = "",
+    alive: Alive = alive_here,
+) -> None:
     """Record attempts whose process is gone without a word: interrupted, killed by a signal, or crashed on its own.
 
     One that ended while no driver watched is interrupted, as by a kill of everything or a power cut. Nobody saw with
-    which code an adopted process ended (return code None); it counts as killed.
+    which code an adopted process ended (return code None); it counts as killed. cause: failure class, if the pool knows
+    that the end was no doing of the task. One on another host that belongs to no job cannot be seen, and is left alone.
     """
     for folder in attempts(task_folder):
-        owner = attempt_owner(folder)
-        if (folder / "failed.json").exists() or owner is None or not owner.is_local() or owner.alive():
+        record = attempt_record(folder)
+        if record is None or (folder / "failed.json").exists() or not (folder / "out").exists():
             continue
-        if not (folder / "out").exists():
+        seen = ProcessIdentity.from_json(record).is_local() or record.get("job")
+        if not seen or alive(record):
             continue
         log = folder / "log.txt"
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:]) if log.exists() else ""
-        if unwatched:
+        if cause:
+            fail(folder, cause, _CAUSES.get(cause, cause), tail)
+        elif unwatched:
             fail(folder, "interrupted", "the process ended while no driver watched", tail)
         elif return_code is None or return_code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT):
             fail(folder, "killed", "the process was killed from outside", tail)
         else:
             fail(folder, "crash", f"the process ended with code {return_code}", tail)
+
+
+_CAUSES = {
+    "walltime": "its job reached its walltime",
+    "infra": "its job ended before it: cancelled, or its node was lost",
+}
 
 
 def drop_scratch(task_folder: Path) -> None:
@@ -329,22 +355,35 @@ def attempts(task_folder: Path) -> Iterator[Path]:
                 yield folder
 
 
+def attempt_record(folder: Path) -> dict[str, Any] | None:
+    """Return ``attempt.json``: the process that runs or ran an attempt, its pool and job; None if not readable."""
+    try:
+        record: dict[str, Any] = read_json(folder / "attempt.json")
+        ProcessIdentity.from_json(record)
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return record
+
+
 def attempt_owner(folder: Path) -> ProcessIdentity | None:
     """Return the process that runs or ran an attempt; None while its record is not readable."""
-    try:
-        return ProcessIdentity.from_json(read_json(folder / "attempt.json"))
-    except (OSError, ValueError, KeyError):
-        return None
+    record = attempt_record(folder)
+    return None if record is None else ProcessIdentity.from_json(record)
 
 
 def live_attempts(task_folder: Path) -> Iterator[ProcessIdentity]:
     """Yield the processes on this host that still work on a task."""
+    yield from map(ProcessIdentity.from_json, live_records(task_folder))
+
+
+def live_records(task_folder: Path, alive: Alive = alive_here) -> Iterator[dict[str, Any]]:
+    """Yield the records of attempts at a task whose processes still run."""
     for folder in attempts(task_folder):
         if (folder / "failed.json").exists() or not (folder / "out").exists():
             continue
-        owner = attempt_owner(folder)
-        if owner is not None and owner.alive():
-            yield owner
+        record = attempt_record(folder)
+        if record is not None and alive(record):
+            yield record
 
 
 def live_attempt(task_folder: Path) -> ProcessIdentity | None:

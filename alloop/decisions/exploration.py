@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -85,27 +85,52 @@ def decide_explore(campaign: Campaign, param: Param, iteration: int) -> dict[str
         "lost_eV_A": own.lost_eV_A,
         "frames_per_chunk": own.frames_per_chunk,
     }
-    last_chunk: dict[str, str] = {}
-    for (kind, number), decision in state.decisions.items():
-        if kind == "explore" and number < iteration:
-            last_chunk |= decision["last_chunk"]
+    last = _last_good_chunks(campaign, iteration)
     tasks: list[Task] = []
-    ends = {}
     for trajectory in planned:
         role = roles.get(trajectory.name) or state.trajectories[trajectory.name]
         start = starts.next(
             trajectory,
             role,
-            last_chunk.get(trajectory.name),
+            last.get(trajectory.name),
             derived_seed(param.seed, "start", iteration, trajectory.name),
         )
         for chunk in range(own.chunks):
             task = _chunk(param, common, trajectory, start, iteration, chunk)
             tasks.append(task)
             start = {"task": task.key, "state": "end"}
-        ends[trajectory.name] = tasks[-1].key
-    entries = task_entries(tasks, common)
-    return {"inputs": common["models"], "common": common, "tasks": entries, "trajectories": roles, "last_chunk": ends}
+    return {
+        "inputs": common["models"],
+        "common": common,
+        "tasks": task_entries(tasks, common),
+        "trajectories": roles,
+        "withdrawn": _outdated_chunks(campaign, iteration - own.max_lag),
+    }
+
+
+def _last_good_chunks(campaign: Campaign, iteration: int) -> dict[str, str]:
+    """Return, per trajectory, the last finished chunk of earlier iterations that left a state to go on from."""
+    state = campaign.state
+    chunks: dict[str, list[str]] = {}
+    for number in range(iteration):
+        for entry in state.decisions.get(("explore", number), {"tasks": ()})["tasks"]:
+            if entry["key"] in state.done:
+                chunks.setdefault(entry["name"].rsplit(".c", 1)[0], []).append(entry["key"])
+    found = {
+        name: next((key for key in reversed(keys) if campaign.summary(key)["has_good_state"]), None)
+        for name, keys in chunks.items()
+    }
+    return {name: key for name, key in found.items() if key is not None}
+
+
+def _outdated_chunks(campaign: Campaign, before: int) -> list[str]:
+    """Return the chunks of ensembles older than `before` that have not begun: a newer one explores in their place."""
+    state = campaign.state
+    return [
+        key
+        for key in state.waiting_of.get("explore", ())
+        if all(kind == "explore" and number < before for kind, number in state.asked_in[key])
+    ]
 
 
 def _chunk(
@@ -155,14 +180,9 @@ class Starts:
         A hold goes on from its last good state, which rewinds a lost one; anything else begins at a bootstrap frame
         of its composition, of its role if there is one, near its temperature, drawn by the seed.
         """
-        if last_chunk is not None and not trajectory.is_ramp and self._has_good_state(last_chunk):
+        if last_chunk is not None and not trajectory.is_ramp:
             return {"task": last_chunk, "state": "good"}
         return self.fresh(trajectory.glass, trajectory.n_atoms, trajectory.from_K, role, seed)
-
-    def _has_good_state(self, key: str) -> bool:
-        if key not in self.campaign.state.done:
-            return False
-        return self.campaign.summary(key)["has_good_state"]
 
     def fresh(self, glass: str, n_atoms: int, temperature_K: float, role: str, seed: int) -> dict[str, Any]:
         """Return a bootstrap frame of the glass near a temperature; NeedsPersonError if there is none."""
@@ -187,8 +207,33 @@ def _composition(counts: Counter[str]) -> str:
     return "".join(f"{symbol}{counts[symbol] // divisor}" for symbol in sorted(counts))
 
 
+def decide_pick(campaign: Campaign, param: Param, iteration: int, count: int) -> dict[str, Any]:
+    """Ask for the labels of the best `count` frames of an iteration that wait in the backlog."""
+    best = campaign.state.backlog.take(iteration, count)
+    return {"level": campaign.level, "picks": [record | {"reason": reason} for reason, record in best]}
+
+
+def decide_rank(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
+    """Ask for the deviation of this iteration's ensemble on every frame that older ones left in the backlog."""
+    frames: dict[str, list[int]] = {}
+    for _, (_, record) in campaign.state.backlog.of(range(iteration)):
+        frames.setdefault(record["source"]["task"], []).append(record["source"]["frame"])
+    models = campaign.state.models(iteration)
+    spec = {
+        "models": models,
+        "type_map": param.elements,
+        "frames": {key: sorted(frames[key]) for key in sorted(frames)},
+    }
+    group = f"iter.{iteration:06d}/rank"
+    task = make_task("evaluate", group, f"backlog.{iteration:02d}", spec, (*models, *sorted(frames)))
+    return {"tasks": task_entries([task], {})}
+
+
 def decide_select(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
-    """Pick frames to label from this iteration's chunks, and count what was seen per glass, temperature and event."""
+    """Close an iteration's exploration: count what was seen, and pick of all its frames what was not picked before.
+
+    Where frames were picked as they came (see `decide_pick`) that is the audit only, which must be drawn from all.
+    """
     state, own = campaign.state, param.select
     decision = state.decisions["explore", iteration]
     by_name = {trajectory.name: trajectory for trajectory in trajectories(campaign_param(campaign, decision))}
@@ -196,18 +241,100 @@ def decide_select(campaign: Campaign, param: Param, iteration: int) -> dict[str,
     statistics = Statistics()
     for entry in decision["tasks"]:
         trajectory = by_name[entry["name"].rsplit(".c", 1)[0]]
-        if entry["key"] not in state.done:
+        if entry["key"] in state.done:
+            statistics.add(trajectory.stratum, campaign.summary(entry["key"]))
+            found += _frames_of(campaign, entry, trajectory)
+        elif entry["key"] in state.superseded:
+            statistics.withdrawn += 1
+        else:
             statistics.failed_chunks += 1
-            continue
-        statistics.add(trajectory.stratum, campaign.summary(entry["key"]))
-        found += _frames_of(campaign, entry, trajectory)
-    quotas = {str(event): quota for event, quota in own.event_quota.items()}
-    rules = Rules(own.max_labels, own.max_per_trajectory, own.min_separation_ps, own.audit, quotas)
+    streamed = iteration in state.backlog.iterations()
+    before = state.picks_in.get(iteration, [])
+    rules = selection_rules(param)
+    if streamed:
+        rules = replace(rules, event_quota={}, max_labels=own.audit)
+        found = [entry for entry in found if entry[0].kept_for == "audit"]
+    else:
+        rules = replace(rules, max_labels=max(0, own.max_labels - len(before)))
     seed = derived_seed(param.seed, "select", iteration)
     chosen = pick([candidate for candidate, _ in found], set(state.picks), rules, seed)
     picks = [found[index][1] | {"reason": reason} for index, reason in chosen]
     trust_levels = [own.trust_low_eV_A, own.trust_high_eV_A]
-    return statistics.content(picks) | {"level": campaign.level, "picks": picks, "trust_levels_eV_A": trust_levels}
+    content = statistics.content(before + picks)
+    return content | {"level": campaign.level, "picks": picks, "trust_levels_eV_A": trust_levels}
+
+
+def selection_rules(param: Param) -> Rules:
+    """Return the rules of selection that `param.json` gives."""
+    own = param.select
+    quotas = {str(event): quota for event, quota in own.event_quota.items()}
+    return Rules(own.max_labels, own.max_per_trajectory, own.min_separation_ps, own.audit, quotas)
+
+
+class Explored:
+    """Takes what explorations find into the backlog, chunk by chunk, as the driver hears of it."""
+
+    def __init__(self, campaign: Campaign, param: Param) -> None:
+        self.campaign = campaign
+        self.param = param
+        self._trajectories: dict[int, dict[str, Trajectory]] = {}
+
+    def recover(self) -> None:
+        """Fill the backlog from what is on disk, as a driver starts."""
+        state = self.campaign.state
+        open_iterations = [i for i in sorted(state.unjudged) if not state.decided("select", i)]
+        for iteration in open_iterations:
+            self.begin(iteration)
+        for iteration in open_iterations:
+            if state.decided("rank", iteration):
+                self.begin(iteration, "rank")
+
+    def begin(self, iteration: int, kind: str = "explore") -> None:
+        """Collect the frames of an iteration from now on, and those there are."""
+        state = self.campaign.state
+        if kind == "explore":
+            seed = derived_seed(self.param.seed, "backlog", iteration)
+            state.backlog.open_round(iteration, selection_rules(self.param), seed)
+            for made in state.picks_in.get(iteration, ()):
+                where = made["trajectory"], made["stratum"], made["time_ps"]
+                state.backlog.note_pick(iteration, made["key"], made["reason"], *where)
+        for entry in state.decisions[kind, iteration]["tasks"]:
+            if entry["key"] in state.done:
+                self.landed(entry["key"])
+
+    def landed(self, key: str) -> None:
+        """Take in a finished task, if it is a chunk of an open iteration or a new ranking of the backlog."""
+        state = self.campaign.state
+        for kind, iteration in state.asked_in[key]:
+            if kind == "rank":
+                self._rerank(key)
+            elif kind == "explore" and iteration in state.backlog.iterations():
+                state.note_chunk(key, self.campaign.summary(key)["classes"])
+                state.backlog.add(iteration, self._frames(key, iteration))
+
+    def _frames(self, key: str, iteration: int) -> Iterator[tuple[Candidate, dict[str, Any]]]:
+        decision = self.campaign.state.decisions["explore", iteration]
+        if iteration not in self._trajectories:
+            found = trajectories(campaign_param(self.campaign, decision))
+            self._trajectories[iteration] = {trajectory.name: trajectory for trajectory in found}
+        task = self.campaign.state.tasks[key]
+        trajectory = self._trajectories[iteration][task.name.rsplit(".c", 1)[0]]
+        entry = {"key": key, "name": task.name, "spec": task.spec}
+        return _frames_of(self.campaign, entry, trajectory)
+
+    def _rerank(self, key: str) -> None:
+        with np.load(self.campaign.result(key) / "ranks.npz") as ranks:
+            rows = zip(
+                ranks["task"].tolist(), ranks["frame"].tolist(), ranks["max_deviation_eV_A"].tolist(), strict=True
+            )
+            by_source = {(task, frame): deviation for task, frame, deviation in rows}
+        backlog, own = self.campaign.state.backlog, self.param.select
+        found = {}
+        for _, (candidate, record) in backlog.of(backlog.iterations()):
+            source = record["source"]["task"], record["source"]["frame"]
+            if source in by_source:
+                found[candidate.identity] = by_source[source]
+        backlog.rerank(found, own.trust_low_eV_A, own.trust_high_eV_A)
 
 
 def _frames_of(
@@ -236,6 +363,7 @@ def _frames_of(
                 "role": campaign.state.trajectories[trajectory.name],
                 "stratum": trajectory.stratum,
                 "step": step,
+                "time_ps": time_ps,
                 "trust_class": trust,
                 "max_force_deviation_eV_A": deviation,
                 "temperature_K": float(columns["temperature_K"][frame]),
@@ -258,6 +386,7 @@ class Statistics:
         self.events: Counter[str] = Counter()
         self.lost = 0
         self.failed_chunks = 0
+        self.withdrawn = 0
 
     def add(self, stratum: str, summary: dict[str, Any]) -> None:
         """Count one chunk's records."""
@@ -283,4 +412,5 @@ class Statistics:
             "reasons": dict(reasons),
             "lost_chunks": self.lost,
             "failed_chunks": self.failed_chunks,
+            "withdrawn_chunks": self.withdrawn,
         }

@@ -152,7 +152,7 @@ def apply_network(template: dict[str, Any], network: dict[str, Any]) -> dict[str
 def new_labels(campaign: Campaign, iteration: int) -> dict[str, list[str]]:
     """Return the finished labels that an iteration's selection asked for, candidates and audit apart."""
     state = campaign.state
-    picks = state.decisions["select", iteration]["picks"]
+    picks = state.picks_in.get(iteration, [])
     done = [pick for pick in picks if pick["key"] in state.done and pick["key"] not in state.excluded]
     return {
         "new": [pick["key"] for pick in done if pick["reason"] != "audit"],
@@ -192,6 +192,10 @@ def decide_verdict(campaign: Campaign, param: Param, iteration: int) -> dict[str
     errors = campaign.summary(state.decisions["evaluate", iteration]["tasks"][0]["key"])
     problems = verdict_problems(select["classes"], errors, param.stop.accurate_fraction, param.stop.force_rmse_eV_A)
     problems += [f"{count} chunk(s) could not be run" for count in [select["failed_chunks"]] if count]
+    withdrawn = select.get("withdrawn_chunks", 0)
+    problems += [f"{withdrawn} chunk(s) were left to ensemble {iteration + 1}"] if withdrawn else []
+    if state.decided("train", iteration + 1):
+        problems.append(f"ensemble {iteration + 1} was trained meanwhile, and is judged in its place")
     if state.foundation_level is not None:
         problems.append(f"labels so far are the foundation's ({state.foundation_level})")
     return {"converged": not problems, "reason": "; ".join(problems) or "all criteria met", "errors": errors}

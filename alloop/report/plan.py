@@ -13,7 +13,8 @@ from alloop.config import BootstrapParam, Param, slots
 from alloop.decisions.exploration import trajectories
 from alloop.decisions.production import quench_chunks
 from alloop.errors import InputError
-from alloop.loop import limits, next_decision
+from alloop.loop import limits
+from alloop.policy import next_decision
 from alloop.tasks.sources import read_labelled, read_structures_file
 
 _FILES_PER_TASK = 8

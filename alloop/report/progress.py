@@ -13,6 +13,7 @@ from alloop.campaign import Campaign
 from alloop.store import Task
 
 _QUIET_SECONDS = 60.0
+_AGAIN_SECONDS = 600.0
 
 
 class Watcher:
@@ -23,14 +24,24 @@ class Watcher:
         self._live: Status | None = None
         self._last_line = time.monotonic()
         self._done: dict[str, int] = {}
+        self._said: dict[str, float] = {}
 
     def say(self, text: str) -> None:
         """Print one line with the time of day."""
         self.console.print(f"[dim]{datetime.now():%H:%M:%S}[/dim] {text}", highlight=False, soft_wrap=True)
         self._last_line = time.monotonic()
 
+    def say_once(self, text: str) -> None:
+        """Print what goes on and on, once in ten minutes; numbers in it may change meanwhile."""
+        known = text.rpartition(" in ")[2]
+        if time.monotonic() - self._said.get(known, -_AGAIN_SECONDS) >= _AGAIN_SECONDS:
+            self._said[known] = time.monotonic()
+            self.say(f"[yellow]{text}[/yellow]")
+
     def decided(self, kind: str, iteration: int, content: dict[str, Any]) -> None:
-        """Tell of a decision."""
+        """Tell of a decision; picks of single frames are too many to tell."""
+        if kind == "pick":
+            return
         where = f"iteration {iteration}: " if iteration >= 0 else ""
         self.say(where + _sentence(kind, content))
 
@@ -70,8 +81,8 @@ def _in_flight(campaign: Campaign) -> str:
     state, told = campaign.state, campaign.progress()
     parts = []
     for (kind, iteration), unfinished in state.unfinished.items():
-        done, total = state.stage_counts(kind, iteration)
-        if done < total:
+        if unfinished:
+            done, total = state.stage_counts(kind, iteration)
             what = {"seed_labels": "label", "select": "label"}.get(kind, kind)
             running = ", ".join(f"{100 * told[key]:.0f} %" for key in sorted(unfinished & told.keys()))
             parts.append(f"{what} {done}/{total}" + (f" (running: {running})" if running else ""))
@@ -95,7 +106,11 @@ def _sentence(kind: str, content: dict[str, Any]) -> str:
         count = len(content["common"]["training"])
         return f"{kind} {len(content['tasks'])} models on {count} {_TRAINED_ON[kind]}"
     if kind == "explore":
-        return f"explore {len(content['last_chunk'])} trajectories in {len(content['tasks'])} chunks"
+        left = f"; {len(content['withdrawn'])} of an older ensemble not begun" if content["withdrawn"] else ""
+        return f"explore in {len(content['tasks'])} chunks{left}"
+    if kind == "rank":
+        frames = sum(map(len, content["tasks"][0]["spec"]["frames"].values()))
+        return f"judge {frames} frames that wait for a label by the new ensemble"
     if kind == "select":
         counts = content["classes"]
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(content["reasons"].items())) or "none"

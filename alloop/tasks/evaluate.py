@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from alloop.attempt import Context
-from alloop.frames import write_arrays
+from alloop.frames import read_structures, write_arrays
 from alloop.potential.ensemble import Ensemble
 from alloop.selection.deviation import force_deviation
 from alloop.store import read_json, write_json
+from alloop.structure import from_record
 from alloop.tasks.label import read_label
 
 
@@ -22,6 +23,9 @@ def run(context: Context) -> None:
     ensemble's mean, ``energy_error_eV`` (L, K), ``virial_se`` (L, K), ``max_deviation_eV_A`` (L,).
     """
     spec = context.spec
+    if "frames" in spec:
+        rank(context)
+        return
     keys = sorted({key for group in spec["sets"].values() for key in group})
     rows: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
     ensemble = Ensemble([model_file(context, key) for key in spec["models"]])
@@ -40,6 +44,31 @@ def run(context: Context) -> None:
     write_arrays(context.out / "errors.npz", errors)
     summary = {name: summarise(errors, np.isin(errors["label"], group)) for name, group in spec["sets"].items()}
     write_json(context.out / "summary.json", summary)
+
+
+def rank(context: Context) -> None:
+    """Write ``ranks.npz`` and ``summary.json``: the ensemble's largest force deviation on explored frames.
+
+    Arrays over F frames: ``task`` (F,) key of the chunk, ``frame`` (F,) its number there, ``max_deviation_eV_A`` (F,).
+    """
+    spec = context.spec
+    sources = [(key, frame) for key, frames in spec["frames"].items() for frame in frames]
+    structures = [
+        from_record(structure)
+        for key, frames in spec["frames"].items()
+        for structure in read_structures(context.result_of(key), frames)
+    ]
+    ensemble = Ensemble([model_file(context, key) for key in spec["models"]])
+    deviations = [force_deviation(found.forces_eV_A).max() for found in ensemble.evaluate_many(structures)]
+    write_arrays(
+        context.out / "ranks.npz",
+        {
+            "task": np.array([key for key, _ in sources]),
+            "frame": np.array([frame for _, frame in sources], dtype=int),
+            "max_deviation_eV_A": np.array(deviations),
+        },
+    )
+    write_json(context.out / "summary.json", {"frames": len(sources)})
 
 
 _COLUMNS = ("n_atoms", "force_se", "force_max", "mean_force_se", "energy_error_eV", "virial_se", "max_deviation_eV_A")

@@ -1,0 +1,391 @@
+"""The policy: one pure function that says what should be in flight now and which decision is due.
+
+The same function drives real pools and the simulator. It reads queues and counts only, never history.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from alloop.errors import DONE, NEEDS_PERSON, NOT_CONVERGED
+from alloop.pools import Slot
+from alloop.state import State
+
+NEEDED = ("bootstrap", "train", "evaluate", "quench")
+"""Kinds of task the campaign cannot go on without; a lost label or chunk costs itself only."""
+ORDER = ("evaluate", "train", "quench", "bootstrap", "explore", "label")
+"""Which kind of task a free slot of a common pool takes first."""
+SAME_BUG = 3
+"""A kind of task in which so many different ones met the same bug is paused: the rest would meet it too."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What bounds a run: iterations to explore (and of them the foundation's), pools, and the watermarks.
+
+    slots: tasks at once, over all pools; pools: kind of task -> pool (`local` if it is not named); batch: kind ->
+    tasks that may share a process; train_after: new training labels that start the next training; max_backlog: frames
+    waiting for a label with which no chunk begins; max_lag: a chunk that has not begun is withdrawn once more than so
+    many newer ensembles exist; barrier: the classical order, stage by stage.
+    """
+
+    max_iterations: int
+    slots: int
+    batch: dict[str, int] = field(default_factory=dict)
+    quench_only: bool = False
+    foundation_iterations: int = 0
+    foundation_batch: int = 1
+    barrier: bool = False
+    pools: dict[str, str] = field(default_factory=dict)
+    train_after: int = 1
+    max_backlog: int = 1_000_000
+    max_lag: int = 0
+    accurate_fraction: float = 1.0
+
+    def pool(self, kind: str) -> str:
+        """Return the pool that runs a kind of task."""
+        return self.pools.get(kind, "local")
+
+
+@dataclass(frozen=True)
+class Now:
+    """What the policy must know of the moment: free slots, the driver's clock, and what forbids new work."""
+
+    slots: tuple[Slot, ...]
+    time_s: float = 0.0
+    budget_used_up: str | None = None
+    disk_full: bool = False
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why a run ends, and with which exit code."""
+
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A batch of tasks of one kind, and the slot on which it starts now."""
+
+    slot: Slot
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do now: batches to launch, the decision that is due (kind, iteration), or the end.
+
+    picks: how many frames a due pick may ask for; demand: per pool, batches that wait for it and the longest's time.
+    """
+
+    launch: tuple[Launch, ...] = ()
+    due: tuple[str, int] | None = None
+    ending: Ending | None = None
+    picks: int = 0
+    demand: dict[str, tuple[int, float | None]] = field(default_factory=dict)
+
+
+def policy(state: State, limits: Limits, now: Now) -> Plan:
+    """Return which tasks should be in flight now and which decision is due: the whole strategy of alloop.
+
+    An iteration is an ensemble and what is explored with it: train, explore, pick while chunks land and label slots
+    are free, select (which closes it), evaluate, verdict; before the first come bootstrap and its labels, after the
+    last the assessment of all ensembles and the quench. With `barrier` each begins when the one before has ended;
+    else the next ensemble trains as soon as enough new labels have landed. A cheap foundation may label first;
+    promote and pretrain lead from its labels to the campaign's own.
+    """
+    stop = _stopped(state, now)
+    if stop is not None:
+        return Plan(ending=stop)
+    due = next_decision(state, limits)
+    if isinstance(due, Ending):
+        late = () if limits.quench_only else launches(state, limits, now, ("label",))
+        labelling = state.waiting_of.get("label") or any(state.tasks[key].kind == "label" for key in state.running)
+        if labelling and (late or state.running) and not limits.quench_only:
+            return Plan(late, demand=_demand(state, limits))
+        return Plan(ending=due)
+    if due is not None and not now.disk_full:
+        return Plan(due=due)
+    kinds = [kind for kind in ORDER if kind != "explore" or not converged(state)]
+    launch = () if now.disk_full else launches(state, limits, now, kinds)
+    picking = not (now.disk_full or limits.barrier or limits.quench_only or converged(state))
+    picks = _room_for_labels(state, limits, now, launch) if picking else 0
+    newest = state.backlog.newest() if picks else None
+    if newest is not None:
+        return Plan(launch, ("pick", newest), picks=picks)
+    if not launch and not state.running and (stuck := _stuck(state)) is not None:
+        return Plan(ending=stuck)
+    return Plan(launch, demand=_demand(state, limits))
+
+
+def _stopped(state: State, now: Now) -> Ending | None:
+    """Return why nothing may go on: work the campaign cannot do without is quarantined, or the budget is used up."""
+    for key, record in state.quarantined.items():
+        task = state.tasks[key]
+        if task.kind in NEEDED and any(kind != "rank" for kind, _ in state.asked_in[key]):
+            return Ending(NEEDS_PERSON, f"{task.kind} {task.name} failed for good: {record['message']}")
+    return Ending(NOT_CONVERGED, now.budget_used_up) if now.budget_used_up else None
+
+
+def _stuck(state: State) -> Ending | None:
+    """Return the ending of a campaign in which all that waits is of kinds that met the same bug again and again."""
+    for (kind, bug), keys in state.bugs.items():
+        if len(keys) >= SAME_BUG and state.waiting_of.get(kind):
+            return Ending(NEEDS_PERSON, f"{len(keys)} {kind} tasks met the same bug, so the rest wait: {bug}")
+    return None
+
+
+# ---------------------------------------------------------------------------------------- decisions
+
+
+def next_decision(state: State, limits: Limits) -> tuple[str, int] | Ending | None:
+    """Return the decision that is due, None while work it rests on is unfinished, or the end of the run."""
+    for kind in ("bootstrap", "seed_labels"):
+        if not state.decided(kind):
+            return kind, -1
+        if state.open(kind):
+            return None
+    i = state.iteration
+    if i < 0 or state.decided("relabel", i):
+        return _next_ensemble(state, limits, i + 1)
+    if limits.quench_only:
+        return None if state.open("train", i) else _closing(state, i, quench_only=True)
+    if converged(state):
+        return _closing(state, i, quench_only=False)
+    for j in sorted(state.unjudged - {i}):
+        if (due := _judging(state, j)) is not None:
+            return due
+    if state.open("train", i):
+        return None
+    if i < limits.max_iterations and not state.decided("verdict", i):
+        return _exploring(state, limits, i)
+    if state.unjudged:
+        return None
+    return _next_ensemble(state, limits, i + 1) if i < limits.max_iterations else _closing(state, i, quench_only=False)
+
+
+def converged(state: State) -> bool:
+    """Tell whether the newest ensemble was judged and found good."""
+    verdict = state.decisions.get(("verdict", state.iteration))
+    return bool(verdict and verdict["converged"])
+
+
+def _exploring(state: State, limits: Limits, i: int) -> tuple[str, int] | None:
+    """Return what is due while the newest ensemble explores."""
+    if not state.decided("explore", i):
+        return "explore", i
+    if not limits.barrier and not state.decided("rank", i) and state.backlog.of(range(i)):
+        return "rank", i
+    return _judging(state, i) or _early_ensemble(state, limits, i)
+
+
+def _judging(state: State, j: int) -> tuple[str, int] | None:
+    """Return the next decision towards the verdict on ensemble j, None while work it rests on goes on."""
+    if state.open("explore", j) or (not state.decided("select", j) and state.backlog.open(j)):
+        return None
+    for kind in ("select", "evaluate", "verdict"):
+        if not state.decided(kind, j):
+            return kind, j
+        if state.open(kind, j):
+            return None
+    return None
+
+
+def _early_ensemble(state: State, limits: Limits, i: int) -> tuple[str, int] | None:
+    """Return the training of the next ensemble if it need not wait for the verdict on this one.
+
+    Enough new labels have landed, and what ensemble i has explored so far does not look converged: if it does, its
+    verdict comes first. The last ensemble waits for all labels, and a change of the level of theory for its verdict.
+    """
+    leaves_foundation = state.foundation_level is not None and i + 1 >= limits.foundation_iterations
+    if limits.barrier or i + 1 >= limits.max_iterations or leaves_foundation or state.fresh < limits.train_after:
+        return None
+    return None if looks_converged(state, limits, i) else _next_ensemble(state, limits, i + 1)
+
+
+def looks_converged(state: State, limits: Limits, iteration: int) -> bool:
+    """Tell whether the chunks an ensemble has finished pass the accurate fraction."""
+    classes = state.explored.get(iteration, Counter())
+    return classes.total() > 0 and classes["accurate"] >= limits.accurate_fraction * classes.total()
+
+
+def _next_ensemble(state: State, limits: Limits, i: int) -> tuple[str, int] | None:
+    """Return what is due before ensemble i can train, or its training.
+
+    Labels that are being made anew are waited for. Once the foundation has had its iterations, some structures get
+    labels of the campaign's own level, and an ensemble pre-trains on the foundation's before the first on those.
+    """
+    if state.open("relabel", i - 1):
+        return None
+    if state.foundation_level is not None and i >= limits.foundation_iterations:
+        return "promote", i - 1
+    if state.decided("promote", i - 1):
+        if state.open("promote", i - 1):
+            return None
+        if not state.decided("pretrain", i):
+            return "pretrain", i
+        if state.open("pretrain", i):
+            return None
+    return "train", i
+
+
+def _closing(state: State, i: int, *, quench_only: bool) -> tuple[str, int] | Ending | None:
+    """Return what is due at the end of a run: the quench, and all ensembles on one set."""
+    for kind in ("quench", "assess"):
+        again = quench_only and kind == "quench"
+        if not _holds(state, kind, i) or (again and not state.decisions[kind, i]["tasks"]):
+            return kind, i
+    if state.open("assess", i) or state.open("quench", i):
+        return None
+    return _ending(state, i, quench_only=quench_only)
+
+
+def _holds(state: State, kind: str, iteration: int) -> bool:
+    """Tell whether a closing decision was taken, and with the verdict there is now: a later one makes it due again."""
+    decision, verdict = state.decisions.get((kind, iteration)), state.decisions.get(("verdict", iteration))
+    return decision is not None and (verdict is None or decision["number"] > verdict["number"])
+
+
+def _ending(state: State, iteration: int, *, quench_only: bool) -> Ending:
+    verdict = state.decisions.get(("verdict", iteration))
+    if verdict and verdict["converged"]:
+        return Ending(DONE, f"converged in iteration {iteration}: {verdict['reason']}")
+    if quench_only:
+        return Ending(
+            NOT_CONVERGED, "quenched with an ensemble that is not converged; explore further with: alloop run"
+        )
+    last = state.decisions.get(("verdict", iteration - 1))
+    reason = last["reason"] if last else "no iteration has explored"
+    return Ending(NOT_CONVERGED, f"not converged, the iteration limit is used up: {reason}")
+
+
+# ---------------------------------------------------------------------------------------- launches
+
+
+def launches(state: State, limits: Limits, now: Now, kinds: Iterable[str] = ORDER) -> tuple[Launch, ...]:
+    """Return waiting tasks as batches for the free slots; cheap tasks share a process.
+
+    A task that reads another's result waits for it, or follows it in the same batch. A batch goes to the slot with
+    the least time left that still holds it.
+    """
+    free: dict[str, list[Slot]] = {}
+    for slot in sorted(now.slots, key=lambda slot: slot.remaining_s):
+        free.setdefault(slot.pool, []).append(slot)
+    found: list[Launch] = []
+    for kind in kinds:
+        slots = free.get(limits.pool(kind))
+        if slots and state.waiting_of.get(kind) and not _held_back(state, limits, kind):
+            found += _launches_of(state, limits, now, kind, slots)
+    return tuple(found)
+
+
+def _held_back(state: State, limits: Limits, kind: str) -> bool:
+    """Tell whether no task of a kind may begin now: a bug that all share, or more frames than labels can be made of."""
+    if any(bug[0] == kind and len(keys) >= SAME_BUG for bug, keys in state.bugs.items()):
+        return True
+    return kind == "explore" and not limits.barrier and state.backlog.size() >= limits.max_backlog
+
+
+def _launches_of(state: State, limits: Limits, now: Now, kind: str, slots: list[Slot]) -> list[Launch]:
+    """Return the batches of one kind, and take the slots they start on from `slots`."""
+    most = at_most_together(state, limits, kind)
+    chains = _ready_chains(state, limits, now, kind, len(slots) * most)
+    found = []
+    while chains and slots:
+        share = -(-len(chains) // len(slots))
+        together = [key for chain in chains[:share] for key in chain][:most]
+        place = next((slot for slot in slots if needs_s(state, together) <= slot.remaining_s), None)
+        while place is None and len(together) > 1:
+            together = together[: len(together) // 2]
+            place = next((slot for slot in slots if needs_s(state, together) <= slot.remaining_s), None)
+        if place is None:
+            chains = chains[1:]
+            continue
+        slots.remove(place)
+        found.append(Launch(place, tuple(together)))
+        taken = set(together)
+        chains = [rest for chain in chains if (rest := [key for key in chain if key not in taken]) == chain]
+    return found
+
+
+MARGIN = 1.2
+"""A batch must fit into what is left of a job's walltime with this factor over what nine of ten such tasks need."""
+
+
+def needs_s(state: State, keys: Iterable[str]) -> float:
+    """Return the time a batch may need one task after the other; 0 for kinds that have not been measured."""
+    total = 0.0
+    for key in keys:
+        durations = state.durations.get(state.tasks[key].kind)
+        total += max(state.needs_s.get(key, 0.0), durations.long_s * MARGIN if durations else 0.0)
+    return total
+
+
+def at_most_together(state: State, limits: Limits, kind: str) -> int:
+    """Return how many tasks of a kind may share a process."""
+    cheap = kind == "label" and state.foundation_level is not None
+    return limits.foundation_batch if cheap else limits.batch.get(kind, 1)
+
+
+def _ready_chains(state: State, limits: Limits, now: Now, kind: str, enough: int) -> list[list[str]]:
+    """Return ready tasks of a kind in order of request, each with those that may follow it directly."""
+    chains: list[list[str]] = []
+    place: dict[str, list[str]] = {}
+    for key in state.waiting_of[kind]:
+        if state.not_before.get(key, -math.inf) > now.time_s or (limits.quench_only and _explores(state, key)):
+            continue
+        missing = [name for name in state.tasks[key].inputs if not has_ended(state, name)]
+        if not missing:
+            if len(chains) >= enough:
+                break
+            chains.append([key])
+            place[key] = chains[-1]
+        elif len(missing) == 1 and missing[0] in place:
+            place[missing[0]].append(key)
+            place[key] = place[missing[0]]
+    return chains
+
+
+def has_ended(state: State, key: str) -> bool:
+    """Tell whether nothing more will come of a task: it is done, given up, or no longer wanted and not running."""
+    return key in state.done or key in state.quarantined or (key in state.superseded and key not in state.running)
+
+
+def _explores(state: State, key: str) -> bool:
+    """Tell whether a task serves the exploration of an ensemble that is not judged yet."""
+    stages = ("explore", "select", "evaluate", "rank")
+    return any(kind in stages and iteration in state.unjudged for kind, iteration in state.asked_in[key])
+
+
+def _room_for_labels(state: State, limits: Limits, now: Now, launch: tuple[Launch, ...]) -> int:
+    """Return for how many more labels there are free slots, once what waits has been launched."""
+    if _held_back(state, limits, "label"):
+        return 0
+    pool, used = limits.pool("label"), {item.slot for item in launch}
+    free = sum(slot.pool == pool and slot not in used for slot in now.slots)
+    launched = sum(state.tasks[key].kind == "label" for item in launch for key in item.keys)
+    waiting = len(state.waiting_of.get("label", ())) - launched
+    return max(0, free * at_most_together(state, limits, "label") - waiting)
+
+
+def _demand(state: State, limits: Limits) -> dict[str, tuple[int, float | None]]:
+    """Return, per pool, how many batches wait for it and the time the longest task of them may need."""
+    wanted: dict[str, tuple[int, float | None]] = {}
+    for kind in ORDER:
+        keys = state.waiting_of.get(kind, {})
+        count = len(keys) + (state.backlog.size() if kind == "label" and not limits.barrier else 0)
+        if count == 0 or _held_back(state, limits, kind):
+            continue
+        before, longest = wanted.get(limits.pool(kind), (0, None))
+        durations = state.durations.get(kind)
+        known = [durations.long_s * MARGIN] if durations else []
+        known += [state.needs_s[key] for key in state.needs_s.keys() & keys.keys()]
+        known += [longest] if longest is not None else []
+        batches = -(-count // at_most_together(state, limits, kind))
+        wanted[limits.pool(kind)] = (before + batches, max(known, default=None))
+    return wanted
