@@ -32,10 +32,11 @@ def attempts_in_job(job: str) -> Iterator[psutil.Process]:
     """
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            named = any("alloop.attempt" in part for part in process.cmdline())
-            if named and process.status() != psutil.STATUS_ZOMBIE and os.getsid(process.pid) == process.pid:
-                if process.environ().get("ALLOOP_JOB") == job:
-                    yield process
+            if not any("alloop.attempt" in part for part in process.cmdline()):
+                continue
+            leads = os.getsid(process.pid) == process.pid and process.status() != psutil.STATUS_ZOMBIE
+            if leads and process.environ().get("ALLOOP_JOB") == job:
+                yield process
 
 
 def end_file(run_folder: Path, job: str) -> Path:

@@ -22,6 +22,7 @@ from dask_jobqueue.slurm import SLURMJob
 
 from alloop.errors import InputError
 from alloop.pool_params import BatchPoolParam
+from alloop.pools.drain import end_file
 from alloop.pools.queues import CommandError, run_command
 
 JOB_CLASSES: dict[str, type[Job]] = {"slurm": SLURMJob, "pbs": PBSJob, "lsf": LSFJob, "sge": SGEJob}
@@ -55,6 +56,7 @@ export ALLOOP_JOB_END="${{SLURM_JOB_END_TIME:-$(($(date +%%s) + {walltime_s}))}}
 export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False DASK_DISTRIBUTED__ADMIN__TICK__LIMIT=1h
 trap : TERM INT  # what the batch system tells all processes is for the attempts; this script outlasts them
 %(job_script_prologue)s
+[ -e {end} ] && exit 0
 short=0
 while  # the worker ends with its scheduler; the job goes on while there is work in it, or another scheduler
   began=$SECONDS
@@ -122,9 +124,9 @@ def submit(pool: str, param: BatchPoolParam, name: str, place: Place) -> str:
     return str(job.job_id)
 
 
-def cancel(kind: str, job_id: str) -> None:
-    """Cancel a job; CommandError if the batch system did not do it."""
-    run_command([*shlex.split(JOB_CLASSES[kind].cancel_command), job_id], SUBMIT_SECONDS)
+def cancel(kind: str, ids: list[str]) -> None:
+    """Cancel jobs; CommandError if the batch system did not do it."""
+    run_command([*shlex.split(JOB_CLASSES[kind].cancel_command), *ids], SUBMIT_SECONDS)
 
 
 def _job(pool: str, param: BatchPoolParam, name: str, place: Place) -> Job:
@@ -141,6 +143,7 @@ def _job(pool: str, param: BatchPoolParam, name: str, place: Place) -> Job:
         job=name,
         run=_in_template(place.run_folder),
         address=_in_template(place.address),
+        end=_in_template(end_file(place.run_folder, name)),
         python=_in_template(python),
         walltime_s=round(param.walltime_minutes * 60),
     )

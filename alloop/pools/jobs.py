@@ -26,8 +26,8 @@ class Job:
     """One batch job.
 
     settings: hash of what its script was made from; slots: tasks at once in it; id: the batch system's, None until
-    known; created, ends, gone: seconds since 1970, `ends` being when its walltime ends; node: where it runs, once known;
-    told: it was told to end; connected: its worker has once been connected; cause: why it is gone.
+    known; created, ends, told, gone: seconds since 1970, `ends` being when its walltime ends; node: where it runs, once
+    known; told: when it was told to end; connected: its worker has once been connected; cause: why it is gone.
     """
 
     name: str

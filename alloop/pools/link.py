@@ -61,7 +61,7 @@ class Link:
         self._interfaces: set[str | None] = set()
         self._failed = 0
         self._tasks: list[Callable[[Any], Any]] = []
-        self._curious: set[str] = set()
+        self._curious: dict[str, set[str]] = {}
         self._wake = threading.Event()
         self._needed = threading.Event()
         self._closed = False
@@ -77,9 +77,9 @@ class Link:
         """Say that a scheduler is needed from now on."""
         self._needed.set()
 
-    def look_at(self, jobs: set[str]) -> None:
-        """Say of which jobs' attempts somebody wants to hear again and again."""
-        self._curious = jobs
+    def look_at(self, pool: str, jobs: set[str]) -> None:
+        """Say of which jobs of a pool the attempts matter, so that their workers are asked again and again."""
+        self._curious[pool] = jobs
 
     def submit(self, address: str, key: str, function: Callable[..., Any], *arguments: Any) -> Any | None:
         """Run a function on one worker and no other; return its future, None if there is no scheduler now."""
@@ -209,12 +209,16 @@ class Link:
                 client.sync(task, client, callback_timeout=CALL_SECONDS)
         names = client.sync(client._run_on_scheduler, connected, callback_timeout=CALL_SECONDS)
         now = time.monotonic()
-        old, found, unknown = self.workers, {}, {}
+        curious = set().union(*self._curious.values())
+        found: dict[str, Worker] = {}
+        unknown: dict[str, str] = {}
         for name, address in names.items():
-            worker = old.get(name)
-            if worker is not None and worker.address == address:
-                found[name] = worker
-            if name not in found or (name in self._curious and now - worker.seen > 2 * self._poll_s):  # type: ignore[union-attr]
+            worker = self.workers.get(name)
+            if worker is None or worker.address != address:
+                unknown[address] = name
+                continue
+            found[name] = worker
+            if name in curious and now - worker.seen > 2 * self._poll_s:
                 unknown[address] = name
         if unknown:
             told = client.sync(_describe_all, client, list(unknown), callback_timeout=4 * DESCRIBE_SECONDS)
