@@ -11,62 +11,25 @@ import contextlib
 import queue
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from alloop import store
 from alloop.pool_params import BatchPoolParam
 from alloop.pools import Ended, Slot, jobqueue
 from alloop.pools.drain import end_file
-from alloop.pools.jobs import Job, JobRecords, Live, settings_hash
-from alloop.pools.link import Link, Worker
-from alloop.pools.queues import CommandError, Look, QueueWatch
+from alloop.pools.engine import Engine
+from alloop.pools.jobs import Job, Live, settings_hash
+from alloop.pools.link import Worker
+from alloop.pools.nodes import FAILURES, Nodes
+from alloop.pools.queues import Look
 from alloop.pools.running import Batch, existing_attempts, sign_of_end
+from alloop.pools.submission import BackOff, Submitter
 from alloop.pools.worker import Share, run_attempt, terminate
 from alloop.process import ProcessIdentity
 
 KILLED = (-9, -15, 137, 143)
 """Return codes of a process that was ended from outside."""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How long things take or may take, in seconds.
-
-    look: between looks into the queue; poll: between looks at the scheduler; grace: before a submission nobody knows
-    the outcome of is given up; end: a job told to end gets so long before it is cancelled; backoff: after the first
-    failed submission; verdict: to find out whether a killed attempt's job was killed with it; margin: a job's last
-    seconds, in which nothing begins; avoid: how long a node that fails is left out; quick: an attempt process that
-    fails within this time without beginning a task failed for the node's reasons.
-    """
-
-    look: float = 10.0
-    poll: float = 2.0
-    grace: float = 60.0
-    end: float = 60.0
-    backoff: float = 10.0
-    longest_backoff: float = 600.0
-    verdict: float = 15.0
-    margin: float = 60.0
-    avoid: float = 6 * 3600.0
-    quick: float = 30.0
-
-
-@dataclass(frozen=True)
-class Engine:
-    """What all batch pools of a driver share: the connection to the scheduler, the queues, the jobs on record."""
-
-    run_folder: Path
-    campaign_id: str
-    epoch: int
-    link: Link
-    records: JobRecords
-    queues: Mapping[str, QueueWatch]
-    timing: Timing
 
 
 class BatchPool:
@@ -99,15 +62,12 @@ class BatchPool:
         self._live = {job.name: Live(job, submitted=0.0) for job in jobs if job.gone is None}
         self._gone = {job.name for job in jobs if job.gone is not None}
         self._given_up: dict[str, Job] = {}
-        self._commands = ThreadPoolExecutor(1, thread_name_prefix=f"submit-{name}")
+        back_off = BackOff(self._timing.backoff, self._timing.longest_backoff)
+        self._submitter = Submitter(name, param, self._place, back_off)
+        self._nodes = Nodes(self._timing.avoid)
         self._look = 0
-        self._submitting = False
-        self._failures = 0
         self._early_deaths = 0
-        self._not_before = 0.0
         self._trouble: dict[str, str] = {}
-        self._streaks: Counter[str] = Counter()
-        self._avoided: dict[str, float] = {}
         self._wanted_since: float | None = None
         self._unwanted_since: float | None = time.monotonic()
 
@@ -200,9 +160,11 @@ class BatchPool:
             found = [f"pool {self.name}: {text}" for text in self._trouble.values()]
             if self._queue.failures > 2:
                 found.append(f"pool {self.name}: the queue does not answer: {self._queue.problem}")
-            if self._avoided:
-                nodes = ", ".join(sorted(self._avoided))
-                found.append(f"pool {self.name}: node(s) avoided after three failures in a row: {nodes}")
+            if self._submitter.trouble:
+                found.append(f"pool {self.name}: {self._submitter.trouble}")
+            if self._nodes.avoided():
+                nodes = ", ".join(sorted(self._nodes.avoided()))
+                found.append(f"pool {self.name}: node(s) avoided after {FAILURES} failures in a row: {nodes}")
             if self._engine.link.problem:
                 found.append(f"pool {self.name}: {self._engine.link.problem}")
             return found
@@ -215,8 +177,8 @@ class BatchPool:
                     self._tell_to_end(live)
                 ids = [live.job.id for live in self._live.values() if live.job.id is not None]
                 if ids:
-                    self._commands.submit(_quietly_cancel, self._param.type, ids)
-        self._commands.shutdown(wait=True)
+                    self._submitter.cancel(self._param.type, ids)
+        self._submitter.close()
 
     def has_jobs(self) -> bool:
         """Tell whether any of the pool's jobs is not known to be gone or told to end."""
@@ -235,14 +197,14 @@ class BatchPool:
 
     def _usable(self) -> list[tuple[Live, Worker]]:
         """Return the jobs that may be given work, with their workers; those beyond the pool's size get no more."""
-        workers = self._engine.link.workers
+        workers, avoided = self._engine.link.workers, self._nodes.avoided()
         return [
             (live, workers[live.job.name])
             for live in self._ranked()[: self._limit]
             if live.job.name in workers
             and live.job.told is None
             and live.job.settings == self._settings
-            and workers[live.job.name].node not in self._avoided
+            and workers[live.job.name].node not in avoided
             and self._remaining(workers[live.job.name]) > 0
         ]
 
@@ -286,27 +248,11 @@ class BatchPool:
     def _finish(self, live: Live, batch: Batch, cause: str) -> None:
         live.busy.pop(batch.slot, None)
         live.idle_since = time.monotonic()
-        failed_by_node = (cause == "infra" and live.job.told is None) or self._left_infra_failure(batch)
-        self._note_node(live.job.node, failed=failed_by_node, succeeded=batch.return_code == 0)
+        if batch.return_code == 0:
+            self._nodes.succeeded(live.job.node)
+        elif (cause == "infra" and live.job.told is None) or batch.left_infra_failure():
+            self._nodes.failed(live.job.node)
         self._events.put(Ended(batch.keys, batch.return_code, cause))
-
-    @staticmethod
-    def _left_infra_failure(batch: Batch) -> bool:
-        for attempt in batch.attempts():
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                if store.read_json(attempt / "failed.json")["class"] == "infra":
-                    return True
-        return False
-
-    def _note_node(self, node: str | None, *, failed: bool, succeeded: bool) -> None:
-        if node is None:
-            return
-        if succeeded:
-            self._streaks[node] = 0
-        elif failed:
-            self._streaks[node] += 1
-            if self._streaks[node] >= 3:
-                self._avoided[node] = time.monotonic() + self._timing.avoid
 
     def _watch_batches(self) -> None:
         for live in list(self._live.values()):
@@ -323,7 +269,8 @@ class BatchPool:
                 self._clear_away(live)
 
     def _look_at(self, live: Live, batch: Batch, worker: Worker | None) -> None:
-        sign = sign_of_end(batch, live.job.name, worker)
+        others = {other.owner for other in live.busy.values() if other is not batch and other.owner is not None}
+        sign = sign_of_end(batch, live.job.name, worker, others)
         if sign == "killed":
             batch.killed = time.monotonic()
         elif sign is not None:
@@ -389,8 +336,8 @@ class BatchPool:
             tail = self._engine.records.log_tail(job)
             self._trouble["early"] = f"job {job.id} ended before its worker connected: {tail or 'it printed nothing'}"
             if self._early_deaths > 1:
-                self._back_off(self._early_deaths)
-            self._note_node(job.node, failed=True, succeeded=False)
+                self._submitter.wait_after(self._early_deaths)
+            self._nodes.failed(job.node)
         walltime = job.ends is not None and time.time() > job.ends - self._timing.margin
         job.cause = "walltime" if walltime else "infra"
         job.gone = time.time()
@@ -419,8 +366,6 @@ class BatchPool:
                 self._trouble.pop("early", None)
         watched = {name for name, live in self._live.items() if any(b.watched for b in live.busy.values())}
         self._engine.link.look_at(self.name, watched)
-        now = time.monotonic()
-        self._avoided = {node: until for node, until in self._avoided.items() if until > now}
 
     # ---------------------------------------------------------------------------------------- fewer jobs
 
@@ -433,13 +378,14 @@ class BatchPool:
 
     def _end_jobs(self, batches: int, longest_s: float | None) -> None:
         now = time.monotonic()
+        avoided = self._nodes.avoided()
         for rank, live in enumerate(self._ranked()):
             if live.job.told is not None:
                 told_long_ago = time.time() - live.job.told > self._timing.end
                 if told_long_ago and not live.busy and now - (live.cancelled or 0.0) > self._timing.end:
                     self._cancel(live)
             elif not live.busy and live.submitted is not None:
-                unfit = rank >= self._limit or live.job.settings != self._settings or live.job.node in self._avoided
+                unfit = rank >= self._limit or live.job.settings != self._settings or live.job.node in avoided
                 if unfit or self._is_idle(live, now, batches, longest_s):
                     self._tell_to_end(live)
                     if not live.job.connected:
@@ -470,13 +416,11 @@ class BatchPool:
     def _cancel(self, live: Live) -> None:
         live.cancelled = time.monotonic()
         if live.job.id is not None:
-            with contextlib.suppress(RuntimeError):  # the pool is being closed
-                self._commands.submit(_quietly_cancel, live.job.kind, [live.job.id])
+            self._submitter.cancel(live.job.kind, [live.job.id])
 
     # ---------------------------------------------------------------------------------------- more jobs
 
     def _submit_jobs(self, batches: int, longest_s: float | None) -> None:
-        now = time.monotonic()
         fresh = 60 * self._param.walltime_minutes - self._timing.margin
         if longest_s is not None and longest_s > fresh:
             self._trouble["long"] = (
@@ -493,97 +437,15 @@ class BatchPool:
             starts = not live.job.connected and live.job.told is None and live.job.gone is None
             coming += live.job.slots if starts and live.job.settings == self._settings else 0
         wanted = batches > free + coming and len(self._ranked()) < self._limit
-        if wanted and not self._submitting and now >= self._not_before:
-            self._submitting = True
+        if wanted and self._submitter.ready():
             job = self._engine.records.create(self._engine.campaign_id, self.name, self._param, self._settings)
             self._live[job.name] = live = Live(job)
-            self._commands.submit(self._submit, live)
+            self._submitter.submit(job.name, self._nodes.avoided(), lambda job_id: self._submitted(live, job_id))
 
-    def _submit(self, live: Live) -> None:
-        """Submit a job, in the thread for commands."""
-        job_id, problem = None, ""
-        try:
-            param = self._without_avoided_nodes()
-            job_id = jobqueue.submit(self.name, param, live.job.name, self._place)
-        except CommandError as error:
-            problem = str(error)
-        except Exception as error:  # nothing may end this thread, and the queue tells what happened
-            problem = f"{type(error).__name__}: {error}"
+    def _submitted(self, live: Live, job_id: str | None) -> None:
+        """Note the end of a submission, from the thread for commands."""
         with self._lock:
-            self._submitting = False
             live.submitted = time.monotonic()
-            self._not_before = live.submitted + 60.0 / self._param.submits_per_minute
-            if job_id is None:
-                self._failures += 1
-                self._back_off(self._failures)
-                self._trouble["submit"] = f"submission failed {self._failures} time(s) in a row: {problem}"
-            else:
-                live.job.id = live.job.id or job_id
+            if job_id is not None and live.job.id is None:
+                live.job.id = job_id
                 self._save(live.job)
-                self._failures = 0
-                self._trouble.pop("submit", None)
-
-    def _back_off(self, times: int) -> None:
-        wait = min(self._timing.backoff * 2 ** min(times - 1, 16), self._timing.longest_backoff)
-        self._not_before = max(self._not_before, time.monotonic() + wait)
-
-    def _without_avoided_nodes(self) -> BatchPoolParam:
-        with self._lock:
-            nodes = sorted(self._avoided)
-        if not nodes or self._param.type != "slurm":
-            return self._param
-        given = self._param.options.get("job_extra_directives", [])
-        extra = [*given, f"--exclude={','.join(nodes)}"]
-        return self._param.model_copy(update={"options": self._param.options | {"job_extra_directives": extra}})
-
-
-def _quietly_cancel(kind: str, ids: list[str]) -> None:
-    with contextlib.suppress(CommandError):  # a job that is gone cannot be cancelled; others are tried again
-        jobqueue.cancel(kind, ids)
-
-
-@dataclass(frozen=True)
-class BatchHost:
-    """All batch pools of a campaign, those of earlier configurations included, and what they share."""
-
-    pools: dict[str, BatchPool]
-    engine: Engine
-
-    def close(self) -> None:
-        """Let go of the scheduler, once the pools are closed; end it if no job is left for it."""
-        for watch in self.engine.queues.values():
-            watch.close()
-        self.engine.link.close(end_scheduler=not any(pool.has_jobs() for pool in self.pools.values()))
-
-
-def open_batch_pools(
-    params: dict[str, BatchPoolParam],
-    events: queue.SimpleQueue[Ended],
-    run_folder: Path,
-    campaign_id: str,
-    epoch: int,
-    timing: Timing = Timing(),
-) -> BatchHost:
-    """Return the batch pools of a configuration, and retired ones for the jobs of pools that it no longer names.
-
-    Raises InputError if dask-jobqueue does not accept the options of one.
-    """
-    records = JobRecords(run_folder)
-    jobs = records.load()
-    left = {job.pool: job.kind for job in jobs if job.gone is None and job.pool not in params}
-    retired = {
-        name: BatchPoolParam.model_validate({"type": kind, "tasks": [], "walltime_minutes": 60})
-        for name, kind in left.items()
-    }
-    every = params | retired
-    idle = max((param.idle_minutes for param in every.values()), default=5.0)
-    link = Link(run_folder, campaign_id, idle, timing.poll)
-    queues: dict[str, QueueWatch] = {
-        kind: QueueWatch(kind, timing.look) for kind in {param.type for param in every.values()}
-    }
-    engine = Engine(run_folder, campaign_id, epoch, link, records, queues, timing)
-    pools = {
-        name: BatchPool(name, param, engine, events, [job for job in jobs if job.pool == name], retired=name in retired)
-        for name, param in every.items()
-    }
-    return BatchHost(pools, engine)

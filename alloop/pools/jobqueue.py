@@ -194,10 +194,15 @@ def _add_header(param: BatchPoolParam, name: str, place: Place, options: dict[st
         extra += {"slurm": [f'-o "{path}"'], "pbs": ["-j oe", f"-o {path}"], "lsf": [f'-o "{path}"']}.get(
             param.type, ["-S /bin/bash", f"-o {path}"]
         )
-    given = options.get("job_extra_directives", [])
+    options["job_extra_directives"] = [*extra, *directives(param)]
+
+
+def directives(param: BatchPoolParam) -> list[str]:
+    """Return the directives a pool's options add to the job script; dask-jobqueue takes a list or an object."""
+    given = param.options.get("job_extra_directives", [])
     if isinstance(given, dict):
-        given = [f"{key} {value}".strip() for key, value in given.items()]
-    options["job_extra_directives"] = [*extra, *given]
+        return [f"{key} {value}".strip() for key, value in given.items()]
+    return list(given)
 
 
 def _in_template(value: object) -> str:

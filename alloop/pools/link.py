@@ -84,7 +84,7 @@ class Link:
     def submit(self, address: str, key: str, function: Callable[..., Any], *arguments: Any) -> Any | None:
         """Run a function on one worker and no other; return its future, None if there is no scheduler now."""
         client = self._client
-        if client is None:
+        if client is None or client.status != "running":
             return None
         with contextlib.suppress(Exception):
             return client.submit(
@@ -151,8 +151,11 @@ class Link:
         return False
 
     def _connect(self) -> None:
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it has to say is in `problem`
         from distributed import Client
+
+        for name in list(logging.root.manager.loggerDict):
+            if name.startswith("distributed"):  # what it has to say is in `problem`
+                logging.getLogger(name).setLevel(logging.CRITICAL)
 
         record = scheduler.read_record(self.run_folder, self._campaign_id)
         stale = record is not None and record == self._record and self._failed >= FAILED_POLLS
@@ -203,6 +206,8 @@ class Link:
 
     def _poll(self) -> None:
         client = self._client
+        if self._record is not None and scheduler.is_gone(self._record):
+            raise ConnectionError("its process is gone; another one is started")
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             with contextlib.suppress(Exception):  # a worker that is gone needs no farewell

@@ -13,6 +13,8 @@ from alloop.process import ProcessIdentity
 
 NO_ATTEMPT_SECONDS = 60.0
 """A process nobody hears of any more, and that began no attempt for so long, never came to life."""
+START_SECONDS = 5.0
+"""So long after it was started a process shows among those of its node."""
 
 KILLS = ("killed", "walltime", "interrupted")
 """Failure classes of an attempt that was ended from outside."""
@@ -67,12 +69,20 @@ class Batch:
             for folder in self.folders
         )
 
+    def left_infra_failure(self) -> bool:
+        """Tell whether one of its tasks failed for the machine's reasons, such as a full scratch disk."""
+        return any(_failure_class(attempt) == "infra" for attempt in self.attempts())
+
 
 def _failed_itself(attempt: Path) -> bool:
+    return _failure_class(attempt) not in (None, *KILLS)
+
+
+def _failure_class(attempt: Path) -> str | None:
     try:
-        return store.read_json(attempt / "failed.json")["class"] not in KILLS
+        return str(store.read_json(attempt / "failed.json")["class"])
     except (OSError, ValueError, KeyError):
-        return False
+        return None
 
 
 def existing_attempts(folders: list[Path]) -> frozenset[Path]:
@@ -80,20 +90,21 @@ def existing_attempts(folders: list[Path]) -> frozenset[Path]:
     return frozenset(attempt for folder in folders for attempt in store.attempts(folder))
 
 
-def sign_of_end(batch: Batch, job: str, worker: Worker | None) -> str | None:
+def sign_of_end(batch: Batch, job: str, worker: Worker | None, others: set[ProcessIdentity]) -> str | None:
     """Return how a watched batch ended, None while it may still run.
 
     "done": all its tasks have ended; "killed": its process is gone before that; "never began": there is no sign that
     it ever ran. A process on another host is seen by its job's worker, if that has one; without one the job ends with
-    its last attempt, which the queue tells.
+    its last attempt, which the queue tells. others: the processes of other batches in the job.
     """
     batch.find_owner(job)
     if batch.settled():
         return "done"
     since = batch.watched or batch.began
     if batch.owner is None:
-        silent = time.monotonic() - since > NO_ATTEMPT_SECONDS
-        return "never began" if silent and (worker is None or not worker.attempts) else None
+        if worker is None:
+            return "never began" if time.monotonic() - since > NO_ATTEMPT_SECONDS else None
+        return "never began" if worker.seen > since + START_SECONDS and not worker.attempts - others else None
     if batch.owner.is_local():
         return None if batch.owner.alive() else "killed"
     if worker is None or worker.seen <= since or batch.owner in worker.attempts:

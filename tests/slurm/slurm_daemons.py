@@ -51,11 +51,10 @@ SlurmdTimeout=60
 MessageTimeout=5
 SlurmdParameters=config_overrides
 GresTypes=gpu
-NodeName=DEFAULT NodeHostname={host} NodeAddr=127.0.0.1 CPUs=8 Boards=1 SocketsPerBoard=1 CoresPerSocket=8
-NodeName=DEFAULT ThreadsPerCore=1 RealMemory=8000 State=UNKNOWN
-NodeName=c1 Port={ports[1]}
-NodeName=c2 Port={ports[2]}
-NodeName=g1 Port={ports[3]} Gres=gpu:2
+NodeName=DEFAULT CPUs=8 Boards=1 SocketsPerBoard=1 CoresPerSocket=8 ThreadsPerCore=1 RealMemory=8000 State=UNKNOWN
+NodeName=c1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]}
+NodeName=c2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]}
+NodeName=g1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[3]} Gres=gpu:2
 PartitionName=cpu Nodes=c1,c2 Default=YES MaxTime=INFINITE DefaultTime=5 DefMemPerCPU=100 State=UP
 PartitionName=gpu Nodes=g1 MaxTime=INFINITE DefaultTime=5 DefMemPerCPU=100 State=UP
 """
@@ -116,7 +115,12 @@ class Slurm:
         self.start_controller(clean=True)
         for node in NODES:
             self._run("slurmd", "-D", "-c", "-N", node)
-        until(lambda: self.ask("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").split() == sorted(NODES), 30, "nodes")
+        until(self._nodes_are_idle, 30, "nodes")
+
+    def _nodes_are_idle(self) -> bool:
+        for name, daemon in self._daemons.items():
+            assert daemon.poll() is None, f"{name} ended: {(self.folder / f'{name}.out').read_text()}"
+        return sorted(set(self.ask("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").split())) == sorted(NODES)
 
     def start_controller(self, *, clean: bool = False) -> None:
         self._run("slurmctld", "-D", "-i", *(["-c"] if clean else []))

@@ -12,7 +12,9 @@ from typing import Any
 from alloop import store
 from alloop.pool_params import BatchPoolParam
 from alloop.pools import Ended
-from alloop.pools.batch import BatchHost, BatchPool, Timing, open_batch_pools
+from alloop.pools.batch import BatchPool
+from alloop.pools.batch_host import BatchHost, open_batch_pools
+from alloop.pools.engine import Timing
 from alloop.store import Store, Task, make_task
 
 HERE = Path(__file__).parent
@@ -71,8 +73,9 @@ class Campaign:
         return (self.folder(key) / "result").is_dir()
 
     def attempts(self, key: str) -> list[dict[str, Any]]:
-        """The records of all attempts at a task."""
-        return [store.read_json(folder / "attempt.json") for folder in store.attempts(self.folder(key))]
+        """The records of all attempts at a task, oldest first."""
+        found = [store.read_json(folder / "attempt.json") for folder in store.attempts(self.folder(key))]
+        return sorted(found, key=lambda record: record["started"])
 
     def result(self, key: str) -> dict[str, Any]:
         return store.read_json(self.folder(key) / "result" / "label.json")
