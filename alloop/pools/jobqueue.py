@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import shlex
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,9 +115,12 @@ def job_script(pool: str, param: BatchPoolParam, name: str, place: Place) -> str
     return _job(pool, param, name, place).job_script()
 
 
-def submit(pool: str, param: BatchPoolParam, name: str, place: Place) -> str:
-    """Submit one job and return its id; CommandError if the batch system refused or did not answer in time."""
-    job = _job(pool, param, name, place)
+def submit(pool: str, param: BatchPoolParam, name: str, place: Place, abort: threading.Event | None = None) -> str:
+    """Submit one job and return its id; CommandError if the batch system refused or did not answer in time.
+
+    abort: when it is set, the answer is not waited for any longer.
+    """
+    job = _job(pool, param, name, place, abort)
     try:
         asyncio.run(job.start())
     except ValueError as error:  # no job id in the answer
@@ -129,7 +133,7 @@ def cancel(kind: str, ids: list[str]) -> None:
     run_command([*shlex.split(JOB_CLASSES[kind].cancel_command), *ids], SUBMIT_SECONDS)
 
 
-def _job(pool: str, param: BatchPoolParam, name: str, place: Place) -> Job:
+def _job(pool: str, param: BatchPoolParam, name: str, place: Place, abort: threading.Event | None = None) -> Job:
     check_options(pool, param)
     options = dict(param.options)
     python = options.setdefault("python", sys.executable)
@@ -147,8 +151,13 @@ def _job(pool: str, param: BatchPoolParam, name: str, place: Place) -> Job:
         python=_in_template(python),
         walltime_s=round(param.walltime_minutes * 60),
     )
+
+    async def call(command: list[str], *, shell: bool = False, **_: Any) -> str:
+        """Run a command of the batch system in time; dask-jobqueue itself would wait for ever."""
+        return run_command(command[0] if shell else command, SUBMIT_SECONDS, abort)
+
     kind = JOB_CLASSES[param.type]
-    adapted = type(kind.__name__, (kind,), {"_script_template": template, "_call": staticmethod(_call)})
+    adapted = type(kind.__name__, (kind,), {"_script_template": template, "_call": staticmethod(call)})
     try:
         return adapted(
             scheduler='"$ALLOOP_SCHEDULER"',
@@ -208,8 +217,3 @@ def directives(param: BatchPoolParam) -> list[str]:
 def _in_template(value: object) -> str:
     """Return a path quoted for the shell, within a text that %-formatting goes over."""
     return shlex.quote(str(value)).replace("%", "%%")
-
-
-async def _call(command: list[str], *, shell: bool = False, **_: Any) -> str:
-    """Run a command of the batch system in time (dask-jobqueue would wait for ever) and return what it printed."""
-    return run_command(command[0] if shell else command, SUBMIT_SECONDS)

@@ -55,11 +55,15 @@ def job_free_environment(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def run_command(command: list[str] | str, seconds: float) -> str:
+Run = Callable[[list[str]], str]
+"""Runs a command and returns what it printed; CommandError if it failed."""
+
+
+def run_command(command: list[str] | str, seconds: float, abort: threading.Event | None = None) -> str:
     """Run a command and return what it printed to stdout; a string goes to the shell.
 
-    Raises CommandError, with what the command said, if it cannot be started, fails, or does not end in time; its
-    whole process group is then killed.
+    Raises CommandError, with what the command said, if it cannot be started, fails, does not end in time or before
+    `abort` is set; its whole process group is then killed.
     """
     shown = command if isinstance(command, str) else " ".join(command)
     try:
@@ -76,13 +80,20 @@ def run_command(command: list[str] | str, seconds: float) -> str:
         )
     except OSError as error:
         raise CommandError(f"{shown}: {error}") from None
-    try:
-        output, errors = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        raise CommandError(f"{shown}: no answer in {seconds:g} s") from None
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            output, errors = process.communicate(timeout=min(0.2, seconds))
+            break
+        except subprocess.TimeoutExpired:
+            aborted = abort is not None and abort.is_set()
+            if not aborted and time.monotonic() < deadline:
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            reason = "not waited for" if aborted else f"no answer in {seconds:g} s"
+            raise CommandError(f"{shown}: {reason}") from None
     if process.returncode != 0:
         said = " / ".join(line.strip() for line in (errors or output).splitlines() if line.strip())
         raise CommandError(f"{shown}: {said[-400:] or f'ended with code {process.returncode}'}")
@@ -92,9 +103,9 @@ def run_command(command: list[str] | str, seconds: float) -> str:
 # ---------------------------------------------------------------------------------------- one query
 
 
-def query(kind: str) -> dict[str, QueuedJob]:
+def query(kind: str, abort: threading.Event | None = None) -> dict[str, QueuedJob]:
     """Return this user's jobs that have not ended, by name; CommandError if the queue does not say."""
-    return _QUERIES[kind]()
+    return _QUERIES[kind](lambda command: run_command(command, QUERY_SECONDS, abort))
 
 
 def by_name(jobs: list[QueuedJob]) -> dict[str, QueuedJob]:
@@ -102,8 +113,8 @@ def by_name(jobs: list[QueuedJob]) -> dict[str, QueuedJob]:
     return {job.name: job for job in sorted(jobs, key=lambda job: job.state == "running")}
 
 
-def _query_slurm() -> dict[str, QueuedJob]:
-    return by_name(parse_squeue(run_command(["squeue", "--me", "-h", "-o", "%i|%j|%T|%N"], QUERY_SECONDS)))
+def _query_slurm(run: Run) -> dict[str, QueuedJob]:
+    return by_name(parse_squeue(run(["squeue", "--me", "-h", "-o", "%i|%j|%T|%N"])))
 
 
 def parse_squeue(text: str) -> list[QueuedJob]:
@@ -127,20 +138,20 @@ def first_host(text: str) -> str | None:
     return f"{match[1]}{match[2] or ''}" if match else None
 
 
-def _query_pbs() -> dict[str, QueuedJob]:
-    ids = run_command(["qselect", "-u", getpass.getuser()], QUERY_SECONDS).split()
+def _query_pbs(run: Run) -> dict[str, QueuedJob]:
+    ids = run(["qselect", "-u", getpass.getuser()]).split()
     found: list[QueuedJob] = []
     for start in range(0, len(ids), 200):  # a command line holds only so much
-        found += parse_qstat_f(_qstat_f(ids[start : start + 200]))
+        found += parse_qstat_f(_qstat_f(run, ids[start : start + 200]))
     return by_name(found)
 
 
-def _qstat_f(ids: list[str]) -> str:
+def _qstat_f(run: Run, ids: list[str]) -> str:
     """Return what ``qstat -f`` says of jobs, of which some may have ended meanwhile."""
     command = ["qstat", "-f", *ids]
     while True:
         try:
-            return run_command(command, QUERY_SECONDS)
+            return run(command)
         except CommandError as error:
             gone = set(re.findall(r"Unknown Job Id:?\s+(\S+)", str(error)))
             left = [name for name in command[2:] if name not in gone]
@@ -165,10 +176,10 @@ def parse_qstat_f(text: str) -> list[QueuedJob]:
     return found
 
 
-def _query_lsf() -> dict[str, QueuedJob]:
+def _query_lsf(run: Run) -> dict[str, QueuedJob]:
     command = ["bjobs", "-noheader", "-o", "jobid job_name stat exec_host delimiter='|'"]
     try:
-        return by_name(parse_bjobs(run_command(command, QUERY_SECONDS)))
+        return by_name(parse_bjobs(run(command)))
     except CommandError as error:
         if "No unfinished job found" in str(error):
             return {}
@@ -187,8 +198,8 @@ def parse_bjobs(text: str) -> list[QueuedJob]:
     return found
 
 
-def _query_sge() -> dict[str, QueuedJob]:
-    return by_name(parse_qstat_xml(run_command(["qstat", "-xml", "-u", getpass.getuser()], QUERY_SECONDS)))
+def _query_sge(run: Run) -> dict[str, QueuedJob]:
+    return by_name(parse_qstat_xml(run(["qstat", "-xml", "-u", getpass.getuser()])))
 
 
 def parse_qstat_xml(text: str) -> list[QueuedJob]:
@@ -208,7 +219,7 @@ def parse_qstat_xml(text: str) -> list[QueuedJob]:
     return found
 
 
-_QUERIES: dict[str, Callable[[], dict[str, QueuedJob]]] = {
+_QUERIES: dict[str, Callable[[Run], dict[str, QueuedJob]]] = {
     "slurm": _query_slurm,
     "pbs": _query_pbs,
     "lsf": _query_lsf,
@@ -238,7 +249,7 @@ class QueueWatch:
         self.problem = ""
         self._interval_s = interval_s
         self._asked = threading.Event()
-        self._closed = False
+        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name=f"queue-{kind}", daemon=True)
         self._thread.start()
 
@@ -249,20 +260,20 @@ class QueueWatch:
     def _watch(self) -> None:
         while True:
             self._asked.wait()
-            if self._closed:
+            if self._closed.is_set():
                 return
             self._asked.clear()
             began = time.monotonic()
             try:
-                self.look = Look(self.look.number + 1, began, query(self.kind))
+                self.look = Look(self.look.number + 1, began, query(self.kind, self._closed))
                 self.failures, self.problem = 0, ""
             except CommandError as error:
                 self.failures, self.problem = self.failures + 1, str(error)
             except Exception as error:  # an answer nobody has met before must not end the watch
                 self.failures, self.problem = self.failures + 1, f"{type(error).__name__}: {error}"
-            time.sleep(self._interval_s * min(2 ** min(self.failures, 6), 30))
+            self._closed.wait(self._interval_s * min(2 ** min(self.failures, 6), 30))
 
     def close(self) -> None:
-        """End the thread after what it does now."""
-        self._closed = True
+        """End the thread and what it does now."""
+        self._closed.set()
         self._asked.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,7 @@ class Submitter:
         self._place = place
         self._back_off = back_off
         self._commands = ThreadPoolExecutor(1, thread_name_prefix=f"submit-{pool}")
+        self._closing = threading.Event()
         self._under_way = False
         self._failures = 0
         self._not_before = 0.0
@@ -55,7 +57,8 @@ class Submitter:
     def _submit(self, name: str, avoided: set[str], ended: Callable[[str | None], None]) -> None:
         job_id, problem = None, ""
         try:
-            job_id = jobqueue.submit(self._pool, without_nodes(self._param, avoided), name, self._place)
+            param = without_nodes(self._param, avoided)
+            job_id = jobqueue.submit(self._pool, param, name, self._place, self._closing)
         except CommandError as error:
             problem = str(error)
         except Exception as error:  # nothing may end this thread, and the queue tells what happened
@@ -81,7 +84,8 @@ class Submitter:
             self._commands.submit(quietly)
 
     def close(self) -> None:
-        """End after the commands that are under way."""
+        """End after the cancellations that are under way; a submission's answer is not waited for."""
+        self._closing.set()
         self._commands.shutdown(wait=True)
 
 
