@@ -17,6 +17,7 @@ import numpy as np
 
 from alloop import config
 from alloop.cost import Costs
+from alloop.decision_files import DecisionFiles
 from alloop.errors import CampaignHeldError, InputError
 from alloop.failpoint import failpoint
 from alloop.frames import read_columns, read_structure
@@ -29,7 +30,6 @@ from alloop.store import (
     Task,
     alive_here,
     attempts,
-    create_json_once,
     failures,
     live_records,
     make_task,
@@ -54,6 +54,7 @@ class Campaign:
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self.store = Store(self.root)
+        self.files = DecisionFiles(self.decisions_folder)
         self.state = State()
         self.costs = Costs()
         self.codes: dict[str, Counter[str]] = {}
@@ -79,25 +80,14 @@ class Campaign:
 
     def exists(self) -> bool:
         """Tell whether the folder holds a campaign that has begun."""
-        return self._decision_file(0).exists()
-
-    def _decision_file(self, number: int) -> Path:
-        return self.decisions_folder / f"{number:08d}.json"
+        return self.files.taken(0)
 
     def load(self) -> State:
         """Fold all decisions and look which results exist and which attempts still run."""
         self.state, self.costs, self.codes, self.flagged = State(), Costs(), {}, {}
         self._asked, self._glasses, self._failures = {}, set(), {}
-        if self.decisions_folder.is_dir():
-            numbers = sorted(int(file.stem) for file in self.decisions_folder.glob("[0-9]*.json"))
-            if numbers != list(range(len(numbers))):
-                missing = sorted(set(range(max(numbers) + 1)) - set(numbers))
-                raise InputError(
-                    f"{self.decisions_folder} lacks decision file(s) {missing[:5]}\n"
-                    "  restore them from a backup: a campaign without them cannot know what it asked for"
-                )
-            for number in numbers:
-                self._fold(self._read_decision(number))
+        for decision in self.files.read():
+            self._fold(decision)
         self._look_at_results()
         return self.state
 
@@ -108,13 +98,6 @@ class Campaign:
             self._asked.setdefault(entry["key"], decision.get("time"))
         if decision["kind"] == "start":
             self._glasses.update(glass["name"] for glass in decision["config"]["glasses"])
-
-    def _read_decision(self, number: int) -> dict[str, Any]:
-        file = self._decision_file(number)
-        try:
-            return read_json(file)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{file} cannot be read: {error}\n  restore it from a backup") from None
 
     def _look_at_results(self) -> None:
         for key, task in self.state.tasks.items():
@@ -224,7 +207,7 @@ class Campaign:
         process, found = this_process().to_json(), self.levels_of(param)
         self._append("start", process=process, config=effective, limit=limit, levels=found)
         self.epoch = self.state.next_number - 1
-        self.store.sweep()
+        self.files.merge(self.epoch)
         (self.run_folder / "stop.json").unlink(missing_ok=True)
         self.beat(force=True)
         self.load()
@@ -266,7 +249,7 @@ class Campaign:
 
     def check_held(self) -> None:
         """Raise CampaignHeldError if another driver has taken the next decision's number."""
-        if self._decision_file(self.state.next_number).exists():
+        if self.files.taken(self.state.next_number):
             raise CampaignHeldError(
                 "another driver has taken over this campaign; this one ends and changes nothing more"
             )
@@ -298,7 +281,7 @@ class Campaign:
         number = self.state.next_number
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         decision = {"number": number, "kind": kind, "time": now, "epoch": self.epoch} | content
-        if not create_json_once(self._decision_file(number), decision):
+        if not self.files.create(number, decision):
             raise CampaignHeldError(f"another driver took decision {number}; this one ends and changes nothing more")
         self._fold(decision)
         for task in decision_tasks(decision):
