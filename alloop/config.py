@@ -386,6 +386,9 @@ class BudgetParam(Section):
     core_hours: Positive | None = Field(None, description="on all pools together")
     gpu_hours: Positive | None = Field(None, description="on all pools together")
     labels: Count | None = Field(None, description="finished labels, but for imported ones")
+    free_disk_GB: NonNegative = Field(
+        1.0, description="nothing new begins while less is free where results are written"
+    )
     when_used_up: Literal["stop", "warn"] = Field(
         "stop", description="stop: what runs may end, nothing further is started; warn: go on and say so in status"
     )

@@ -28,6 +28,7 @@ class RecordedBudget:
     core_hours: float | None = None
     gpu_hours: float | None = None
     labels: int | None = None
+    free_disk_GB: float = 1.0
     when_used_up: str = "stop"
 
 
