@@ -6,6 +6,7 @@ small immutable file, put in place with link(2), so that its number is taken exa
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections import Counter
@@ -23,9 +24,9 @@ from alloop.failpoint import failpoint
 from alloop.frames import read_columns, read_structure
 from alloop.labelers import levels
 from alloop.process import ProcessIdentity, this_process
+from alloop.result_index import Accepted, ResultIndex, accepted, manifest_of
 from alloop.state import Durations, State, decision_tasks
 from alloop.store import (
-    MANIFEST,
     Store,
     Task,
     alive_here,
@@ -55,6 +56,7 @@ class Campaign:
         self.root = root.resolve()
         self.store = Store(self.root)
         self.files = DecisionFiles(self.decisions_folder)
+        self.index = ResultIndex(self.run_folder / "results.jsonl")
         self.state = State()
         self.costs = Costs()
         self.codes: dict[str, Counter[str]] = {}
@@ -100,14 +102,27 @@ class Campaign:
             self._glasses.update(glass["name"] for glass in decision["config"]["glasses"])
 
     def _look_at_results(self) -> None:
+        """See which tasks have a result and which attempts run; manifests that the index knows are not opened."""
+        known = self.index.read()
+        drives = self.epoch is not None
+        root = str(self.store.iterations)
         for key, task in self.state.tasks.items():
-            if self.store.is_done(task):
-                self._accept_unread(key, task)
+            folder = f"{root}/{task.folder}"
+            entry = known.get(key)
+            if entry is not None and entry.holds(f"{folder}/result", sizes=drives):
+                self._settle(task, entry)
                 continue
-            self.failures(key)
-            if key not in self.state.quarantined and any(live_records(self.store.folder(task), self.alive)):
-                self.state.begin(key)
+            known.pop(key, None)
+            if os.path.isdir(f"{folder}/result"):  # noqa: PTH112
+                self._accept_unread(key, task)
+            elif os.path.isdir(f"{folder}/attempts"):  # noqa: PTH112
+                self.failures(key)
+                if key not in self.state.quarantined and any(live_records(Path(folder), self.alive)):
+                    self.state.begin(key)
         self.state.recount()
+        if drives:
+            self.index.tidy(known)
+            self.index.flush()
 
     def alive(self, record: dict[str, Any]) -> bool:
         """Tell whether an attempt still runs: by its process on this host, else by what is last known of its job."""
@@ -121,10 +136,33 @@ class Campaign:
     def _accept_unread(self, key: str, task: Task) -> None:
         """Note a result found on disk; only names and sizes are compared, as all were checked when they landed."""
         if result_problem(self.store.result(task), key, checksums=False) is None:
-            self.state.settle_done(key)
-            self._count_cost(task)
+            self._note(task)
         elif self.epoch is not None:
             self.store.check_result(task)
+
+    def _note(self, task: Task) -> None:
+        """Note a result that is there and whole, and have the index know it."""
+        result = self.store.result(task)
+        manifest = manifest_of(result)
+        tried = failures(self.folder(task.key)) if manifest["record"].get("failed_attempts") else []
+        entry = accepted(result, manifest, tried)
+        self._settle(task, entry)
+        if self.epoch is not None:
+            self.index.note(task.key, entry)
+
+    def _settle(self, task: Task, entry: Accepted) -> None:
+        """Settle a task as done, and count what its result and the failures before it cost."""
+        key, record = task.key, entry.record
+        pick = self.state.picks.get(key)
+        self.state.settle_done(key)
+        self.costs.add(task.kind, self._glass_of(task), pick, record)
+        self.state.durations.setdefault(task.kind, Durations()).add(record["seconds"])
+        self._count_failures(task, entry.failures)
+        notes = record.get("notes") or {}
+        if pick is not None and pick.get("level") is not None and "code" in notes:
+            self.codes.setdefault(pick["level"], Counter())[notes["code"]] += 1
+        if notes.get("flags"):
+            self.flagged[key] = list(notes["flags"])
 
     def check_identity(self, param: config.Param) -> None:
         """Refuse a `param.json` that names another campaign than the one in ``iterations/``."""
@@ -318,38 +356,27 @@ class Campaign:
         task = self.state.tasks[key]
         if not self.store.is_done(task) or not self.store.check_result(task):
             return False
-        self.state.settle_done(key)
-        self._count_cost(task)
+        self._note(task)
         return True
 
     def failures(self, key: str) -> list[dict[str, Any]]:
         """Return the failure records of a task's attempts, oldest first; the cost of each is counted once."""
         found = failures(self.folder(key))
-        counted = self._failures.setdefault(key, set()) if found else set()
+        self._count_failures(self.state.tasks[key], found)
+        return found
+
+    def _count_failures(self, task: Task, found: list[dict[str, Any]]) -> None:
+        counted = self._failures.setdefault(task.key, set()) if found else set()
         for failure in found:
             if failure["attempt"] not in counted:
                 counted.add(failure["attempt"])
-                task = self.state.tasks[key]
-                self.costs.add_failure(task.kind, self._glass_of(task), self.state.picks.get(key), failure)
-        return found
+                self.costs.add_failure(task.kind, self._glass_of(task), self.state.picks.get(task.key), failure)
 
     def _glass_of(self, task: Task) -> str | None:
         """Return the glass a task is for, None if it is for all of them or for structures of a person's own."""
         pick = self.state.picks.get(task.key)
         name = str(pick["trajectory"] if pick else task.name).split(".")[0]
         return name if name in self._glasses else None
-
-    def _count_cost(self, task: Task) -> None:
-        record = read_json(self.store.result(task) / MANIFEST)["record"]
-        self.costs.add(task.kind, self._glass_of(task), self.state.picks.get(task.key), record)
-        self.state.durations.setdefault(task.kind, Durations()).add(record["seconds"])
-        if record.get("failed_attempts"):
-            self.failures(task.key)
-        notes, level = record.get("notes") or {}, self.state.picks.get(task.key, {}).get("level")
-        if level is not None and "code" in notes:
-            self.codes.setdefault(level, Counter())[notes["code"]] += 1
-        if notes.get("flags"):
-            self.flagged[task.key] = list(notes["flags"])
 
     def progress(self) -> dict[str, float]:
         """Return how far running tasks are, from 0 to 1, for those that tell."""

@@ -97,7 +97,12 @@ def _write_aside(path: Path, data: bytes) -> Path:
 
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file in one step; on a full disk the old file stays."""
-    aside = _write_aside(path, (json.dumps(value, indent=1) + "\n").encode())
+    write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file in one step; on a full disk the old file stays."""
+    aside = _write_aside(path, data)
     aside.rename(path)
     _fsync_dir(path.parent)
 
