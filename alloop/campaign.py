@@ -10,6 +10,7 @@ import os
 import time
 import uuid
 from collections import Counter
+from collections.abc import Container
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,8 @@ class Campaign:
     """A campaign folder: read by every command, written by the one driver that holds it.
 
     costs: what all attempts took, kept up to date event by event; codes: per level of theory, how many labels each
-    version of a code has made; flagged: per label what a person may want to look at in it.
+    version of a code has made; flagged: per label what a person may want to look at in it; glasses: the names of all
+    glasses it was ever started with.
     """
 
     def __init__(self, root: Path) -> None:
@@ -63,7 +65,7 @@ class Campaign:
         self.flagged: dict[str, list[str]] = {}
         self.epoch: int | None = None
         self._asked: dict[str, str | None] = {}
-        self._glasses: set[str] = set()
+        self.glasses: set[str] = set()
         self._failures: dict[str, set[str]] = {}
         self._beat_counter = 0
         self._beat_time = 0.0
@@ -87,7 +89,7 @@ class Campaign:
     def load(self) -> State:
         """Fold all decisions and look which results exist and which attempts still run."""
         self.state, self.costs, self.codes, self.flagged = State(), Costs(), {}, {}
-        self._asked, self._glasses, self._failures = {}, set(), {}
+        self._asked, self.glasses, self._failures = {}, set(), {}
         for decision in self.files.read():
             self._fold(decision)
         self._look_at_results()
@@ -99,7 +101,7 @@ class Campaign:
         for entry in (*decision.get("tasks", ()), *decision.get("picks", ())):
             self._asked.setdefault(entry["key"], decision.get("time"))
         if decision["kind"] == "start":
-            self._glasses.update(glass["name"] for glass in decision["config"]["glasses"])
+            self.glasses.update(glass["name"] for glass in decision["config"]["glasses"])
 
     def _look_at_results(self) -> None:
         """See which tasks have a result and which attempts run; manifests that the index knows are not opened."""
@@ -155,7 +157,7 @@ class Campaign:
         key, record = task.key, entry.record
         pick = self.state.picks.get(key)
         self.state.settle_done(key)
-        self.costs.add(task.kind, self._glass_of(task), pick, record)
+        self.costs.add(task.kind, self.glass_of(task), pick, record)
         self.state.durations.setdefault(task.kind, Durations()).add(record["seconds"])
         self._count_failures(task, entry.failures)
         notes = record.get("notes") or {}
@@ -370,13 +372,16 @@ class Campaign:
         for failure in found:
             if failure["attempt"] not in counted:
                 counted.add(failure["attempt"])
-                self.costs.add_failure(task.kind, self._glass_of(task), self.state.picks.get(task.key), failure)
+                self.costs.add_failure(task.kind, self.glass_of(task), self.state.picks.get(task.key), failure)
 
-    def _glass_of(self, task: Task) -> str | None:
+    def counted_failures(self, key: str) -> set[str]:
+        """Return the attempts at a task whose failure is counted."""
+        return self._failures.get(key, set())
+
+    def glass_of(self, task: Task) -> str | None:
         """Return the glass a task is for, None if it is for all of them or for structures of a person's own."""
         pick = self.state.picks.get(task.key)
-        name = str(pick["trajectory"] if pick else task.name).split(".")[0]
-        return name if name in self._glasses else None
+        return glass_name(str(pick["trajectory"] if pick else task.name), self.glasses)
 
     def progress(self) -> dict[str, float]:
         """Return how far running tasks are, from 0 to 1, for those that tell."""
@@ -386,6 +391,12 @@ class Campaign:
     def attempts_at(self, key: str) -> list[Path]:
         """Return the folders of the attempts at a task that have not been cleared away."""
         return list(attempts(self.store.folder(self.state.tasks[key])))
+
+
+def glass_name(trajectory: str, glasses: Container[str]) -> str | None:
+    """Return the glass a trajectory's name begins with, None if it is of none of these glasses."""
+    name = trajectory.partition(".")[0]
+    return name if name in glasses else None
 
 
 def given_labels(columns: dict[str, np.ndarray], frame: int, level: str) -> dict[str, Any]:

@@ -185,7 +185,8 @@ def _drive(campaign: Campaign, param: config.Param, limits: Any, *, take_over: b
     """Take the campaign, drive it to the end of this run, show where it stands, and exit with the run's code."""
     from alloop import loop
     from alloop.report.progress import Watcher
-    from alloop.report.status import print_status, read_status
+    from alloop.report.snapshot import read_status
+    from alloop.report.status import print_status
 
     limit = {"max_iterations": limits.max_iterations, "slots": limits.slots, "barrier": limits.barrier}
     campaign.take(param, take_over=take_over, limit=limit)
@@ -219,7 +220,8 @@ def stop(
 @app.command()
 def status(folder: Folder = HERE, as_json: AsJson = False) -> None:
     """Show where the campaign stands; works while the driver is dead."""
-    from alloop.report.status import print_status, read_status
+    from alloop.report.snapshot import read_status
+    from alloop.report.status import print_status
 
     found = read_status(_opened(folder))
     _print_json(found) if as_json else print_status(found, console)

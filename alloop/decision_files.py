@@ -81,6 +81,18 @@ class DecisionFiles:
             time.sleep(_PAUSE_SECONDS)
         raise AssertionError
 
+    def one(self, number: int) -> dict[str, Any] | None:
+        """Return one decision, None if its number is not taken."""
+        for _ in range(2):  # it may be merged between the two looks
+            for file in (self.block(number), self.single(number)):
+                try:
+                    found = _read(file)
+                except FileNotFoundError:
+                    continue
+                decision: dict[str, Any] = found[number % BLOCK] if isinstance(found, list) else found
+                return decision
+        return None
+
     def _read_listed(self) -> dict[int, dict[str, Any]]:
         found: dict[int, dict[str, Any]] = {}
         blocks, singles = self._listing()

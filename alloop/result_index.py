@@ -54,6 +54,7 @@ def accepted(result: Path, manifest: Mapping[str, Any], failures: list[dict[str,
     record = manifest["record"]
     notes = record.get("notes") or {}
     kept = {name: record.get(name) for name in _COUNTED} | {"cores": cores_of(record)}
+    kept["failed_attempts"] = int(record.get("failed_attempts") or 0)
     if notes:
         kept["notes"] = {name: notes[name] for name in ("code", "flags") if name in notes}
     lost = [
