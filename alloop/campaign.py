@@ -13,17 +13,12 @@ from collections import Counter
 from collections.abc import Container
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from alloop import config
 from alloop.cost import Costs
 from alloop.decision_files import DecisionFiles
 from alloop.errors import CampaignHeldError, InputError
 from alloop.failpoint import failpoint
-from alloop.frames import read_columns, read_structure
-from alloop.labelers import levels
 from alloop.process import ProcessIdentity, this_process
 from alloop.result_index import Accepted, ResultIndex, accepted, manifest_of
 from alloop.state import Durations, State, decision_tasks
@@ -41,6 +36,11 @@ from alloop.store import (
     write_json,
 )
 from alloop.structure import Record
+
+if TYPE_CHECKING:  # each costs a tenth of a second to import, and reading a campaign needs none of them
+    import numpy as np
+
+    from alloop.config import Param
 
 BEAT_SECONDS = 5.0
 FOREIGN_SILENCE_SECONDS = 300.0
@@ -166,7 +166,7 @@ class Campaign:
         if notes.get("flags"):
             self.flagged[key] = list(notes["flags"])
 
-    def check_identity(self, param: config.Param) -> None:
+    def check_identity(self, param: Param) -> None:
         """Refuse a `param.json` that names another campaign than the one in ``iterations/``."""
         known = self.state.identity
         if not known:
@@ -181,14 +181,16 @@ class Campaign:
                 )
         self._check_levels(param)
         last = self.state.starts[-1]["config"] if self.state.starts else known["config"]
-        before = config.parse(last, "the recorded configuration")
+        from alloop.config import parse
+
+        before = parse(last, "the recorded configuration")
         if before.elements != param.elements:
             raise InputError(
                 f"elements changed from {before.elements} to {param.elements}; the models' type map is fixed\n"
                 "  set it back, or start a new campaign folder"
             )
 
-    def _check_levels(self, param: config.Param) -> None:
+    def _check_levels(self, param: Param) -> None:
         """Refuse a configuration at another level of theory than the labels asked for so far."""
         state = self.state
         if not any(pick["level"] == state.level and not pick["given"] for pick in state.picks.values()):
@@ -202,8 +204,10 @@ class Campaign:
                 "alloop relabel"
             )
 
-    def levels_of(self, param: config.Param) -> dict[str, dict[str, Any] | None]:
+    def levels_of(self, param: Param) -> dict[str, dict[str, Any] | None]:
         """Return the levels of theory a configuration and its files make, as a start records them."""
+        from alloop.labelers import levels
+
         foundation = levels.foundation_level(param.label.foundation)
         return {
             "target": levels.target_level(param.label, param.elements, self.root).to_json(),
@@ -232,8 +236,10 @@ class Campaign:
 
     # -------------------------------------------------------------------------------- deciding
 
-    def take(self, param: config.Param, *, take_over: bool, limit: dict[str, Any]) -> None:
+    def take(self, param: Param, *, take_over: bool, limit: dict[str, Any]) -> None:
         """Become the campaign's driver, starting the campaign if it is new; CampaignHeldError if it is held."""
+        from alloop.labelers import levels
+
         if not take_over:
             self.refuse_if_held()
         self.decisions_folder.mkdir(parents=True, exist_ok=True)
@@ -340,6 +346,8 @@ class Campaign:
         """Return the task with its full spec; a label's is built from the frame it was picked from."""
         if task.kind != "label":
             return task
+        from alloop.frames import read_columns, read_structure
+
         pick = self.state.picks[task.key]
         result, frame = self.result(pick["source"]["task"]), pick["source"]["frame"]
         if pick["given"]:

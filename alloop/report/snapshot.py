@@ -194,7 +194,13 @@ def _give_up(status: dict[str, Any], open_tasks: dict[str, Open], decision: dict
     if task is None or task.rest != "waiting":
         return False
     open_tasks[task.key] = task._replace(rest="quarantined", may_run=False)
-    told = {"task": task.name, "kind": task.kind, "class": decision.get("class"), "message": decision["message"]}
+    told = {
+        "key": task.key,
+        "task": task.name,
+        "kind": task.kind,
+        "class": decision.get("class"),
+        "message": decision["message"],
+    }
     status["quarantined"].append(told)
     return True
 
@@ -285,6 +291,7 @@ class _Update:
         if entry.record["failed_attempts"]:
             self._count_failures(task, str(folder), self._new_attempts(task, str(folder)))
         self.trained = self.trained or task.kind == "train"
+        self.status["quarantined"] = [told for told in self.status["quarantined"] if told["key"] != task.key]
         if task.kind == "label":
             self._labelled(task, entry.record.get("notes") or {})
         return True

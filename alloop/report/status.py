@@ -55,6 +55,7 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
         "eta_hours": eta_hours(campaign.costs, config, _open_kinds(state)),
         "quarantined": [
             {
+                "key": key,
                 "task": campaign.state.tasks[key].name,
                 "kind": campaign.state.tasks[key].kind,
                 "class": entry.get("class"),
@@ -131,7 +132,8 @@ def code_warnings(level: str | None, codes: Mapping[str, int]) -> list[str]:
     """Return what a person should know of the codes that made the labels: several versions of one."""
     if len(codes) < 2:
         return []
-    parts = ", ".join(f"{count} by {code}" for code, count in Counter(codes).most_common())
+    by_count = sorted(codes.items(), key=lambda item: (-item[1], item[0]))
+    parts = ", ".join(f"{count} by {code}" for code, count in by_count)
     return [f"labels of {level} come from {len(codes)} versions of the code: {parts}"]
 
 
