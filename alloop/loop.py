@@ -24,11 +24,11 @@ from alloop.pools import Ended
 from alloop.pools.fleet import Fleet, open_fleet
 from alloop.report.cost import used_up
 from alloop.report.progress import Watcher
-from alloop.report.status import write_iteration, write_snapshot
+from alloop.report.snapshot import Snapshots
+from alloop.report.status import write_iteration
 
 T = TypeVar("T")
 TICK_SECONDS = 1.0
-SNAPSHOT_SECONDS = 5.0
 _LABELS_TOGETHER = 32
 
 
@@ -70,6 +70,7 @@ class Driver:
         self.limits = limits
         self.pool = pool
         self.watcher = watcher
+        self.snapshots = Snapshots(campaign)
         self.explored = None if limits.barrier else Explored(campaign, param)
         self.interrupts = 0
         self.leaves = False
@@ -139,7 +140,7 @@ class Driver:
         self.watcher.decided(kind, iteration, content)
         if kind != "pick":
             write_iteration(self.campaign, iteration)
-            self._snapshot(force=True)
+            self.snapshots.write(force=True)
 
     def _launch(self, launch: tuple[Launch, ...]) -> None:
         for item in launch:
@@ -232,7 +233,7 @@ class Driver:
                 self._settle_one(key, Ended((key,), None))
         self.campaign.beat()
         self._heed()
-        self._snapshot()
+        self.snapshots.write()
         self.watcher.tick(self.campaign)
 
     def _heed(self) -> None:
@@ -255,14 +256,6 @@ class Driver:
             self.watcher.say_once(f"{free_GB:.3g} GB free in {place}, less than {floor:g}: nothing new begins")
         return full
 
-    def _snapshot(self, *, force: bool = False) -> None:
-        if force or time.monotonic() - self._snapshot_time > SNAPSHOT_SECONDS:
-            self.campaign.check_held()
-            write_snapshot(self.campaign)
-            self._snapshot_time = time.monotonic()
-
-    _snapshot_time = 0.0
-
     def _asked_to_stop(self) -> bool:
         return stop_requested(self.campaign) is not None
 
@@ -280,7 +273,7 @@ class Driver:
                 self.pool.end([record for folder in folders for record in store.live_records(folder, self.pool.alive)])
             self._patiently(lambda: self._settle(TICK_SECONDS))
             self._patiently(self._tick)
-        self._patiently(lambda: self._snapshot(force=True))
+        self._patiently(lambda: self.snapshots.write(force=True))
         return ending
 
 
