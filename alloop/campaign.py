@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from alloop import config
+from alloop.cost import Costs
 from alloop.errors import CampaignHeldError, InputError
 from alloop.failpoint import failpoint
 from alloop.frames import read_columns, read_structure
@@ -30,6 +30,7 @@ from alloop.store import (
     alive_here,
     attempts,
     create_json_once,
+    failures,
     live_records,
     make_task,
     progress,
@@ -43,36 +44,24 @@ BEAT_SECONDS = 5.0
 FOREIGN_SILENCE_SECONDS = 300.0
 
 
-@dataclass
-class Cost:
-    """What finished tasks of one kind took: how many, and seconds and core-seconds in all."""
-
-    tasks: int = 0
-    seconds: float = 0.0
-    core_seconds: float = 0.0
-
-    def add(self, seconds: float, threads: int) -> None:
-        """Count one finished task."""
-        self.tasks += 1
-        self.seconds += seconds
-        self.core_seconds += seconds * threads
-
-
 class Campaign:
     """A campaign folder: read by every command, written by the one driver that holds it.
 
-    costs: per kind of task; codes: per level of theory, how many labels each version of a code has made; flagged:
-    per label what a person may want to look at in it.
+    costs: what all attempts took, kept up to date event by event; codes: per level of theory, how many labels each
+    version of a code has made; flagged: per label what a person may want to look at in it.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self.store = Store(self.root)
         self.state = State()
-        self.costs: dict[str, Cost] = {}
+        self.costs = Costs()
         self.codes: dict[str, Counter[str]] = {}
         self.flagged: dict[str, list[str]] = {}
         self.epoch: int | None = None
+        self._asked: dict[str, str | None] = {}
+        self._glasses: set[str] = set()
+        self._failures: dict[str, set[str]] = {}
         self._beat_counter = 0
         self._beat_time = 0.0
 
@@ -97,7 +86,8 @@ class Campaign:
 
     def load(self) -> State:
         """Fold all decisions and look which results exist and which attempts still run."""
-        self.state, self.costs, self.codes, self.flagged = State(), {}, {}, {}
+        self.state, self.costs, self.codes, self.flagged = State(), Costs(), {}, {}
+        self._asked, self._glasses, self._failures = {}, set(), {}
         if self.decisions_folder.is_dir():
             numbers = sorted(int(file.stem) for file in self.decisions_folder.glob("[0-9]*.json"))
             if numbers != list(range(len(numbers))):
@@ -107,9 +97,17 @@ class Campaign:
                     "  restore them from a backup: a campaign without them cannot know what it asked for"
                 )
             for number in numbers:
-                self.state.apply(self._read_decision(number))
+                self._fold(self._read_decision(number))
         self._look_at_results()
         return self.state
+
+    def _fold(self, decision: dict[str, Any]) -> None:
+        """Fold the next decision in, and note when its tasks were asked for."""
+        self.state.apply(decision)
+        for entry in (*decision.get("tasks", ()), *decision.get("picks", ())):
+            self._asked.setdefault(entry["key"], decision.get("time"))
+        if decision["kind"] == "start":
+            self._glasses.update(glass["name"] for glass in decision["config"]["glasses"])
 
     def _read_decision(self, number: int) -> dict[str, Any]:
         file = self._decision_file(number)
@@ -122,7 +120,9 @@ class Campaign:
         for key, task in self.state.tasks.items():
             if self.store.is_done(task):
                 self._accept_unread(key, task)
-            elif key not in self.state.quarantined and any(live_records(self.store.folder(task), self.alive)):
+                continue
+            self.failures(key)
+            if key not in self.state.quarantined and any(live_records(self.store.folder(task), self.alive)):
                 self.state.begin(key)
         self.state.recount()
 
@@ -300,7 +300,7 @@ class Campaign:
         decision = {"number": number, "kind": kind, "time": now, "epoch": self.epoch} | content
         if not create_json_once(self._decision_file(number), decision):
             raise CampaignHeldError(f"another driver took decision {number}; this one ends and changes nothing more")
-        self.state.apply(decision)
+        self._fold(decision)
         for task in decision_tasks(decision):
             if task.key in self.state.waiting and self.store.is_done(task):
                 self._accept_unread(task.key, task)
@@ -311,7 +311,7 @@ class Campaign:
         """Write a wanted task's folder and return it."""
         task = self.materialise(self.state.tasks[key])
         folders = {name: self.state.tasks[name].folder for name in task.inputs}
-        return self.store.prepare(task, self.state.identity["id"], folders)
+        return self.store.prepare(task, self.state.identity["id"], folders, self._asked.get(key))
 
     def materialise(self, task: Task) -> Task:
         """Return the task with its full spec; a label's is built from the frame it was picked from."""
@@ -339,10 +339,29 @@ class Campaign:
         self._count_cost(task)
         return True
 
+    def failures(self, key: str) -> list[dict[str, Any]]:
+        """Return the failure records of a task's attempts, oldest first; the cost of each is counted once."""
+        found = failures(self.folder(key))
+        counted = self._failures.setdefault(key, set()) if found else set()
+        for failure in found:
+            if failure["attempt"] not in counted:
+                counted.add(failure["attempt"])
+                task = self.state.tasks[key]
+                self.costs.add_failure(task.kind, self._glass_of(task), self.state.picks.get(key), failure)
+        return found
+
+    def _glass_of(self, task: Task) -> str | None:
+        """Return the glass a task is for, None if it is for all of them or for structures of a person's own."""
+        pick = self.state.picks.get(task.key)
+        name = str(pick["trajectory"] if pick else task.name).split(".")[0]
+        return name if name in self._glasses else None
+
     def _count_cost(self, task: Task) -> None:
         record = read_json(self.store.result(task) / MANIFEST)["record"]
-        self.costs.setdefault(task.kind, Cost()).add(record["seconds"], record["threads"])
+        self.costs.add(task.kind, self._glass_of(task), self.state.picks.get(task.key), record)
         self.state.durations.setdefault(task.kind, Durations()).add(record["seconds"])
+        if record.get("failed_attempts"):
+            self.failures(task.key)
         notes, level = record.get("notes") or {}, self.state.picks.get(task.key, {}).get("level")
         if level is not None and "code" in notes:
             self.codes.setdefault(level, Counter())[notes["code"]] += 1

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from alloop import labelers, requests, store
+from alloop import labelers, notify, requests, store
 from alloop.campaign import Campaign
 from alloop.config import Param, slots
 from alloop.decisions import DECIDERS
@@ -22,6 +22,7 @@ from alloop.policy import ORDER, Ending, Launch, Limits, Now, policy
 from alloop.pool_params import LOCAL, pool_of
 from alloop.pools import Ended
 from alloop.pools.fleet import Fleet, open_fleet
+from alloop.report.cost import used_up
 from alloop.report.progress import Watcher
 from alloop.report.status import write_iteration, write_snapshot
 
@@ -51,13 +52,13 @@ def limits(param: Param, max_iterations: int, *, quench_only: bool = False, barr
     )
 
 
+_NOTIFY_SECONDS = 5.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-DISK_FLOOR_GB = 0.2
 _STILLBORN = 4
 """In a batch pool so many processes in a row may end before they begin: the node may be to blame."""
 
-STOPPED = Ending(NOT_CONVERGED, "stopped by a person; nothing finished is lost, go on with: alloop run")
-HANDED_OVER = Ending(NOT_CONVERGED, "handed over: running work goes on, and the next driver adopts it")
+STOPPED = Ending(NOT_CONVERGED, "stopped by a person; nothing finished is lost, go on with: alloop run", "stopped")
+HANDED_OVER = Ending(NOT_CONVERGED, "handed over: running work goes on, and the next driver adopts it", "stopped")
 
 
 class Driver:
@@ -105,7 +106,7 @@ class Driver:
         return None
 
     def _patiently(self, act: Callable[[], T]) -> T | None:
-        """Return what `act` does; None, after a while, if the disk is full: what is on it is whole, and it can go on."""
+        """Return what `act` does; None, after a while, if the disk is full: what is there is whole."""
         try:
             return act()
         except OSError as error:
@@ -208,7 +209,7 @@ class Driver:
     def _rule(self, key: str) -> None:
         """Do what follows from a task's failures: give it up, or have its next attempt wait or get more time."""
         state, task = self.campaign.state, self.campaign.state.tasks[key]
-        failures = store.failures(self.campaign.folder(key))
+        failures = self.campaign.failures(key)
         failures = [failure for failure in failures if failure["time"] > state.retried.get(key, "")]
         if not failures:
             return
@@ -241,14 +242,16 @@ class Driver:
             self.watcher.say(f"{kind} of {len(content['keys'])} task(s), as a person asked")
 
     def _budget_used_up(self) -> str | None:
-        return None
+        """Return what of the budget is used up, if a run is to end there."""
+        budget = self.param.budget
+        return used_up(self.campaign.costs, self.campaign.state, budget) if budget.when_used_up == "stop" else None
 
     def _disk_full(self) -> bool:
         """Tell whether less than the floor is free where results are written; nothing new begins then."""
-        free_GB = shutil.disk_usage(self.campaign.store.iterations).free / 1e9
-        full = free_GB < DISK_FLOOR_GB
+        free_GB, floor = shutil.disk_usage(self.campaign.store.iterations).free / 1e9, self.param.budget.free_disk_GB
+        full = free_GB < floor
         if full:
-            place, floor = self.campaign.store.iterations, DISK_FLOOR_GB
+            place = self.campaign.store.iterations
             self.watcher.say_once(f"{free_GB:.3g} GB free in {place}, less than {floor:g}: nothing new begins")
         return full
 
@@ -302,10 +305,25 @@ def run(campaign: Campaign, param: Param, limits: Limits, watcher: Watcher) -> E
     driver = Driver(campaign, param, limits, pool, watcher)
     with on_signal(driver.interrupt, signal.SIGINT, signal.SIGTERM), on_signal(driver.hand_over, signal.SIGUSR1):
         try:
-            return driver.run()
+            return _told(campaign, param, driver)
         finally:
             pool.close()
             campaign.release()
+
+
+def _told(campaign: Campaign, param: Param, driver: Driver) -> Ending:
+    """Run the driver and have a person's command tell how it ended; a hand-over is no end."""
+    command, say = param.notify.command, driver.watcher.say
+    try:
+        ending = driver.run()
+    except CampaignHeldError:
+        raise
+    except Exception as error:
+        notify.tell(command, "failed", str(error), campaign, say=say, wait_s=_NOTIFY_SECONDS)
+        raise
+    if ending is not HANDED_OVER:
+        notify.tell(command, ending.event, ending.reason, campaign, say=say, wait_s=_NOTIFY_SECONDS)
+    return ending
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from alloop.errors import DONE, NEEDS_PERSON, NOT_CONVERGED
+from alloop.notify import Event
 from alloop.pools import Slot
 from alloop.state import State
 
@@ -62,10 +63,11 @@ class Now:
 
 @dataclass(frozen=True)
 class Ending:
-    """Why a run ends, and with which exit code."""
+    """Why a run ends, with which exit code, and what a person is told has come to pass."""
 
     code: int
     reason: str
+    event: Event
 
 
 @dataclass(frozen=True)
@@ -105,11 +107,14 @@ def policy(state: State, limits: Limits, now: Now) -> Plan:
     due = next_decision(state, limits)
     if isinstance(due, Ending):
         late = () if limits.quench_only else launches(state, limits, now, ("label",))
-        under_way = late or any(state.tasks[key].kind == "label" for key in state.running)
-        return Plan(late, demand=_demand(state, limits)) if under_way and not limits.quench_only else Plan(ending=due)
+        labelling = state.waiting_of.get("label") or any(state.tasks[key].kind == "label" for key in state.running)
+        if labelling and (late or state.running) and not limits.quench_only:
+            return Plan(late, demand=_demand(state, limits))
+        return Plan(ending=due)
     if due is not None and not now.disk_full:
         return Plan(due=due)
-    launch = () if now.disk_full else launches(state, limits, now)
+    kinds = [kind for kind in ORDER if kind != "explore" or not converged(state)]
+    launch = () if now.disk_full else launches(state, limits, now, kinds)
     picking = not (now.disk_full or limits.barrier or limits.quench_only or converged(state))
     picks = _room_for_labels(state, limits, now, launch) if picking else 0
     newest = state.backlog.newest() if picks else None
@@ -125,15 +130,15 @@ def _stopped(state: State, now: Now) -> Ending | None:
     for key, record in state.quarantined.items():
         task = state.tasks[key]
         if task.kind in NEEDED and any(kind != "rank" for kind, _ in state.asked_in[key]):
-            return Ending(NEEDS_PERSON, f"{task.kind} {task.name} failed for good: {record['message']}")
-    return Ending(NOT_CONVERGED, now.budget_used_up) if now.budget_used_up else None
+            return Ending(NEEDS_PERSON, f"{task.kind} {task.name} failed for good: {record['message']}", "paused")
+    return Ending(NOT_CONVERGED, now.budget_used_up, "budget") if now.budget_used_up else None
 
 
 def _stuck(state: State) -> Ending | None:
     """Return the ending of a campaign in which all that waits is of kinds that met the same bug again and again."""
     for (kind, bug), keys in state.bugs.items():
         if len(keys) >= SAME_BUG and state.waiting_of.get(kind):
-            return Ending(NEEDS_PERSON, f"{len(keys)} {kind} tasks met the same bug, so the rest wait: {bug}")
+            return Ending(NEEDS_PERSON, f"{len(keys)} {kind} tasks met the same bug, so the rest wait: {bug}", "paused")
     return None
 
 
@@ -251,14 +256,13 @@ def _holds(state: State, kind: str, iteration: int) -> bool:
 def _ending(state: State, iteration: int, *, quench_only: bool) -> Ending:
     verdict = state.decisions.get(("verdict", iteration))
     if verdict and verdict["converged"]:
-        return Ending(DONE, f"converged in iteration {iteration}: {verdict['reason']}")
+        return Ending(DONE, f"converged in iteration {iteration}: {verdict['reason']}", "converged")
     if quench_only:
-        return Ending(
-            NOT_CONVERGED, "quenched with an ensemble that is not converged; explore further with: alloop run"
-        )
+        reason = "quenched with an ensemble that is not converged; explore further with: alloop run"
+        return Ending(NOT_CONVERGED, reason, "limit")
     last = state.decisions.get(("verdict", iteration - 1))
     reason = last["reason"] if last else "no iteration has explored"
-    return Ending(NOT_CONVERGED, f"not converged, the iteration limit is used up: {reason}")
+    return Ending(NOT_CONVERGED, f"not converged, the iteration limit is used up: {reason}", "limit")
 
 
 # ---------------------------------------------------------------------------------------- launches
@@ -336,8 +340,7 @@ def _ready_chains(state: State, limits: Limits, now: Now, kind: str, enough: int
     for key in state.waiting_of[kind]:
         if state.not_before.get(key, -math.inf) > now.time_s or (limits.quench_only and _explores(state, key)):
             continue
-        inputs = state.tasks[key].inputs
-        missing = [name for name in inputs if name not in state.done and name not in state.quarantined]
+        missing = [name for name in state.tasks[key].inputs if not has_ended(state, name)]
         if not missing:
             if len(chains) >= enough:
                 break
@@ -347,6 +350,11 @@ def _ready_chains(state: State, limits: Limits, now: Now, kind: str, enough: int
             place[missing[0]].append(key)
             place[key] = place[missing[0]]
     return chains
+
+
+def has_ended(state: State, key: str) -> bool:
+    """Tell whether nothing more will come of a task: it is done, given up, or no longer wanted and not running."""
+    return key in state.done or key in state.quarantined or (key in state.superseded and key not in state.running)
 
 
 def _explores(state: State, key: str) -> bool:

@@ -138,10 +138,10 @@ class State:
     explored: dict[int, Counter[str]] = field(default_factory=dict)
     unjudged: set[int] = field(default_factory=set)
     fresh: int = 0
-    backlog: Backlog = field(default_factory=Backlog)
+    backlog: Backlog = field(default_factory=Backlog, compare=False)
     not_before: dict[str, float] = field(default_factory=dict)
     needs_s: dict[str, float] = field(default_factory=dict)
-    durations: dict[str, Durations] = field(default_factory=dict)
+    durations: dict[str, Durations] = field(default_factory=dict, compare=False)
     bugs: dict[tuple[str, str], set[str]] = field(default_factory=dict)
 
     def apply(self, decision: dict[str, Any]) -> None:
@@ -185,6 +185,8 @@ class State:
         if kind in ("pick", "select"):
             self._count_picks(decision, iteration)
         self._ask_for(decision, ("select" if kind == "pick" else kind, iteration))
+        if kind in ("promote", "relabel"):
+            self.recount()
 
     def _count_picks(self, decision: dict[str, Any], iteration: int) -> None:
         picks = decision["picks"]
@@ -304,6 +306,7 @@ class State:
                 self.excluded.pop(key, None)
             else:
                 self.excluded[key] = {"reason": decision["reason"], "time": decision["time"]}
+        self.recount()
 
     def begin(self, key: str) -> None:
         """Note that an attempt at a task is under way."""

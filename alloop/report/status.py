@@ -13,11 +13,12 @@ from rich.table import Table
 
 from alloop.campaign import Campaign, flat
 from alloop.config import parse
+from alloop.report.cost import budget_record, budget_text, budget_warnings, cost_record, cost_text, eta_hours
 from alloop.state import State
 from alloop.store import read_json, write_json
 
 _SNAPSHOT = "state.json"
-_SNAPSHOT_FORM = 2
+_SNAPSHOT_FORM = 3
 """Raised with every change of the record, so that no snapshot of another alloop's driver is taken for one's own."""
 
 
@@ -26,6 +27,7 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
     state = campaign.state
     iterations = [_iteration(campaign, number) for number in range(state.iteration + 1)]
     verdict = state.verdict
+    budget = budget_record(state, campaign.costs)
     return {
         "campaign": state.identity.get("name"),
         "driver": driver,
@@ -39,7 +41,7 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
         "labels": label_counts(state),
         "codes": dict(campaign.codes.get(str(state.target_level), {})),
         "flagged": flagged(campaign),
-        "warnings": warnings(campaign),
+        "warnings": warnings(campaign) + budget_warnings(budget),
         "tasks": state.task_counts(),
         "running": [
             {"kind": state.tasks[key].kind, "task": state.tasks[key].name, "done": done}
@@ -49,13 +51,9 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
         "final_held_out": final_errors(campaign),
         "models": [str(_model_path(campaign, key)) for key in _final_models(state)],
         "glasses": glass_table(campaign),
-        "cost": {
-            "core_hours": round(sum(cost.core_seconds for cost in campaign.costs.values()) / 3600, 4),
-            "by_kind": {
-                kind: {"tasks": cost.tasks, "seconds": round(cost.seconds, 1)} for kind, cost in campaign.costs.items()
-            },
-        },
-        "eta_hours": eta_hours(campaign),
+        "cost": cost_record(campaign.costs),
+        "budget": budget,
+        "eta_hours": eta_hours(campaign.costs, state, _open_kinds(state)),
         "quarantined": [
             {
                 "task": campaign.state.tasks[key].name,
@@ -203,17 +201,8 @@ def final_errors(campaign: Campaign) -> list[dict[str, Any]]:
     ]
 
 
-def eta_hours(campaign: Campaign) -> float | None:
-    """Return the hours the wanted tasks still need at the mean duration of their kind; None before it is known."""
-    state = campaign.state
-    if not state.starts:
-        return None
-    open_tasks = [state.tasks[key] for key in [*state.waiting, *state.running]]
-    costs = campaign.costs
-    if any(task.kind not in costs for task in open_tasks):
-        return None
-    seconds = sum(costs[task.kind].seconds / costs[task.kind].tasks for task in open_tasks)
-    return round(seconds / state.starts[-1]["limit"]["slots"] / 3600, 4)
+def _open_kinds(state: State) -> list[str]:
+    return [state.tasks[key].kind for key in [*state.waiting, *state.running]]
 
 
 def config_changes(state: State) -> list[str]:
@@ -335,7 +324,9 @@ def print_status(status: dict[str, Any], console: Console) -> None:
         text = f" flagged    {entry['count']} with {entry['flag']}; look with: alloop show {entry['example']}"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
     eta = "unknown" if status["eta_hours"] is None else f"{status['eta_hours']:.2f} h for the work decided so far"
-    console.print(f" cost       {cost['core_hours']:.2f} core-hours   remaining: {eta}", highlight=False)
+    console.print(f" cost       {cost_text(cost)}   remaining: {eta}", highlight=False)
+    if status["budget"]:
+        console.print(f" budget     {budget_text(status['budget'])}", highlight=False)
     for kind, counts in status["tasks"].items():
         text = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
         console.print(f" {kind:<10} {text}", highlight=False)

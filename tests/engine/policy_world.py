@@ -13,8 +13,10 @@ from typing import Any
 from campaign_kit import bootstrap_content, content
 
 from alloop.errors import NEEDS_PERSON
-from alloop.loop import NEEDED, Ending, Limits, policy
+from alloop.policy import NEEDED, Ending, Limits, Now, Plan, has_ended, policy
+from alloop.pools import Slot
 from alloop.report.status import label_counts
+from alloop.selection.picks import Candidate, Rules
 from alloop.state import State
 from alloop.store import Task, make_task
 
@@ -39,6 +41,7 @@ class World:
     failures: dict[str, int] = field(default_factory=dict)
     launches: dict[str, int] = field(default_factory=dict)
     doomed: set[str] = field(default_factory=set)
+    accurate: float = 0.5
 
     def __post_init__(self) -> None:
         self.decide("campaign", id="w", name="world", seed=1)
@@ -55,27 +58,59 @@ class World:
     def run(self) -> Ending:
         """Go on until the policy says it is the end; a world in which nothing moves is an error."""
         for _ in range(20_000):
-            plan = policy(self.state, self.limits, self.limits.slots - len(self.running))
-            self.check_plan(plan.launch)
+            plan = self.plan()
+            self.check_plan(plan)
             if plan.ending:
                 return plan.ending
-            if plan.due:
-                if plan.due[0] in ("train", "promote") and not self.state.labels("training"):
-                    return Ending(NEEDS_PERSON, "no label to train on")
-                self.order.append(plan.due)
-                self.decide(plan.due[0], iteration=plan.due[1], **CONTENT[plan.due[0]](self, plan.due[1]))
-                continue
-            for batch in plan.launch:
-                self.running.append(list(batch))
-                for key in batch:
+            for launch in plan.launch:
+                self.running.append(list(launch.keys))
+                for key in launch.keys:
                     self.launches[key] = self.launches.get(key, 0) + 1
                     self.state.begin(key)
+            if plan.due:
+                if plan.due[0] in ("train", "promote") and not self.state.labels("training"):
+                    return Ending(NEEDS_PERSON, "no label to train on", "paused")
+                self.decide_due(plan)
+                continue
             assert self.running, f"nothing runs and nothing is due; waiting: {list(self.state.waiting)}"
             self.something_happens()
             if self.rng.random() < self.restless:
                 self.a_person_asks()
             self.check_counts()
         raise AssertionError("the campaign does not come to an end")
+
+    def plan(self) -> Plan:
+        return policy(self.state, self.limits, now(self.limits.slots - len(self.running)))
+
+    def decide_due(self, plan: Plan) -> None:
+        assert plan.due is not None
+        kind, iteration = plan.due
+        if kind == "pick":
+            best = self.state.backlog.take(iteration, plan.picks)
+            assert 0 < len(best) <= plan.picks
+            picks = [record | {"reason": reason} for reason, record in best]
+            level = {"name": self.state.level, "content": {"labeler": self.state.level}}
+            self.decide("pick", iteration=iteration, level=level, picks=picks)
+            return
+        self.order.append(plan.due)
+        self.decide(kind, iteration=iteration, **CONTENT[kind](self, iteration))
+        if kind == "explore" and not self.limits.barrier:
+            self.state.backlog.open_round(iteration, RULES, iteration)
+
+    def done(self, key: str) -> None:
+        """A task has its result; a chunk brings home frames, a ranking drops what a newer ensemble knows."""
+        self.state.settle_done(key)
+        for kind, iteration in self.state.asked_in[key]:
+            if kind == "explore" and iteration in self.state.backlog.iterations():
+                self.state.note_chunk(key, {"accurate": 8, "candidate": 2} if key in self.good() else {"failed": 9})
+                self.state.backlog.add(iteration, _frames(self, key, 3))
+            if kind == "rank":
+                found = self.state.backlog.of(range(iteration))
+                deviations = {c.identity: self.rng.choice([0.1, 0.5, 5.0]) for _, (c, _) in found}
+                self.state.backlog.rerank(deviations, 0.25, 1.0)
+
+    def good(self) -> set[str]:
+        return {key for key in self.state.tasks if int(key[:2], 16) < 256 * self.accurate}
 
     def decide(self, kind: str, **more: Any) -> None:
         decision = {"number": self.state.next_number, "kind": kind} | more
@@ -93,10 +128,10 @@ class World:
         dead = chance < self.die
         inputs = self.state.tasks[key].inputs
         failed = key in self.doomed or chance < self.die + self.fail
-        if any(name not in self.state.done and name not in self.state.quarantined for name in inputs):
+        if not all(has_ended(self.state, name) for name in inputs):
             self.state.put_back(batch.pop(0))  # it followed a task of its batch that failed
         elif not dead and not failed:
-            self.state.settle_done(batch.pop(0))
+            self.done(batch.pop(0))
         else:
             self.failures[key] = self.failures.get(key, 0) + (not dead)
             ended = batch[:] if dead else [batch.pop(0)]
@@ -150,16 +185,36 @@ class World:
         assert {stage: keys for stage, keys in fresh.unfinished.items() if keys} == {
             stage: keys for stage, keys in self.state.unfinished.items() if keys
         }
+        assert (fresh.unjudged, fresh.picks_in, fresh.totals) == (
+            self.state.unjudged,
+            self.state.picks_in,
+            self.state.totals,
+        )
+        fresh.recount()
+        assert fresh.fresh == self.state.fresh or self.state.excluded or self.state.retried
+        self.recover_backlog(fresh)
         self.state = fresh
+
+    def recover_backlog(self, fresh: State) -> None:
+        old, self.state = self.state, fresh
+        for iteration in sorted(old.backlog.iterations()):
+            fresh.backlog.open_round(iteration, RULES, iteration)
+            for pick in fresh.picks_in.get(iteration, ()):
+                where = pick["trajectory"], pick["stratum"], pick["time_ps"]
+                fresh.backlog.note_pick(iteration, pick["key"], pick["reason"], *where)
+            for entry in fresh.decisions["explore", iteration]["tasks"]:
+                if entry["key"] in fresh.done:
+                    self.done(entry["key"])
 
     # -------------------------------------------------------------------------------- invariants
 
-    def check_plan(self, launch: tuple[tuple[str, ...], ...]) -> None:
+    def check_plan(self, plan: Plan) -> None:
         state = self.state
-        assert len(launch) <= max(0, self.limits.slots - len(self.running)), "more batches than free slots"
-        keys = [key for batch in launch for key in batch]
+        assert len(plan.launch) <= max(0, self.limits.slots - len(self.running)), "more batches than free slots"
+        keys = [key for launch in plan.launch for key in launch.keys]
         assert len(keys) == len(set(keys))
-        for batch in launch:
+        assert len({launch.slot for launch in plan.launch}) == len(plan.launch), "one batch per slot"
+        for batch in (launch.keys for launch in plan.launch):
             assert batch
             assert len({state.tasks[key].kind for key in batch}) == 1
             assert len(batch) <= self.limits.batch.get(state.tasks[batch[0]].kind, 1)
@@ -167,8 +222,11 @@ class World:
                 assert key in state.waiting
                 assert key not in state.done and key not in state.running and key not in state.quarantined
                 for name in state.tasks[key].inputs:
-                    ended = name in state.done or name in state.quarantined
-                    assert ended or name in batch[:place], "launched before its input"
+                    assert has_ended(state, name) or name in batch[:place], "launched before its input"
+        free = self.limits.slots - len(self.running) - len(plan.launch)
+        idle = free > 0 and not plan.due and not plan.ending and state.backlog.newest() is not None
+        over = self.limits.barrier or self.limits.quench_only or state.decisions.get(("verdict", state.iteration), {})
+        assert not idle or over, "a slot is free and a frame waits for a label"
 
     def check_counts(self) -> None:
         state = self.state
@@ -188,6 +246,9 @@ class World:
         going = state.running | state.waiting.keys()
         assert ended | going == state.tasks.keys() and not ended & going
         assert not state.running & state.waiting.keys()
+        assert state.waiting.keys() == {key for keys in state.waiting_of.values() for key in keys}
+        for (kind, iteration), keys in state.unfinished.items():
+            assert keys <= going, (kind, iteration)
         if self.rng.random() < 0.02:
             self.driver_dies()
 
@@ -195,7 +256,27 @@ class World:
         return any(self.state.tasks[key].kind in NEEDED for key in self.state.quarantined)
 
 
+RULES = Rules(6, 4, 0.0, 1, {"overlap": 1})
+
+
+def now(free_slots: int, **more: Any) -> Now:
+    """The moment, with so many free slots of one pool."""
+    return Now(tuple(Slot("local", str(number)) for number in range(free_slots)), **more)
+
+
 # ---------------------------------------------------------------------------------------- content of decisions
+
+
+def _frames(world: World, source: str, count: int) -> list[tuple[Candidate, dict[str, Any]]]:
+    picks = _picks(world, [source], count, "iter/label")["picks"]
+    events = frozenset({"overlap"} if int(source, 16) % 5 == 0 else ())
+    return [
+        (
+            Candidate(pick["key"], source, n, f"stratum {int(source, 16) % 3}", "candidate", "candidate", 0.5, events),
+            {key: pick[key] for key in pick if key != "reason"},
+        )
+        for n, pick in enumerate(picks)
+    ]
 
 
 def _picks(world: World, sources: list[str], per_source: int, group: str) -> dict[str, Any]:
@@ -215,6 +296,9 @@ def _picks(world: World, sources: list[str], per_source: int, group: str) -> dic
                     "source": {"task": source, "frame": frame},
                     "given": False,
                     "level": level["name"],
+                    "trajectory": source,
+                    "stratum": f"stratum {int(source, 16) % 3}",
+                    "time_ps": float(frame),
                 }
             )
     return {"level": level, "picks": picks}
@@ -234,7 +318,7 @@ def _promote(world: World, iteration: int) -> dict[str, Any]:
 def _pretrain(world: World, iteration: int) -> dict[str, Any]:
     labels = world.state.labels("training", "cheap")
     spec = {"labels": labels, "iteration": iteration}
-    return content([make_task("train", "g", "model.00", spec)], inputs=labels)
+    return content([make_task("train", "g", "model.00", spec)], {"training": labels}, labels)
 
 
 def _done(world: World, kind: str, iteration: int) -> list[str]:
@@ -259,7 +343,7 @@ def _train(world: World, iteration: int) -> dict[str, Any]:
         init = (before[number],) if before else ()
         spec = {"model": number, "labels": labels, "init": init}
         tasks.append(make_task("train", f"iter.{iteration:06d}/train", f"model.{number:02d}", spec, init))
-    return content(tasks, inputs=labels)
+    return content(tasks, {"training": world.state.labels("training")}, labels)
 
 
 def _explore(world: World, iteration: int) -> dict[str, Any]:
@@ -268,14 +352,24 @@ def _explore(world: World, iteration: int) -> dict[str, Any]:
     for trajectory in range(world.rng.randint(1, 5)):
         start = _done(world, "bootstrap", -1)[0]
         for chunk in range(world.rng.randint(1, 4)):
-            spec = {"trajectory": trajectory, "chunk": chunk, "models": models, "start": start}
+            spec = {"trajectory": trajectory, "chunk": chunk, "models": models, "start": start, "i": iteration}
             tasks.append(make_task("explore", "g", f"t{trajectory}.c{chunk:02d}", spec, (start,)))
             start = tasks[-1].key
-    return content(tasks, inputs=models) | {"last_chunk": {}, "trajectories": {}}
+    waiting = world.state.waiting_of.get("explore", ())
+    withdrawn = [] if world.limits.barrier else list(waiting)
+    return content(tasks, inputs=models) | {"withdrawn": withdrawn, "trajectories": {}}
+
+
+def _rank(world: World, iteration: int) -> dict[str, Any]:
+    spec = {"models": world.state.models(iteration), "frames": {}}
+    return content([make_task("evaluate", "g", "backlog", spec, tuple(spec["models"]))])
 
 
 def _select(world: World, iteration: int) -> dict[str, Any]:
-    return _picks(world, _done(world, "explore", iteration), world.rng.randint(0, 3), "iter/label")
+    found = _picks(world, _done(world, "explore", iteration), world.rng.randint(0, 3), "iter/label")
+    known = world.state.picks.keys()
+    fresh = [pick for pick in found["picks"] if pick["key"] not in known]
+    return found | {"picks": fresh if world.limits.barrier else fresh[:1]}
 
 
 def _evaluate(world: World, iteration: int) -> dict[str, Any]:
@@ -286,6 +380,7 @@ def _evaluate(world: World, iteration: int) -> dict[str, Any]:
 
 def _verdict(world: World, iteration: int) -> dict[str, Any]:
     converged = world.rng.random() < world.converge and world.state.foundation_level is None
+    converged = converged and not world.state.decided("train", iteration + 1)
     return {
         "converged": converged,
         "reason": "all criteria met" if converged else f"not in iteration {iteration}",
@@ -313,6 +408,7 @@ CONTENT = {
     "pretrain": _pretrain,
     "train": _train,
     "explore": _explore,
+    "rank": _rank,
     "select": _select,
     "evaluate": _evaluate,
     "verdict": _verdict,

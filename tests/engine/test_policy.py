@@ -6,20 +6,21 @@ from dataclasses import replace
 
 import pytest
 from campaign_kit import bootstrap_content
-from policy_world import CONTENT, World
+from policy_world import CONTENT, RULES, World, now
 
 from alloop.errors import DONE, NEEDS_PERSON, NOT_CONVERGED
-from alloop.loop import Limits, policy
-from alloop.state import State
+from alloop.policy import Limits, Now, Plan, policy
+from alloop.pools import Slot
+from alloop.state import Durations, State
 
 BATCH = {"label": 4, "explore": 12, "quench": 1000}
 
 
-def world(seed: int, max_iterations: int | None = None, **options: object) -> World:
+def world(seed: int, max_iterations: int | None = None, *, barrier: bool = True, **options: object) -> World:
     rng = random.Random(seed)
     iterations = rng.randint(0, 3) if max_iterations is None else max_iterations
     batch = {kind: rng.randint(1, most) for kind, most in BATCH.items()} if rng.random() < 0.5 else BATCH
-    return World(rng, Limits(iterations, rng.randint(1, 5), batch), **options)  # type: ignore[arg-type]
+    return World(rng, Limits(iterations, rng.randint(1, 5), batch, barrier=barrier), **options)  # type: ignore[arg-type]
 
 
 def expected_order(iterations: int) -> list[tuple[str, int]]:
@@ -63,7 +64,7 @@ def test_policy_changes_nothing_and_repeats_itself() -> None:
         for decision in found.decisions[:count]:
             state.apply(decision)
         before = copy.deepcopy(state)
-        assert policy(state, found.limits, 3) == policy(state, found.limits, 3)
+        assert policy(state, found.limits, now(3)) == policy(state, found.limits, now(3))
         assert state == before
 
 
@@ -157,13 +158,13 @@ def test_relabelling_while_labels_wait_drops_them_but_keeps_what_runs() -> None:
 def test_retried_work_is_wanted_again_and_waited_for() -> None:
     found = world(9, 1, fail=0.0, die=0.0)
     found.decide("bootstrap", iteration=-1, **bootstrap_content())
-    key, *others = found.state.waiting
+    key, *others = list(found.state.waiting)
     for other in others:
         found.state.settle_done(other)
     found.decide("quarantine", key=key, message="three failures")
-    assert policy(found.state, found.limits, 1).ending is not None
+    assert policy(found.state, found.limits, now(1)).ending is not None
     found.decide("retry", keys=[key, "unknown"], time="2026")
-    assert policy(found.state, found.limits, 1).launch == ((key,),) and found.state.retried == {key: "2026"}
+    assert policy(found.state, found.limits, now(1)).launch[0].keys == (key,) and found.state.retried == {key: "2026"}
     assert found.state.open("bootstrap")
 
 
@@ -174,7 +175,7 @@ def test_retried_labels_are_made_although_the_iterations_are_used_up() -> None:
     for key in keys:
         found.state.done.discard(key)
         found.state.quarantined[key] = {"class": "crash", "message": "m"}
-    assert policy(found.state, found.limits, 1).ending is not None
+    assert policy(found.state, found.limits, now(1)).ending is not None
     found.decide("retry", keys=keys, time="2026")
     assert found.run().code == NOT_CONVERGED
     assert found.state.done >= set(keys) and not found.state.waiting
@@ -232,14 +233,14 @@ def test_more_iterations_go_on_where_the_limit_had_stopped() -> None:
 def test_full_slots_launch_nothing() -> None:
     found = world(8, 1)
     found.decide("bootstrap", iteration=-1, **bootstrap_content())
-    assert policy(found.state, found.limits, 0).launch == ()
-    assert policy(found.state, found.limits, -1).launch == ()
+    assert policy(found.state, found.limits, now(0)).launch == ()
+    assert policy(found.state, found.limits, now(-1)).launch == ()
 
 
 def test_cheap_tasks_are_spread_over_the_free_slots() -> None:
     """Eight labels on four slots are four batches of two, not one of eight."""
     found = world(9, 1, fail=0.0, die=0.0)
-    found.limits = Limits(1, 4, {"label": 32})
+    found.limits = Limits(1, 4, {"label": 32}, barrier=True)
     picks = [
         {"key": f"{n:016x}", "name": f"s{n}", "role": "training", "source": {"task": "b", "frame": n}} for n in range(8)
     ]
@@ -248,9 +249,9 @@ def test_cheap_tasks_are_spread_over_the_free_slots() -> None:
     for pick in picks:
         pick["source"] = {"task": next(iter(found.state.tasks)), "frame": 0}
     found.decide("seed_labels", iteration=-1, picks=picks)
-    launch = policy(found.state, found.limits, 4).launch
-    assert [len(batch) for batch in launch] == [2, 2, 2, 2]
-    assert [key for batch in launch for key in batch] == [pick["key"] for pick in picks]
+    launch = policy(found.state, found.limits, now(4)).launch
+    assert [len(batch.keys) for batch in launch] == [2, 2, 2, 2]
+    assert [key for batch in launch for key in batch.keys] == [pick["key"] for pick in picks]
 
 
 def test_ensemble_that_converges_after_the_limit_was_raised_is_the_one_quenched_as_converged() -> None:
@@ -287,8 +288,187 @@ def test_cheap_labels_share_a_process_while_the_foundation_labels() -> None:
     for key in list(found.state.waiting):
         found.state.settle_done(key)
     found.decide("seed_labels", iteration=-1, **CONTENT["seed_labels"](found, -1))
-    assert [len(batch) for batch in policy(found.state, found.limits, 1).launch] == [4]
+    assert [len(batch.keys) for batch in policy(found.state, found.limits, now(1)).launch] == [4]
     for key in list(found.state.waiting):
         found.state.settle_done(key)
     found.decide("promote", iteration=-1, **CONTENT["promote"](found, -1))
-    assert [len(batch) for batch in policy(found.state, found.limits, 1).launch] == [1]
+    assert [len(batch.keys) for batch in policy(found.state, found.limits, now(1)).launch] == [1]
+
+
+# ---------------------------------------------------------------------------------------- the streaming order
+
+
+def streaming(seed: int, max_iterations: int | None = None, **options: object) -> World:
+    found = world(seed, max_iterations, barrier=False, **options)
+    found.limits = replace(found.limits, train_after=1 + seed % 5, accurate_fraction=0.9)
+    return found
+
+
+def test_streaming_worlds_keep_the_rules_and_end_as_their_verdicts_say() -> None:
+    codes = {DONE: 0, NOT_CONVERGED: 0, NEEDS_PERSON: 0}
+    early = 0
+    for seed in range(250):
+        hopeless = {"label": 0.2, "explore": 0.2} if seed % 2 else {"train": 0.05, "quench": 0.05, "label": 0.3}
+        found = streaming(seed, hopeless=hopeless, restless=0.02)
+        ending = found.run()
+        codes[ending.code] += 1
+        last = found.state.decisions.get(("verdict", found.state.iteration))
+        if found.paused() or ending.reason == "no label to train on":
+            assert ending.code == NEEDS_PERSON
+            continue
+        assert ending.code == (DONE if last and last["converged"] else NOT_CONVERGED)
+        assert {found.state.tasks[key].kind for key in found.state.waiting} <= {"explore"} and not found.state.running
+        assert ending.code == DONE or not found.state.waiting
+        trained = [i for kind, i in found.order if kind == "train"]
+        assert trained == list(range(len(trained))), "ensembles train one after the other"
+        verdicts = {i for kind, i in found.order if kind == "verdict"}
+        if ending.code == NOT_CONVERGED:
+            assert verdicts == set(range(found.limits.max_iterations)), "every ensemble that explored was judged"
+            assert trained[-1] == found.limits.max_iterations
+        for i in trained[1:]:
+            early += ("verdict", i - 1) not in found.order[: found.order.index(("train", i))]
+    assert min(codes.values()) > 10, f"the worlds must differ: {codes}"
+    assert early > 50, "training must overlap with labelling"
+
+
+def test_streaming_without_trouble_loses_and_repeats_nothing() -> None:
+    for seed in range(60):
+        found = streaming(seed, fail=0.0, die=0.0)
+        ending = found.run()
+        assert set(found.launches.values()) == {1}
+        withdrawn = found.state.superseded
+        assert found.launches.keys() == found.state.tasks.keys() - withdrawn
+        assert {found.state.tasks[key].kind for key in withdrawn} <= {"explore"}
+        if ending.code == NOT_CONVERGED:
+            last = found.state.decisions["train", found.state.iteration]
+            assert set(last["common"]["training"]) == set(found.state.labels("training")), "stragglers join the last"
+
+
+def test_streaming_worlds_with_a_foundation_end_on_labels_of_their_own_level() -> None:
+    promoted = 0
+    for seed in range(80):
+        found = streaming(seed, foundation=True, hopeless={"label": 0.1}, restless=0.05)
+        found.limits = replace(found.limits, foundation_iterations=seed % 3)
+        ending = found.run()
+        if found.paused() or ending.reason == "no label to train on":
+            continue
+        kinds = [kind for kind, _ in found.order]
+        assert kinds.count("promote") == kinds.count("pretrain") <= 1
+        promoted += "promote" in kinds
+        if "promote" in kinds:
+            assert found.state.level == found.state.target_level == "vasp"
+    assert promoted > 30
+
+
+def explored_until(found: World, *, accurate: float, labels: int) -> State:
+    """An ensemble has explored a part of its chunks, and so many of its labels have landed."""
+    found.accurate = accurate
+    found.decide("bootstrap", iteration=-1, **bootstrap_content())
+    for kind, i in (("seed_labels", -1), ("train", 0), ("explore", 0)):
+        for key in list(found.state.waiting):
+            found.done(key)
+        found.decide(kind, iteration=i, **CONTENT[kind](found, i))
+    found.state.backlog.open_round(0, RULES, 0)
+    found.done(next(key for key in found.state.waiting_of["explore"] if int(key, 16) % 4))  # not a held-out one
+    while labels > 0:
+        plan = policy(found.state, found.limits, now(50))
+        assert plan.due == ("pick", 0)
+        found.decide_due(plan)
+        for key in list(found.state.waiting_of["label"]):
+            found.done(key)
+            labels -= found.state.picks[key]["role"] == "training"
+    return found.state
+
+
+def many_chunks(seed: int) -> World:
+    found = streaming(seed, 3, fail=0.0, die=0.0)
+    found.limits = Limits(3, 2, {}, train_after=2, accurate_fraction=0.9)
+    return found
+
+
+def test_enough_new_labels_start_the_next_training_while_chunks_go_on() -> None:
+    found = next(w for w in map(many_chunks, range(99)) if explored_until(w, accurate=0.0, labels=2).waiting)
+    assert found.state.open("explore", 0)
+    assert policy(found.state, found.limits, now(1)).due == ("train", 1)
+    more = replace(found.limits, train_after=found.state.fresh + 1)
+    assert policy(found.state, more, now(1)).due != ("train", 1), "too few labels yet"
+    barrier = replace(found.limits, barrier=True)
+    assert policy(found.state, barrier, now(1)).due is None
+
+
+def test_what_looks_converged_is_judged_before_anything_new_trains() -> None:
+    found = next(w for w in map(many_chunks, range(99)) if explored_until(w, accurate=0.0, labels=2).waiting)
+    found.state.explored[0].clear()
+    found.state.note_chunk(found.state.decisions["explore", 0]["tasks"][0]["key"], {"accurate": 95, "candidate": 5})
+    plan = policy(found.state, found.limits, now(1))
+    assert plan.due != ("train", 1) and {found.state.tasks[key].kind for key in plan.launch[0].keys} == {"explore"}
+
+
+def test_no_chunk_begins_while_the_backlog_is_deep() -> None:
+    found = next(w for w in map(many_chunks, range(99)) if explored_until(w, accurate=0.0, labels=0).waiting)
+    assert found.state.backlog.size() == 3
+    shallow = policy(found.state, replace(found.limits, max_backlog=4), now(1))
+    deep = policy(found.state, replace(found.limits, max_backlog=3), now(1))
+    assert [found.state.tasks[launch.keys[0]].kind for launch in shallow.launch] == ["explore"]
+    assert not deep.launch and deep.due == ("pick", 0), "labels first"
+
+
+def test_chunk_of_an_older_ensemble_that_has_not_begun_is_withdrawn_and_one_that_runs_is_not() -> None:
+    found = next(w for w in map(many_chunks, range(99)) if len(explored_until(w, accurate=0.0, labels=2).waiting) > 1)
+    runs, *rest = list(found.state.waiting_of["explore"])
+    found.state.begin(runs)
+    found.decide("train", iteration=1, **CONTENT["train"](found, 1))
+    for key in list(found.state.waiting_of["train"]):
+        found.done(key)
+    found.decide("explore", iteration=1, **CONTENT["explore"](found, 1))
+    found.state.backlog.open_round(1, RULES, 1)
+    assert {found.state.status_of(key) for key in rest} == {"superseded"}
+    assert found.state.open("explore", 0), "the one that runs brings its frames home first"
+    found.done(runs)
+    assert not found.state.open("explore", 0)
+
+
+def test_batch_goes_where_it_fits_the_time_that_is_left() -> None:
+    found = many_chunks(1)
+    found.decide("bootstrap", iteration=-1, **bootstrap_content(3))
+    found.state.durations["bootstrap"] = durations = Durations()
+    durations.add(100.0)
+    slots = (Slot("local", "short", 60.0), Slot("local", "fits", 130.0), Slot("local", "long", 5000.0))
+    launch = policy(found.state, found.limits, Now(slots)).launch
+    assert {item.slot.name for item in launch} == {"fits", "long"}
+    key = launch[0].keys[0]
+    found.state.needs_s[key] = 1000.0
+    launch = policy(found.state, found.limits, Now(slots)).launch
+    assert {item.slot.name: key in item.keys for item in launch} == {"long": True, "fits": False}
+    found.state.needs_s = dict.fromkeys(found.state.tasks, 9000.0)
+    plan = policy(found.state, found.limits, Now(slots))
+    assert not plan.launch and plan.demand == {"local": (3, 9000.0)}
+
+
+def test_task_waits_as_long_as_its_failures_demand() -> None:
+    found = many_chunks(1)
+    found.decide("bootstrap", iteration=-1, **bootstrap_content(1))
+    (key,) = found.state.tasks
+    found.state.not_before[key] = 100.0
+    assert not policy(found.state, found.limits, now(1, time_s=99.0)).launch
+    assert policy(found.state, found.limits, now(1, time_s=101.0)).launch
+
+
+def test_full_disk_begins_nothing_and_a_used_up_budget_ends_the_run() -> None:
+    found = many_chunks(1)
+    assert policy(found.state, found.limits, now(1, disk_full=True)) == Plan()
+    found.decide("bootstrap", iteration=-1, **bootstrap_content(1))
+    assert policy(found.state, found.limits, now(1, disk_full=True)).launch == ()
+    ending = policy(found.state, found.limits, now(1, budget_used_up="300 of 300 core-hours used")).ending
+    assert ending is not None and (ending.code, ending.reason) == (NOT_CONVERGED, "300 of 300 core-hours used")
+
+
+def test_kind_whose_tasks_meet_the_same_bug_waits_for_a_person() -> None:
+    found = many_chunks(1)
+    found.decide("bootstrap", iteration=-1, **bootstrap_content(4))
+    keys = list(found.state.tasks)
+    found.state.bugs["bootstrap", "KeyError at line 3"] = set(keys[:2])
+    assert policy(found.state, found.limits, now(1)).launch
+    found.state.bugs["bootstrap", "KeyError at line 3"].add(keys[2])
+    ending = policy(found.state, found.limits, now(1)).ending
+    assert ending is not None and ending.code == NEEDS_PERSON and "KeyError at line 3" in ending.reason

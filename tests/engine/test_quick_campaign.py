@@ -52,7 +52,7 @@ def test_campaign_converges_when_deviation_and_error_fall(tmp_path: Path) -> Non
     assert done.returncode == DONE, done.stdout + done.stderr
     found = status(tmp_path)
     assert found["converged"]
-    assert found["iteration"] == 2
+    assert found["iteration"] in (2, 3)
     assert found["labels"]["quarantined"] == 0
     assert found["final_held_out"][-1]["force_rmse_eV_A"] == pytest.approx(0.1, rel=0.05)
     assert [row["status"] for row in found["glasses"]] == ["done"]
