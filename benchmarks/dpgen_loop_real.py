@@ -6,9 +6,9 @@ every ensemble from scratch (dpgen-reuse: from the last one, with alloop's steps
 from the last one. After a run one script measures every ensemble on one set of labels that neither has seen, at
 the time when its last model was there. The time of a run is the time to the force error that all tools have reached.
 
-The slot-seconds of a run are told apart, from its own logs: steps of training and of MD; what the programs that train
-and run MD need besides (starting, reading, freezing); labels; and idle slots, those of DP-GEN apart that waited for its
-next look at a stage that had ended.
+The slot-seconds of a run are told apart, from its own logs: training steps and what the programs that train need
+besides (starting, reading, freezing); MD; labels; and idle slots, those of DP-GEN apart that waited for its next look
+at a stage that had ended.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from alloop.store import MANIFEST, read_json
 SLOTS = 2
 ITERATIONS = 3
 MODELS = 2
-STEPS, WARM_STEPS = 5000, 2000
+STEPS, WARM_STEPS = 4000, 1500
 LEARNING_RATE, WARM_LEARNING_RATE = 0.003, 0.0015
 TEMPERATURES_K = (1000, 2500)
 MD_STEPS, RECORD_EVERY = 500, 10
@@ -262,6 +262,11 @@ def run_alloop(folder: Path, common: Path, tool: str, _: Path) -> dict[str, Any]
         done = subprocess.run(command, stdout=stream, stderr=stream, check=False)
     if done.returncode not in (0, 3):  # 3: not converged
         raise SystemExit(f"alloop ended with code {done.returncode}; see {folder}/out.log")
+    return read_alloop(folder, began)
+
+
+def read_alloop(folder: Path, began: float) -> dict[str, Any]:
+    """What a run of alloop left on disk; times are seconds since it began."""
     campaign = Campaign(folder)
     state = campaign.load()
     kinds = {"train": "train", "explore": "md", "label": "label", "evaluate": "evaluate", "bootstrap": "bootstrap"}
@@ -288,18 +293,10 @@ def run_alloop(folder: Path, common: Path, tool: str, _: Path) -> dict[str, Any]
                 for number, count in enumerate(steps)
                 for key in state.models(number)
             ),
-            "md": chunk_seconds([records[key] for key in records if state.tasks[key].kind == "explore"]),
         }
     }
     counted = {kind: len(pids) for kind, pids in processes.items()}
     return found | {"work": work, "ensembles": ensembles, "processes": counted}
-
-
-def chunk_seconds(records: list[dict[str, Any]]) -> float:
-    """Time of all chunks of MD if none had to start a process: the first of a process counts as the later ones do."""
-    first = {record["pid"]: min(r["started"] for r in records if r["pid"] == record["pid"]) for record in records}
-    later = [record["seconds"] for record in records if record["started"] != first[record["pid"]]]
-    return len(records) * sum(later) / len(later) if later else 0.0
 
 
 def seconds(time_text: str) -> float:
@@ -352,13 +349,11 @@ def breakdown(found: dict[str, Any], makespan: float) -> dict[str, float]:
     parts = {
         "training_steps": at_work["train"],
         "training_besides": busy.pop("train") + busy.pop("export", 0.0) - at_work["train"],
-        "md_steps": at_work["md"],
-        "md_besides": busy.pop("md") - at_work["md"],
         **busy,
         "waiting_for_the_poll": poll,
     }
     parts["idle_otherwise"] = SLOTS * makespan - sum(parts.values())
-    return {name: round(seconds, 1) for name, seconds in parts.items()}
+    return {name: round(value, 1) for name, value in parts.items()}
 
 
 def run(tool: str, folder: Path, dpgen_python: Path, scale: float) -> dict[str, Any]:
@@ -378,4 +373,6 @@ def run(tool: str, folder: Path, dpgen_python: Path, scale: float) -> dict[str, 
         "slot_seconds": breakdown(found, ready[-1]),
         "programs_started": found.get("processes", {kind: len(spans) for kind, spans in found["work"].items()}),
     }
+    if "md" in found["at_work"]:
+        record["md_steps_alone_s"] = round(found["at_work"]["md"], 1)
     return record | {name: found[name] for name in ("stages_s",) if name in found}
