@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def run_tasks(folders: list[Path], epoch: int | None, settings: Path | None = No
         if failed.intersection(task["inputs"]):
             failed.add(task["key"])
             continue
-        attempt = begin_attempt(folder)
+        attempt = begin_attempt(folder, _waited_s(folder, task))
         if not _may_go_on(attempt, epoch):
             shutil.rmtree(attempt.folder)
             break
@@ -117,6 +118,25 @@ def run_tasks(folders: list[Path], epoch: int | None, settings: Path | None = No
             failed.add(task["key"])
             worst = 1
     return worst
+
+
+_INPUTS_LOOKED_AT = 16
+
+
+def _waited_s(task_folder: Path, task: dict[str, Any]) -> float | None:
+    """Return how long a task has waited for its first attempt; None for a further one, or if nobody knows.
+
+    The wait begins with the decision, or with the end of the last of its inputs. Tasks of many inputs are decided
+    after those have ended.
+    """
+    if task.get("asked") is None or next(attempts(task_folder), None) is not None:
+        return None
+    root = task_folder.parents[_depth(task_folder)]
+    ready = [datetime.fromisoformat(task["asked"]).timestamp()]
+    for path in task["inputs"].values() if len(task["inputs"]) <= _INPUTS_LOOKED_AT else ():
+        with contextlib.suppress(OSError):
+            ready.append((root / path / "result").stat().st_mtime)
+    return round(max(0.0, time.time() - max(ready)), 3)
 
 
 def _may_go_on(attempt: Attempt, epoch: int | None) -> bool:
@@ -159,7 +179,7 @@ def _run_one(attempt: Attempt, task: dict[str, Any], settings: Path | None) -> b
         root / "run" / "labels.json" if settings is None else settings,
     )
     began = time.monotonic()
-    started = read_json(attempt.folder / "attempt.json")["started"]
+    begun = read_json(attempt.folder / "attempt.json")
     log = attempt.folder / "log.txt"
     try:
         with _output_to(log):
@@ -174,10 +194,8 @@ def _run_one(attempt: Attempt, task: dict[str, Any], settings: Path | None) -> b
         message = f"{type(error).__name__}: {error}"
         fail(attempt.folder, kind, message, f"{traceback.format_exc()}\n{tail}", final=final)
         return False
-    record = this_process().to_json() | {
-        "started": started,
+    record = begun | {
         "seconds": round(time.monotonic() - began, 3),
-        "threads": int(os.environ.get("OMP_NUM_THREADS", "1")),
         "alloop": __version__,
         "failed_attempts": sum((folder / "failed.json").exists() for folder in earlier),
         "notes": context.notes,

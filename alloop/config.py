@@ -380,6 +380,35 @@ class QuenchParam(Section):
         return self
 
 
+class BudgetParam(Section):
+    """What the campaign may use up in all, failed attempts included; what is not given is not limited."""
+
+    core_hours: Positive | None = Field(None, description="on all pools together")
+    gpu_hours: Positive | None = Field(None, description="on all pools together")
+    labels: Count | None = Field(None, description="finished labels, but for imported ones")
+    free_disk_GB: NonNegative = Field(
+        1.0, description="nothing new begins while less is free where results are written"
+    )
+    when_used_up: Literal["stop", "warn"] = Field(
+        "stop", description="stop: what runs may end, nothing further is started; warn: go on and say so in status"
+    )
+
+
+class NotifyParam(Section):
+    """Who hears of the end or the pause of a run."""
+
+    command: str | None = Field(
+        None, description="shell command; told by ALLOOP_EVENT, ALLOOP_MESSAGE, ALLOOP_CAMPAIGN and ALLOOP_FOLDER"
+    )
+
+    @field_validator("command")
+    @classmethod
+    def _says_something(cls, command: str | None) -> str | None:
+        if command is not None and not command.strip():
+            raise ValueError("command is empty; give one, such as 'mail -s \"$ALLOOP_EVENT\" me', or null for none")
+        return command
+
+
 def _known_element(symbol: str) -> str:
     if symbol not in atomic_numbers or symbol == "X":
         raise ValueError(f"{symbol!r} is not a chemical element")
@@ -404,6 +433,8 @@ class Param(Section):
     stop: StopParam = StopParam()
     quench: QuenchParam | None = None
     pools: PoolsParam = Field({LOCAL: LocalPoolParam()}, description="where the work runs, by name of the pool")
+    budget: BudgetParam = BudgetParam()
+    notify: NotifyParam = NotifyParam()
 
     @model_validator(mode="after")
     def _consistent(self) -> Param:

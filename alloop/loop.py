@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from alloop import labelers, requests, store
+from alloop import labelers, notify, requests, store
 from alloop.campaign import Campaign
 from alloop.config import Param, slots
 from alloop.decisions import DECIDERS
@@ -22,12 +22,13 @@ from alloop.policy import ORDER, Ending, Launch, Limits, Now, policy
 from alloop.pool_params import LOCAL, pool_of
 from alloop.pools import Ended
 from alloop.pools.fleet import Fleet, open_fleet
+from alloop.report.cost import used_up
 from alloop.report.progress import Watcher
-from alloop.report.status import write_iteration, write_snapshot
+from alloop.report.snapshot import Snapshots
+from alloop.report.status import write_iteration
 
 T = TypeVar("T")
 TICK_SECONDS = 1.0
-SNAPSHOT_SECONDS = 5.0
 _LABELS_TOGETHER = 32
 
 
@@ -51,13 +52,15 @@ def limits(param: Param, max_iterations: int, *, quench_only: bool = False, barr
     )
 
 
+HANDED_OVER_FILE = "handed-over"
+"""In ``run/``: the driver before this one left for its successor."""
+_NOTIFY_SECONDS = 5.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-DISK_FLOOR_GB = 0.2
 _STILLBORN = 4
 """In a batch pool so many processes in a row may end before they begin: the node may be to blame."""
 
-STOPPED = Ending(NOT_CONVERGED, "stopped by a person; nothing finished is lost, go on with: alloop run")
-HANDED_OVER = Ending(NOT_CONVERGED, "handed over: running work goes on, and the next driver adopts it")
+STOPPED = Ending(NOT_CONVERGED, "stopped by a person; nothing finished is lost, go on with: alloop run", "stopped")
+HANDED_OVER = Ending(NOT_CONVERGED, "handed over: running work goes on, and the next driver adopts it", "stopped")
 
 
 class Driver:
@@ -69,6 +72,7 @@ class Driver:
         self.limits = limits
         self.pool = pool
         self.watcher = watcher
+        self.snapshots = Snapshots(campaign)
         self.explored = None if limits.barrier else Explored(campaign, param)
         self.interrupts = 0
         self.leaves = False
@@ -89,6 +93,8 @@ class Driver:
     def _cycle(self) -> Ending | None:
         """One turn: ask the policy, do what it says, hear what has ended."""
         if self.leaves:
+            self._patiently(lambda: self.snapshots.write(force=True))
+            (self.campaign.run_folder / HANDED_OVER_FILE).touch()
             return HANDED_OVER
         if self._asked_to_stop():
             return STOPPED
@@ -138,7 +144,7 @@ class Driver:
         self.watcher.decided(kind, iteration, content)
         if kind != "pick":
             write_iteration(self.campaign, iteration)
-            self._snapshot(force=True)
+            self.snapshots.write(force=True)
 
     def _launch(self, launch: tuple[Launch, ...]) -> None:
         for item in launch:
@@ -208,7 +214,7 @@ class Driver:
     def _rule(self, key: str) -> None:
         """Do what follows from a task's failures: give it up, or have its next attempt wait or get more time."""
         state, task = self.campaign.state, self.campaign.state.tasks[key]
-        failures = store.failures(self.campaign.folder(key))
+        failures = self.campaign.failures(key)
         failures = [failure for failure in failures if failure["time"] > state.retried.get(key, "")]
         if not failures:
             return
@@ -231,7 +237,9 @@ class Driver:
                 self._settle_one(key, Ended((key,), None))
         self.campaign.beat()
         self._heed()
-        self._snapshot()
+        self.snapshots.write()
+        for trouble in self.pool.troubles():
+            self.watcher.say_once(trouble)
         self.watcher.tick(self.campaign)
 
     def _heed(self) -> None:
@@ -241,24 +249,18 @@ class Driver:
             self.watcher.say(f"{kind} of {len(content['keys'])} task(s), as a person asked")
 
     def _budget_used_up(self) -> str | None:
-        return None
+        """Return what of the budget is used up, if a run is to end there."""
+        budget = self.param.budget
+        return used_up(self.campaign.costs, self.campaign.state, budget) if budget.when_used_up == "stop" else None
 
     def _disk_full(self) -> bool:
         """Tell whether less than the floor is free where results are written; nothing new begins then."""
-        free_GB = shutil.disk_usage(self.campaign.store.iterations).free / 1e9
-        full = free_GB < DISK_FLOOR_GB
+        free_GB, floor = shutil.disk_usage(self.campaign.store.iterations).free / 1e9, self.param.budget.free_disk_GB
+        full = free_GB < floor
         if full:
-            place, floor = self.campaign.store.iterations, DISK_FLOOR_GB
+            place = self.campaign.store.iterations
             self.watcher.say_once(f"{free_GB:.3g} GB free in {place}, less than {floor:g}: nothing new begins")
         return full
-
-    def _snapshot(self, *, force: bool = False) -> None:
-        if force or time.monotonic() - self._snapshot_time > SNAPSHOT_SECONDS:
-            self.campaign.check_held()
-            write_snapshot(self.campaign)
-            self._snapshot_time = time.monotonic()
-
-    _snapshot_time = 0.0
 
     def _asked_to_stop(self) -> bool:
         return stop_requested(self.campaign) is not None
@@ -277,14 +279,23 @@ class Driver:
                 self.pool.end([record for folder in folders for record in store.live_records(folder, self.pool.alive)])
             self._patiently(lambda: self._settle(TICK_SECONDS))
             self._patiently(self._tick)
-        self._patiently(lambda: self._snapshot(force=True))
+        self._patiently(lambda: self.snapshots.write(force=True))
         return ending
 
 
-def request_stop(campaign: Campaign, *, now: bool) -> None:
+def request_stop(campaign: Campaign, *, now: bool, cancel_jobs: bool = False) -> None:
     """Ask the campaign's driver, from any process, to stop deciding; with `now` also to end what runs."""
     campaign.run_folder.mkdir(parents=True, exist_ok=True)
-    store.write_json(campaign.run_folder / "stop.json", {"mode": "now" if now else "finish"})
+    request = {"mode": "now" if now else "finish", "cancel_jobs": cancel_jobs}
+    store.write_json(campaign.run_folder / "stop.json", request)
+
+
+def cancel_requested(campaign: Campaign) -> bool:
+    """Tell whether a person asked to have the batch jobs cancelled."""
+    try:
+        return bool(store.read_json(campaign.run_folder / "stop.json")["cancel_jobs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def stop_requested(campaign: Campaign) -> str | None:
@@ -301,11 +312,29 @@ def run(campaign: Campaign, param: Param, limits: Limits, watcher: Watcher) -> E
     pool = open_fleet(param, campaign.run_folder, campaign.state.identity["id"], campaign.epoch)
     driver = Driver(campaign, param, limits, pool, watcher)
     with on_signal(driver.interrupt, signal.SIGINT, signal.SIGTERM), on_signal(driver.hand_over, signal.SIGUSR1):
+        ended = False
         try:
-            return driver.run()
+            ending = _told(campaign, param, driver)
+            ended = ending is not HANDED_OVER and not campaign.state.running
+            return ending
         finally:
-            pool.close()
+            pool.close(cancel_jobs=ended or cancel_requested(campaign))
             campaign.release()
+
+
+def _told(campaign: Campaign, param: Param, driver: Driver) -> Ending:
+    """Run the driver and have a person's command tell how it ended; a hand-over is no end."""
+    command, say = param.notify.command, driver.watcher.say
+    try:
+        ending = driver.run()
+    except CampaignHeldError:
+        raise
+    except Exception as error:
+        notify.tell(command, "failed", str(error), campaign, say=say, wait_s=_NOTIFY_SECONDS)
+        raise
+    if ending is not HANDED_OVER:
+        notify.tell(command, ending.event, ending.reason, campaign, say=say, wait_s=_NOTIFY_SECONDS)
+    return ending
 
 
 @contextlib.contextmanager

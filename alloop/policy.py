@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from alloop.errors import DONE, NEEDS_PERSON, NOT_CONVERGED
+from alloop.notify import Event
 from alloop.pools import Slot
 from alloop.state import State
 
@@ -62,10 +63,11 @@ class Now:
 
 @dataclass(frozen=True)
 class Ending:
-    """Why a run ends, and with which exit code."""
+    """Why a run ends, with which exit code, and what a person is told has come to pass."""
 
     code: int
     reason: str
+    event: Event
 
 
 @dataclass(frozen=True)
@@ -128,15 +130,15 @@ def _stopped(state: State, now: Now) -> Ending | None:
     for key, record in state.quarantined.items():
         task = state.tasks[key]
         if task.kind in NEEDED and any(kind != "rank" for kind, _ in state.asked_in[key]):
-            return Ending(NEEDS_PERSON, f"{task.kind} {task.name} failed for good: {record['message']}")
-    return Ending(NOT_CONVERGED, now.budget_used_up) if now.budget_used_up else None
+            return Ending(NEEDS_PERSON, f"{task.kind} {task.name} failed for good: {record['message']}", "paused")
+    return Ending(NOT_CONVERGED, now.budget_used_up, "budget") if now.budget_used_up else None
 
 
 def _stuck(state: State) -> Ending | None:
     """Return the ending of a campaign in which all that waits is of kinds that met the same bug again and again."""
     for (kind, bug), keys in state.bugs.items():
         if len(keys) >= SAME_BUG and state.waiting_of.get(kind):
-            return Ending(NEEDS_PERSON, f"{len(keys)} {kind} tasks met the same bug, so the rest wait: {bug}")
+            return Ending(NEEDS_PERSON, f"{len(keys)} {kind} tasks met the same bug, so the rest wait: {bug}", "paused")
     return None
 
 
@@ -254,14 +256,13 @@ def _holds(state: State, kind: str, iteration: int) -> bool:
 def _ending(state: State, iteration: int, *, quench_only: bool) -> Ending:
     verdict = state.decisions.get(("verdict", iteration))
     if verdict and verdict["converged"]:
-        return Ending(DONE, f"converged in iteration {iteration}: {verdict['reason']}")
+        return Ending(DONE, f"converged in iteration {iteration}: {verdict['reason']}", "converged")
     if quench_only:
-        return Ending(
-            NOT_CONVERGED, "quenched with an ensemble that is not converged; explore further with: alloop run"
-        )
+        reason = "quenched with an ensemble that is not converged; explore further with: alloop run"
+        return Ending(NOT_CONVERGED, reason, "limit")
     last = state.decisions.get(("verdict", iteration - 1))
     reason = last["reason"] if last else "no iteration has explored"
-    return Ending(NOT_CONVERGED, f"not converged, the iteration limit is used up: {reason}")
+    return Ending(NOT_CONVERGED, f"not converged, the iteration limit is used up: {reason}", "limit")
 
 
 # ---------------------------------------------------------------------------------------- launches
@@ -273,14 +274,17 @@ def launches(state: State, limits: Limits, now: Now, kinds: Iterable[str] = ORDE
     A task that reads another's result waits for it, or follows it in the same batch. A batch goes to the slot with
     the least time left that still holds it.
     """
-    free: dict[str, list[Slot]] = {}
-    for slot in sorted(now.slots, key=lambda slot: slot.remaining_s):
-        free.setdefault(slot.pool, []).append(slot)
     found: list[Launch] = []
+    free: dict[str, list[Slot]] = {}
     for kind in kinds:
-        slots = free.get(limits.pool(kind))
-        if slots and state.waiting_of.get(kind) and not _held_back(state, limits, kind):
-            found += _launches_of(state, limits, now, kind, slots)
+        pool = limits.pool(kind)
+        if not state.waiting_of.get(kind) or _held_back(state, limits, kind):
+            continue
+        if pool not in free:
+            of_pool = [slot for slot in now.slots if slot.pool == pool]
+            free[pool] = sorted(of_pool, key=lambda slot: slot.remaining_s)
+        if free[pool]:
+            found += _launches_of(state, limits, now, kind, free[pool])
     return tuple(found)
 
 
@@ -366,8 +370,8 @@ def _room_for_labels(state: State, limits: Limits, now: Now, launch: tuple[Launc
     """Return for how many more labels there are free slots, once what waits has been launched."""
     if _held_back(state, limits, "label"):
         return 0
-    pool, used = limits.pool("label"), {item.slot for item in launch}
-    free = sum(slot.pool == pool and slot not in used for slot in now.slots)
+    pool = limits.pool("label")
+    free = sum(slot.pool == pool for slot in now.slots) - sum(item.slot.pool == pool for item in launch)
     launched = sum(state.tasks[key].kind == "label" for item in launch for key in item.keys)
     waiting = len(state.waiting_of.get("label", ())) - launched
     return max(0, free * at_most_together(state, limits, "label") - waiting)

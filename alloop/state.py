@@ -138,10 +138,10 @@ class State:
     explored: dict[int, Counter[str]] = field(default_factory=dict)
     unjudged: set[int] = field(default_factory=set)
     fresh: int = 0
-    backlog: Backlog = field(default_factory=Backlog)
+    backlog: Backlog = field(default_factory=Backlog, compare=False)
     not_before: dict[str, float] = field(default_factory=dict)
     needs_s: dict[str, float] = field(default_factory=dict)
-    durations: dict[str, Durations] = field(default_factory=dict)
+    durations: dict[str, Durations] = field(default_factory=dict, compare=False)
     bugs: dict[tuple[str, str], set[str]] = field(default_factory=dict)
 
     def apply(self, decision: dict[str, Any]) -> None:

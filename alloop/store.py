@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import signal
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from alloop.cost import allotment
 from alloop.errors import InputError
 from alloop.failpoint import failpoint
 from alloop.process import ProcessIdentity, this_process
@@ -95,14 +97,24 @@ def _write_aside(path: Path, data: bytes) -> Path:
 
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file in one step; on a full disk the old file stays."""
-    aside = _write_aside(path, (json.dumps(value, indent=1) + "\n").encode())
+    write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file in one step; on a full disk the old file stays."""
+    aside = _write_aside(path, data)
     aside.rename(path)
     _fsync_dir(path.parent)
 
 
 def create_json_once(path: Path, value: Any) -> bool:
-    """Put a JSON file in place unless one is there already; tell whether this call did it (link(2), NFS-safe)."""
-    aside = _write_aside(path, (json.dumps(value) + "\n").encode())
+    """Put a JSON file in place unless one is there already; tell whether this call did it."""
+    return create_once(path, (json.dumps(value) + "\n").encode())
+
+
+def create_once(path: Path, data: bytes) -> bool:
+    """Put a file in place unless one is there already; tell whether this call did it (link(2), NFS-safe)."""
+    aside = _write_aside(path, data)
     try:
         os.link(aside, path)
     except FileExistsError:
@@ -161,10 +173,11 @@ class Store:
         """Tell whether the task has a published result, whole or not; see `check_result`."""
         return self.result(task).is_dir()
 
-    def prepare(self, task: Task, campaign_id: str, input_folders: dict[str, str]) -> Path:
+    def prepare(self, task: Task, campaign_id: str, input_folders: dict[str, str], asked: str | None = None) -> Path:
         """Write ``task.json`` if it is not there and return the task's folder.
 
-        input_folders: key to folder (relative to ``iterations/``) of every input task.
+        input_folders: key to folder (relative to ``iterations/``) of every input task; asked: when the task was
+        decided, from which its wait is counted.
         """
         folder = self.folder(task)
         file = folder / "task.json"
@@ -176,6 +189,7 @@ class Store:
                 "group": task.group,
                 "name": task.name,
                 "campaign": campaign_id,
+                "asked": asked,
                 "inputs": input_folders,
                 "files": task.files,
                 "about": task.about,
@@ -199,11 +213,6 @@ class Store:
         self.result(task).rename(place)
         write_json(place.with_name(f"{place.name}.reason.json"), {"task": task.folder, "problem": problem})
         return place
-
-    def sweep(self) -> None:
-        """Delete half-written files that a killed process left beside the decisions."""
-        for aside in (self.iterations / "decisions").glob(".tmp.*"):
-            aside.unlink(missing_ok=True)
 
 
 def result_problem(result: Path, key: str, *, checksums: bool = True) -> str | None:
@@ -249,12 +258,12 @@ class Attempt:
         return self.folder / "out"
 
 
-def begin_attempt(task_folder: Path) -> Attempt:
-    """Create a private attempt folder owned by this process."""
+def begin_attempt(task_folder: Path, waited_s: float | None = None) -> Attempt:
+    """Create a private attempt folder owned by this process; waited_s: how long the task waited for its first."""
     folder = task_folder / "attempts" / uuid.uuid4().hex[:8]
     (folder / "out").mkdir(parents=True)
-    place = {"pool": os.environ.get("ALLOOP_POOL"), "job": os.environ.get("ALLOOP_JOB")}
-    write_json(folder / "attempt.json", this_process().to_json() | {"started": _now()} | place)
+    record = this_process().to_json() | {"started": _now(), "waited_s": waited_s} | allotment()
+    write_json(folder / "attempt.json", record)
     return Attempt(task_folder, folder)
 
 
@@ -262,7 +271,7 @@ def publish(attempt: Attempt, key: str, record: dict[str, Any]) -> bool:
     """Make the attempt's output the task's result by one rename; False if another attempt was first.
 
     The manifest, written last, holds sizes and checksums of all files and `record`: who, when, and what it cost
-    (``seconds`` and ``threads``).
+    (``seconds``, ``threads``, ``cores``, ``gpus``).
     """
     files = {}
     for file in sorted(p for p in attempt.out.rglob("*") if p.is_file()):
@@ -285,10 +294,43 @@ def publish(attempt: Attempt, key: str, record: dict[str, Any]) -> bool:
     return True
 
 
-def fail(attempt_folder: Path, kind: str, message: str, detail: str = "", *, final: bool = False) -> None:
-    """Record why an attempt failed: class, one line, the tail of its log, and whether trying again is in vain."""
+def fail(
+    attempt_folder: Path,
+    kind: str,
+    message: str,
+    detail: str = "",
+    *,
+    final: bool = False,
+    last_seen: float | None = None,
+) -> None:
+    """Record why an attempt failed: class, one line, the tail of its log, and whether trying again is in vain.
+
+    Where it ran and what it took are taken from its ``attempt.json``; it lasted until now, or until `last_seen` (in
+    seconds since 1970), which is known of one that nobody saw end.
+    """
     record = {"class": kind, "message": message, "detail": detail, "final": final, "time": _now()}
-    write_json(attempt_folder / "failed.json", record)
+    write_json(attempt_folder / "failed.json", record | _spent(attempt_folder, last_seen))
+
+
+_ABOUT_COST = ("host", "pool", "job", "threads", "cores", "gpus", "waited_s")
+
+
+def _spent(attempt_folder: Path, last_seen: float | None) -> dict[str, Any]:
+    """Return the part of a failure's record that tells its cost; seconds is None if its beginning is not known."""
+    try:
+        begun = read_json(attempt_folder / "attempt.json")
+        started = datetime.fromisoformat(begun["started"]).timestamp()
+    except (OSError, ValueError, LookupError, TypeError):
+        return {"seconds": None}
+    ended = time.time() if last_seen is None else last_seen
+    return {"seconds": round(max(0.0, ended - started), 3)} | {name: begun.get(name) for name in _ABOUT_COST}
+
+
+def _last_sign(attempt_folder: Path) -> float:
+    """Return when an attempt last wrote anything that lies in its folder or its scratch folder."""
+    places = [attempt_folder, attempt_folder / "work"]
+    found = [file for place in places if place.is_dir() for file in (place, *place.iterdir())]
+    return max(file.lstat().st_mtime for file in found)
 
 
 Alive = Callable[[dict[str, Any]], bool]
@@ -326,7 +368,8 @@ def record_death(
         if cause:
             fail(folder, cause, _CAUSES.get(cause, cause), tail)
         elif unwatched:
-            fail(folder, "interrupted", "the process ended while no driver watched", tail)
+            last = _last_sign(folder)
+            fail(folder, "interrupted", "the process ended while no driver watched", tail, last_seen=last)
         elif return_code is None or return_code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT):
             fail(folder, "killed", "the process was killed from outside", tail)
         else:

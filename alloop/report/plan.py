@@ -9,12 +9,15 @@ from rich.console import Console
 from rich.table import Table
 
 from alloop.campaign import Campaign
-from alloop.config import BootstrapParam, Param, slots
+from alloop.config import BootstrapParam, Param
+from alloop.cost import Spend
 from alloop.decisions.exploration import trajectories
 from alloop.decisions.production import quench_chunks
 from alloop.errors import InputError
 from alloop.loop import limits
 from alloop.policy import next_decision
+from alloop.pool_params import pool_of, pool_slots
+from alloop.report.cost import shares_used
 from alloop.tasks.sources import read_labelled, read_structures_file
 
 _FILES_PER_TASK = 8
@@ -44,21 +47,40 @@ def build_plan(campaign: Campaign, param: Param, max_iterations: int) -> dict[st
     wanted = [state.tasks[key].kind for key in [*state.waiting, *state.running]]
     rows: list[dict[str, Any]] = []
     for kind, count in tasks.items():
-        cost = campaign.costs.get(kind)
-        core_hours = None if cost is None else round(count * cost.core_seconds / cost.tasks / 3600, 3)
-        rows.append({"kind": kind, "decided": wanted.count(kind), "at_most": count, "core_hours": core_hours})
-    measured = [row["core_hours"] for row in rows if row["at_most"]]
-    total = None if any(hours is None for hours in measured) else round(sum(measured), 3)
+        spend = campaign.costs.by_kind.get(kind, Spend())
+        row: dict[str, Any] = {"kind": kind, "decided": wanted.count(kind), "at_most": count}
+        row["core_hours"] = round(count * spend.all_core_seconds / spend.tasks / 3600, 3) if spend.tasks else None
+        row["gpu_hours"] = round(count * spend.all_gpu_seconds / spend.tasks / 3600, 3) if spend.tasks else None
+        rows.append(row)
+    due_rows = [row for row in rows if row["at_most"]]
     due = next_decision(state, limits(param, max_iterations))
     return {
         "next": due[0] if isinstance(due, tuple) else "none before the open work ends" if due is None else "none",
         "iterations_left": iterations,
         "tasks": rows,
         "files_at_most": _FILES_PER_TASK * sum(tasks.values()),
-        "core_hours": total,
-        "gpu_hours": 0,
-        "hours_on_slots": None if total is None else round(total / slots(param), 3),
+        "core_hours": _sum(due_rows, "core_hours"),
+        "gpu_hours": _sum(due_rows, "gpu_hours"),
+        "hours_on_slots": _hours_on_slots(campaign, param, tasks),
+        "budget": shares_used(campaign.costs, param.budget),
     }
+
+
+def _sum(rows: list[dict[str, Any]], key: str) -> float | None:
+    """Return the sum over all rows, None if one of them is not known."""
+    values = [row[key] for row in rows]
+    return None if any(value is None for value in values) else round(sum(values), 3)
+
+
+def _hours_on_slots(campaign: Campaign, param: Param, tasks: dict[str, int]) -> float | None:
+    """Return how long the tasks take on the slots of their pools at the measured pace; the slowest pool decides."""
+    load_s = dict.fromkeys(param.pools, 0.0)
+    for kind, count in tasks.items():
+        mean_s = campaign.costs.mean_seconds(kind)
+        if count and mean_s is None:
+            return None
+        load_s[pool_of(param.pools, kind)] += count * (mean_s or 0.0)
+    return round(max(load / pool_slots(param.pools[name]) for name, load in load_s.items()) / 3600, 3)
 
 
 def bootstrap_labels(root: Path, own: BootstrapParam, melts: int) -> int:
@@ -75,15 +97,25 @@ def bootstrap_labels(root: Path, own: BootstrapParam, melts: int) -> int:
 def print_plan(plan: dict[str, Any], console: Console) -> None:
     """Print the plan as a table."""
     table = Table("kind of task", title="what a run would do, at most")
-    for column in ("decided, open", "still to come", "core-hours"):
+    for column in ("decided, open", "still to come", "core-hours", "GPU-hours"):
         table.add_column(column, justify="right")
     for row in plan["tasks"]:
-        hours = "unknown until measured" if row["core_hours"] is None else f"{row['core_hours']:.3f}"
-        table.add_row(row["kind"], str(row["decided"]), str(row["at_most"]), hours)
+        hours = [_hours(row["core_hours"], "unknown until measured"), _hours(row["gpu_hours"], "")]
+        table.add_row(row["kind"], str(row["decided"]), str(row["at_most"]), *hours)
     console.print(table)
-    total = "unknown until measured" if plan["core_hours"] is None else f"{plan['core_hours']:.2f} core-hours"
+    total = "unknown until measured"
+    if plan["core_hours"] is not None:
+        total = f"{plan['core_hours']:.2f} core-hours, {plan['gpu_hours']:.2f} GPU-hours"
+        total += f", {plan['hours_on_slots']:.2f} hours on the slots of its pools"
     console.print(
         f" next decision: {plan['next']}; at most {plan['iterations_left']} iteration(s), "
         f"about {plan['files_at_most']} files; cost {total}",
         highlight=False,
     )
+    for what, entry in plan["budget"].items():
+        used = f"{entry['used']:g} of {entry['limit']:g} used so far"
+        console.print(f" budget.{what}: {used}", highlight=False)
+
+
+def _hours(value: float | None, unknown: str) -> str:
+    return unknown if value is None else f"{value:.3f}"

@@ -11,13 +11,14 @@ from rich.table import Table
 
 from alloop.campaign import Campaign
 from alloop.errors import InputError
+from alloop.report.cost import cost_record, print_costs
 from alloop.report.status import final_errors, number
 
 _EDGES = np.geomspace(0.01, 100.0, 41)
 
 
 def build_statistics(campaign: Campaign) -> dict[str, Any]:
-    """Return per iteration: classes, strata, events, labels by reason, trust levels and the deviation histogram."""
+    """Return per iteration: classes, strata, events, labels by reason, trust levels, deviation histogram; and cost."""
     state = campaign.state
     iterations = []
     for number_ in range(state.iteration + 1):
@@ -36,6 +37,7 @@ def build_statistics(campaign: Campaign) -> dict[str, Any]:
         "histogram_edges_eV_A": _EDGES.tolist(),
         "iterations": iterations,
         "final_held_out": final_errors(campaign),
+        "cost": cost_record(campaign.costs),
     }
 
 
@@ -53,7 +55,7 @@ def _histogram(campaign: Campaign, iteration: int) -> tuple[list[int], list[floa
 
 
 def print_statistics(statistics: dict[str, Any], console: Console) -> None:
-    """Print one table per iteration."""
+    """Print one table per iteration, and what all of it cost."""
     if not statistics["iterations"]:
         console.print("no selection has been made yet")
     for record in statistics["iterations"]:
@@ -89,6 +91,7 @@ def print_statistics(statistics: dict[str, Any], console: Console) -> None:
             f"force RMSE {number(row['force_rmse_eV_A'])} eV/Å",
             highlight=False,
         )
+    print_costs(statistics["cost"], console)
 
 
 def plot_statistics(statistics: dict[str, Any], file: Path) -> None:

@@ -249,7 +249,13 @@ def test_glasses_of_ones_own_with_an_oxide_absent(campaign, alloop_main):
     folder = campaign(glasses=OWN_GLASSES[:1], elements=["Li", "B", "O"])
     assert alloop_main("check", "-C", folder).code == 0
     planned = json.loads(alloop_main("plan", "-C", folder, "--json").out)
-    assert planned["tasks"][0] == {"kind": "bootstrap", "decided": 0, "at_most": 2, "core_hours": None}
+    assert planned["tasks"][0] == {
+        "kind": "bootstrap",
+        "decided": 0,
+        "at_most": 2,
+        "core_hours": None,
+        "gpu_hours": None,
+    }
 
 
 def test_plan_counts_tasks_files_and_runs_nothing(campaign, alloop_main):

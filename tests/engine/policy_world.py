@@ -69,7 +69,7 @@ class World:
                     self.state.begin(key)
             if plan.due:
                 if plan.due[0] in ("train", "promote") and not self.state.labels("training"):
-                    return Ending(NEEDS_PERSON, "no label to train on")
+                    return Ending(NEEDS_PERSON, "no label to train on", "paused")
                 self.decide_due(plan)
                 continue
             assert self.running, f"nothing runs and nothing is due; waiting: {list(self.state.waiting)}"

@@ -16,9 +16,10 @@ from alloop import campaign as campaign_module
 from alloop import cli, loop
 from alloop.campaign import Campaign
 from alloop.errors import HELD_BY_ANOTHER, CampaignHeldError, InputError
-from alloop.pools import Ended
-from alloop.process import ProcessIdentity, this_process
-from alloop.store import read_json, write_json
+from alloop.policy import Now, policy
+from alloop.pools import Ended, Slot
+from alloop.process import this_process
+from alloop.store import alive_here, read_json, write_json
 
 
 def leave_beat(root: Path, **changes: Any) -> dict[str, Any]:
@@ -198,19 +199,28 @@ def test_release_removes_the_own_beat_only(tmp_path: Path) -> None:
 
 
 class IdlePool:
-    """A pool in which nothing happens but what the test says has ended."""
+    """Pools in which nothing happens but what the test says has ended."""
 
-    free = 2
+    alive = staticmethod(alive_here)
 
     def __init__(self, ended: list[Ended]) -> None:
         self.ended = ended
         self.started: list[tuple[str, ...]] = []
 
-    def start(self, keys: tuple[str, ...], folders: list[Path]) -> None:
+    def free_slots(self) -> list[Slot]:
+        return [Slot("local", "0"), Slot("local", "1")]
+
+    def start(self, slot: Slot, keys: tuple[str, ...], folders: list[Path]) -> None:
         self.started.append(keys)
 
-    def adopt(self, process: ProcessIdentity, keys: tuple[str, ...]) -> None:
+    def adopt(self, owner: dict[str, Any], keys: tuple[str, ...], folders: list[Path]) -> None:
         self.started.append(keys)
+
+    def demand(self, wanted: object) -> None:
+        pass
+
+    def troubles(self) -> list[str]:
+        return []
 
     def wait(self, seconds: float) -> list[Ended]:
         ended, self.ended = self.ended, []
@@ -277,10 +287,10 @@ def test_driver_that_may_go_on_does_act(tmp_path: Path) -> None:
     campaign = driven(tmp_path)
     ended = task_died(campaign)
     driver = loop.Driver(campaign, param(), loop.Limits(2, 2), IdlePool(ended), Silent())  # type: ignore[arg-type]
-    driver._settle(driver.pool.wait(0))
+    driver._settle(0)
     assert len(list(campaign.store.iterations.glob("bootstrap/seed/*/attempts/a/failed.json"))) == 3
     assert not campaign.state.running and len(campaign.state.waiting) == 3
-    driver._launch(loop.policy(campaign.state, driver.limits, 2).launch)
+    driver._launch(policy(campaign.state, driver.limits, Now(tuple(driver.pool.free_slots()))).launch)
     assert [len(keys) for keys in driver.pool.started] == [1, 1]  # type: ignore[attr-defined]
 
 
@@ -323,33 +333,3 @@ def test_change_that_keeps_old_results_valid_is_accepted_and_recorded(tmp_path: 
     assert campaign.state.identity["config"]["stop"]["max_iterations"] == 20
     campaign.release()
     driven(tmp_path).check_held()
-
-
-# ---------------------------------------------------------------------------------------- giving up
-
-
-def failure(kind: str, message: str = "m") -> dict[str, Any]:
-    return {"class": kind, "message": message, "detail": "x" * 5000}
-
-
-def test_given_up_after_the_limit_with_the_last_failure() -> None:
-    assert loop.given_up([], 3) is None
-    assert loop.given_up([failure("bug"), failure("crash")], 3) is None
-    problem = loop.given_up([failure("bug"), failure("crash"), failure("numeric", "no convergence")], 3)
-    assert problem is not None
-    assert (problem["class"], problem["message"], len(problem["detail"])) == (
-        "numeric",
-        "no convergence",
-        4000,
-    )
-
-
-def test_late_is_no_failure_and_killed_is_tried_more_often() -> None:
-    assert loop.given_up([failure("late")] * 50, 1) is None
-    assert loop.given_up([failure("interrupted")] * 50, 1) is None
-    assert loop.given_up([failure("killed")] * (loop.KILLED_LIMIT - 1), 3) is None
-    assert loop.KILLED_LIMIT > loop.TASK_ATTEMPTS
-    problem = loop.given_up([failure("killed")] * loop.KILLED_LIMIT, 3)
-    assert problem is not None and problem["class"] == "killed"
-    mixed = [failure("killed")] * (loop.KILLED_LIMIT - 1) + [failure("late")] * 9 + [failure("bug")] * 2
-    assert loop.given_up(mixed, 3) is None

@@ -203,7 +203,8 @@ SAID: dict[str, dict[str, Any]] = {
     "promote": {"level": {"name": "vasp-1"}},
     "select": {"classes": {"accurate": 1, "candidate": 0, "failed": 0}, "reasons": {}},
     "verdict": {"converged": False, "reason": "because"},
-    "explore": {"last_chunk": {}},
+    "explore": {"withdrawn": ["a"]},
+    "rank": {"tasks": [{"spec": {"frames": {"a": [1, 2]}}}]},
     "quench": {"converged": True},
 }
 

@@ -13,7 +13,9 @@ from rich.console import Console
 from alloop import loop, requests
 from alloop.campaign import Campaign
 from alloop.errors import CampaignHeldError, InputError
+from alloop.pools import Ended, Slot
 from alloop.report.progress import Watcher
+from alloop.store import alive_here
 
 
 def with_labels(root: Path, count: int = 4) -> Campaign:
@@ -129,11 +131,20 @@ def test_relabelling_needs_another_level_labels_and_no_driver(tmp_path: Path) ->
 
 
 class NoPool:
-    """A pool that has no room; waiting for it ends the driver's cycle."""
+    """Pools that have no room; waiting for them ends the driver's cycle."""
 
-    free = 0
+    alive = staticmethod(alive_here)
 
-    def wait(self, seconds: float) -> list[loop.Ended]:
+    def free_slots(self) -> list[Slot]:
+        return []
+
+    def demand(self, wanted: object) -> None:
+        pass
+
+    def troubles(self) -> list[str]:
+        return []
+
+    def wait(self, seconds: float) -> list[Ended]:
         raise KeyboardInterrupt
 
 

@@ -1,0 +1,132 @@
+"""Whole campaigns with doubles of the tasks: `alloop run` from the first label to the verdict, in seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from engine_kit import prepared_label
+from quick_kit import PYTHON, quick_environment
+
+from alloop.errors import DONE, NOT_CONVERGED
+from alloop.glass.analysis import analyze_frame
+
+TINY: dict[str, Any] = {
+    "name": "quick",
+    "seed": 5,
+    "glasses": [{"name": "LBS-20-60-20", "n_atoms": [42]}],
+    "bootstrap": {"trajectories": 3, "snapshots": 4, "strained_copies": 1, "held_out_fraction": 0.3},
+    "explore": {"temperatures_K": [300, 1000, 2000], "ramps": [], "chunk_ps": 1.0, "chunks": 2, "trajectories": 2},
+    "select": {"max_labels": 8, "audit": 2, "min_separation_ps": 0.02},
+    "label": {"labeler": "teter-rehearsal", "per_process": 4},
+    "stop": {"max_iterations": 4},
+    "quench": {"melt_ps": 1, "cooling_rate_K_ps": 1000, "final_ps": 1, "chunk_ps": 1},
+    "pools": {"local": {"slots": 2, "python": PYTHON}},
+}
+
+
+def run(folder: Path, changes: dict[str, Any], *arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+    folder.mkdir(exist_ok=True)
+    (folder / "param.json").write_text(json.dumps(TINY | changes))
+    environment = os.environ | quick_environment(folder / "quick.json", **settings)
+    command = [sys.executable, "-m", "alloop", *arguments, "-C", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+
+
+def status(folder: Path) -> dict[str, Any]:
+    return json.loads(run(folder, {}, "status", "--json").stdout)
+
+
+@pytest.mark.slow
+def test_campaign_converges_when_deviation_and_error_fall(tmp_path: Path) -> None:
+    told = {"candidates": [0.4, 0.1, 0.0]}
+    done = run(tmp_path, {}, "run", explore=told, evaluate=told | {"force_rmse_eV_A": [0.5, 0.3, 0.1]})
+    assert done.returncode == DONE, done.stdout + done.stderr
+    found = status(tmp_path)
+    assert found["converged"]
+    assert found["iteration"] in (2, 3)
+    assert found["labels"]["quarantined"] == 0
+    assert found["final_held_out"][-1]["force_rmse_eV_A"] == pytest.approx(0.1, rel=0.05)
+    assert [row["status"] for row in found["glasses"]] == ["done"]
+    assert found["glasses"][0]["fraction_4B"] == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.slow
+def test_campaign_that_does_not_improve_ends_at_the_limit(tmp_path: Path) -> None:
+    changes = {"stop": {"max_iterations": 2}}
+    told = {"candidates": 0.4, "lost": 0.3}
+    done = run(tmp_path, changes, "run", explore=told, evaluate={"force_rmse_eV_A": 0.5})
+    assert done.returncode == NOT_CONVERGED, done.stdout + done.stderr
+    assert not status(tmp_path)["converged"]
+
+
+@pytest.mark.slow
+def test_labels_told_to_fail_are_given_up_and_cost_themselves_only(tmp_path: Path) -> None:
+    changes = {"stop": {"max_iterations": 1}}
+    label = {"failing": 0.3, "failing_as": "crash"}
+    done = run(tmp_path, changes, "run", label=label, evaluate={"force_rmse_eV_A": 0.5})
+    assert done.returncode == NOT_CONVERGED, done.stdout + done.stderr
+    found = status(tmp_path)
+    assert 0 < found["labels"]["quarantined"] < found["labels"]["done"]
+    assert {entry["class"] for entry in found["quarantined"]} == {"crash"}
+
+
+def attempt(python: str, folder: Path, environment: dict[str, str]) -> Path:
+    command = [python, "-m", "alloop.attempt", str(folder)]
+    subprocess.run(command, env=os.environ | environment, check=True, timeout=60)
+    return folder / "result"
+
+
+def test_label_of_the_double_has_the_form_of_a_true_one(tmp_path: Path) -> None:
+    environment = quick_environment(tmp_path / "quick.json")
+    records = []
+    for place, python in (("true", sys.executable), ("double", PYTHON)):
+        result = attempt(python, prepared_label(tmp_path / place, 1)[1], environment)
+        records.append(json.loads((result / "label.json").read_text()))
+    true, double = records
+    assert double.keys() == true.keys()
+    for key in ("structure", "level"):
+        assert double[key] == true[key]
+    for key in ("forces_eV_A", "virial_eV"):
+        assert np.shape(double[key]) == np.shape(true[key])
+
+
+def test_analysis_of_the_double_has_the_form_of_a_true_one() -> None:
+    from quick_quench import analysis
+
+    atoms = Atoms("BOOSiOOLi", positions=np.arange(21).reshape(7, 3) / 2.0, cell=[12.0] * 3, pbc=True)
+    true, double = analyze_frame(atoms), analysis(atoms)
+    assert double.keys() == true.keys()
+    for key in ("rings", "boroxol"):
+        assert double[key].keys() == true[key].keys()
+
+
+def test_attempt_of_a_double_is_cheap_and_sleeps_as_told(tmp_path: Path) -> None:
+    environment = quick_environment(tmp_path / "quick.json", label={"seconds": 1.5})
+    before, began = os.times(), time.monotonic()
+    attempt(PYTHON, prepared_label(tmp_path, 1)[1], environment)
+    after, seconds = os.times(), time.monotonic() - began
+    used_s = after.children_user + after.children_system - before.children_user - before.children_system
+    assert 1.5 < seconds < 3.5
+    assert used_s < 0.4
+
+
+def test_turns_give_every_campaign_the_same_durations(tmp_path: Path) -> None:
+    taken = []
+    for place, first in (("one", 10), ("other", 20)):
+        turns = tmp_path / place / "turns"
+        turns.mkdir(parents=True)
+        told = {"turns": str(turns), "seed": 4, "label": {"seconds": [0.05, 0.04]}}
+        environment = quick_environment(tmp_path / place / "quick.json", **told)
+        results = [attempt(PYTHON, prepared_label(tmp_path / place, first + n)[1], environment) for n in range(3)]
+        taken.append([json.loads((result / "label.json").read_text())["seconds"] for result in results])
+    assert taken[0] == taken[1]
+    assert len(set(taken[0])) == 3

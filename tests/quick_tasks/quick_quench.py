@@ -1,0 +1,52 @@
+"""Double of a chunk of the melt-quench: the true task, without dynamics and with the analysis of a made-up glass."""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+from quick_dynamics import put_in_place, replaced, with_records
+from quick_settings import begin
+
+from alloop.attempt import Context
+
+CUTOFFS_A = {"B-O": 2.0, "O-Si": 2.2, "Li-O": 2.7}
+
+
+def run(context: Context) -> None:
+    settings = begin("quench", context)
+    context = with_records(context, settings)
+    put_in_place(context, settings)
+    replaced("alloop.glass.analysis", analyze_frame=analysis)
+    replaced("alloop.glass.correlation", radial_distribution=lambda frames: NoDistribution())
+    importlib.import_module("alloop.tasks.quench").run(context)
+
+
+def analysis(atoms: Atoms) -> dict[str, Any]:
+    """A glass in which every silicon and every other boron has four oxygen neighbours."""
+    counts = Counter(atoms.get_chemical_symbols())
+    boron, silicon, oxygen = counts["B"], counts["Si"], counts["O"]
+    return {
+        "n_atoms": len(atoms),
+        "composition": dict(sorted(counts.items())),
+        "density_g_cm3": 2.2,
+        "cutoffs_A": CUTOFFS_A,
+        "coordination": {"B": {"3": boron - boron // 2, "4": boron // 2}, "Si": {"4": silicon}},
+        "fraction_4B": boron // 2 / boron if boron else None,
+        "fraction_5Si": 0.0 if silicon else None,
+        "oxygen_by_formers": {"2": oxygen},
+        "qn": {"4": silicon},
+        "rings": {"definition": "guttman", "formers": ["B"], "counts": {"3": 2}},
+        "boroxol": {"rings": 1, "fraction_B": 3 / boron if boron else None},
+        "min_distance_A": {"B-O": 1.35, "O-Si": 1.58},
+    }
+
+
+class NoDistribution:
+    """A g(r) of two bins."""
+
+    def write_csv(self, path: Path) -> None:
+        path.write_text("r_A,total,B-O\n1.0,0,0\n2.0,1,1\n")
