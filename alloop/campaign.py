@@ -257,7 +257,8 @@ class Campaign:
         self._append("start", process=process, config=effective, limit=limit, levels=found)
         self.epoch = self.state.next_number - 1
         self.files.merge(self.epoch)
-        (self.run_folder / "stop.json").unlink(missing_ok=True)
+        for left in ("stop.json", "handed-over"):
+            (self.run_folder / left).unlink(missing_ok=True)
         self.beat(force=True)
         self.load()
 

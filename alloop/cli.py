@@ -213,6 +213,9 @@ def _drive(campaign: Campaign, param: Param, limits: Any, *, take_over: bool) ->
 def stop(
     folder: Folder = HERE,
     now: Annotated[bool, typer.Option("--now", help="end running tasks too, instead of letting them finish")] = False,
+    cancel_jobs: Annotated[
+        bool, typer.Option("--cancel-jobs", help="also cancel the batch jobs, whatever runs in them")
+    ] = False,
 ) -> None:
     """Ask the driver, from any shell, to stop deciding and let running work finish."""
     from alloop.loop import request_stop
@@ -221,7 +224,7 @@ def stop(
     if not campaign.driver_alive():
         _say("no driver runs here; nothing to stop")
         return
-    request_stop(campaign, now=now)
+    request_stop(campaign, now=now or cancel_jobs, cancel_jobs=cancel_jobs)
     _say("the driver will stop" + (" and end what runs" if now else " when running tasks have finished"))
 
 

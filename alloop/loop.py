@@ -52,6 +52,8 @@ def limits(param: Param, max_iterations: int, *, quench_only: bool = False, barr
     )
 
 
+HANDED_OVER_FILE = "handed-over"
+"""In ``run/``: the driver before this one left for its successor."""
 _NOTIFY_SECONDS = 5.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _STILLBORN = 4
@@ -91,6 +93,8 @@ class Driver:
     def _cycle(self) -> Ending | None:
         """One turn: ask the policy, do what it says, hear what has ended."""
         if self.leaves:
+            self._patiently(lambda: self.snapshots.write(force=True))
+            (self.campaign.run_folder / HANDED_OVER_FILE).touch()
             return HANDED_OVER
         if self._asked_to_stop():
             return STOPPED
@@ -234,6 +238,8 @@ class Driver:
         self.campaign.beat()
         self._heed()
         self.snapshots.write()
+        for trouble in self.pool.troubles():
+            self.watcher.say_once(trouble)
         self.watcher.tick(self.campaign)
 
     def _heed(self) -> None:
@@ -277,10 +283,19 @@ class Driver:
         return ending
 
 
-def request_stop(campaign: Campaign, *, now: bool) -> None:
+def request_stop(campaign: Campaign, *, now: bool, cancel_jobs: bool = False) -> None:
     """Ask the campaign's driver, from any process, to stop deciding; with `now` also to end what runs."""
     campaign.run_folder.mkdir(parents=True, exist_ok=True)
-    store.write_json(campaign.run_folder / "stop.json", {"mode": "now" if now else "finish"})
+    request = {"mode": "now" if now else "finish", "cancel_jobs": cancel_jobs}
+    store.write_json(campaign.run_folder / "stop.json", request)
+
+
+def cancel_requested(campaign: Campaign) -> bool:
+    """Tell whether a person asked to have the batch jobs cancelled."""
+    try:
+        return bool(store.read_json(campaign.run_folder / "stop.json")["cancel_jobs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def stop_requested(campaign: Campaign) -> str | None:
@@ -297,10 +312,13 @@ def run(campaign: Campaign, param: Param, limits: Limits, watcher: Watcher) -> E
     pool = open_fleet(param, campaign.run_folder, campaign.state.identity["id"], campaign.epoch)
     driver = Driver(campaign, param, limits, pool, watcher)
     with on_signal(driver.interrupt, signal.SIGINT, signal.SIGTERM), on_signal(driver.hand_over, signal.SIGUSR1):
+        ended = False
         try:
-            return _told(campaign, param, driver)
+            ending = _told(campaign, param, driver)
+            ended = ending is not HANDED_OVER and not campaign.state.running
+            return ending
         finally:
-            pool.close()
+            pool.close(cancel_jobs=ended or cancel_requested(campaign))
             campaign.release()
 
 
