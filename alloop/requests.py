@@ -6,6 +6,7 @@ Without a driver the decision is taken at once.
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from alloop.campaign import Campaign
 from alloop.config import Param
 from alloop.errors import CampaignHeldError, InputError
+from alloop.report.snapshot import write_snapshot
 from alloop.store import Task, create_json_once, read_json
 
 KINDS = ("retry", "exclude")
@@ -28,6 +30,8 @@ def ask(campaign: Campaign, kind: str, **content: Any) -> str:
     if not campaign.driver_alive():
         campaign.load()
         campaign.decide(kind, **content)
+        with contextlib.suppress(OSError):  # so that status need not count everything anew
+            write_snapshot(campaign)
         return "done"
     folder = _folder(campaign)
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,9 +10,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from alloop.cost import cores_of
 from alloop.store import MANIFEST, write_bytes
@@ -20,8 +19,7 @@ from alloop.store import MANIFEST, write_bytes
 _FORM = 1
 
 
-@dataclass(frozen=True)
-class Accepted:
+class Accepted(NamedTuple):
     """What a campaign counts of a result.
 
     changed_ns: time of the last change of its folder; sizes: bytes of each of its files; record: seconds, cores, gpus,
@@ -84,9 +82,9 @@ class ResultIndex:
         for fields in _parsed(lines):
             try:
                 form, key, changed_ns, sizes, record, failures = fields
-                if form == _FORM:
-                    found[key] = Accepted(int(changed_ns), dict(sizes), dict(record), list(failures))
-            except (ValueError, TypeError):
+                if form == _FORM and record["seconds"] >= 0 and changed_ns > 0 and sizes.keys() and len(failures) >= 0:
+                    found[key] = Accepted(changed_ns, sizes, record, failures)
+            except (ValueError, TypeError, LookupError, AttributeError):
                 continue
         return found
 
