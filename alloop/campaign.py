@@ -226,6 +226,7 @@ class Campaign:
         self.epoch = self.state.next_number - 1
         self.store.sweep()
         (self.run_folder / "stop.json").unlink(missing_ok=True)
+        failpoint("take:swept")
         self.beat(force=True)
         self.load()
 
@@ -286,7 +287,9 @@ class Campaign:
         """Remove this driver's heartbeat."""
         beat = self.read_beat()
         if beat is not None and beat.get("epoch") == self.epoch:
+            failpoint("release:before")
             (self.run_folder / "driver.json").unlink(missing_ok=True)
+            failpoint("release:after")
 
     def decide(self, kind: str, **content: Any) -> None:
         """Write the next decision and fold it in; CampaignHeldError if another driver took its number."""
