@@ -28,7 +28,7 @@ sys.path.insert(0, str(QUICK))
 from quick_dynamics import QuickEvents  # noqa: E402
 from quick_settings import iteration  # noqa: E402
 
-from alloop import attempt, config, failpoint, loop, requests, store  # noqa: E402
+from alloop import attempt, config, decision_files, failpoint, loop, requests, store  # noqa: E402
 from alloop.attempt import Context, TaskError  # noqa: E402
 from alloop.campaign import Campaign  # noqa: E402
 from alloop.pool_params import pool_of, pool_slots  # noqa: E402
@@ -102,6 +102,7 @@ def put_doubles_in_place(settings_file: Path) -> None:
     """Have attempts in this process run the doubles; for a process of its own, as nothing puts the true ones back."""
     settings_file.write_text(json.dumps(SETTINGS))
     os.environ["QUICK_TASKS"] = str(settings_file)
+    decision_files.BLOCK = 8  # so that a short campaign has blocks
     dynamics.frame_events = lambda atoms: QuickEvents()  # type: ignore[assignment,return-value]
     for kind in list(attempt.MODULES):
         attempt.MODULES[kind] = f"crash_{kind}"
@@ -183,7 +184,7 @@ class InlinePool:
     def troubles(self) -> list[str]:
         return []
 
-    def close(self) -> None:
+    def close(self, *, cancel_jobs: bool) -> None:
         pass
 
     def _inline(self, batch: Batch) -> int:

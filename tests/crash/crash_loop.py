@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import crash_campaign
-from crash_checks import outcome, problems, wait_for_orphans
+from crash_checks import outcome, problems, status_problems, wait_for_orphans
 
 from alloop import failpoint
-from alloop.campaign import Campaign
-from alloop.report.status import build_status
 
 MOST_DRIVES = 60
 
@@ -116,12 +114,12 @@ class Crasher:
         file.unlink(missing_ok=True)
 
         def work() -> int:
-            build_status(_loaded(root), "dead")
+            before = list(status_problems(root))
             failpoint.armed = armed
             barrier = course.order == "barrier"
             code, campaign = crash_campaign.drive(root, barrier=barrier, mode=course.mode, orphan_s=orphan_s)
             passed, failpoint.armed = failpoint.armed or failpoint.Armed(), None
-            report = {"code": code, "problems": list(problems(root, campaign)), "outcome": outcome(root)}
+            report = {"code": code, "problems": before + list(problems(root, campaign)), "outcome": outcome(root)}
             report |= {"points": passed.points, "writes": [Path(name).name for name in passed.writes]}
             file.write_text(json.dumps(report))
             return 0
@@ -132,12 +130,6 @@ class Crasher:
         if code:
             return {"code": code, "problems": [f"the driver ended with code {code}"], "outcome": None}
         return json.loads(file.read_text())
-
-
-def _loaded(root: Path) -> Campaign:
-    campaign = Campaign(root)
-    campaign.load()
-    return campaign
 
 
 def _armed(kind: str, at: int) -> failpoint.Armed:
