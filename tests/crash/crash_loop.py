@@ -114,7 +114,7 @@ class Crasher:
         file.unlink(missing_ok=True)
 
         def work() -> int:
-            before = list(status_problems(root))
+            before = list(status_problems(root)) if course.mode != "apart" else []  # there it changes under our eyes
             failpoint.armed = armed
             barrier = course.order == "barrier"
             code, campaign = crash_campaign.drive(root, barrier=barrier, mode=course.mode, orphan_s=orphan_s)
