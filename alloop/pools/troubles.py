@@ -61,8 +61,8 @@ def _options(name: str, param: BatchPoolParam) -> Iterator[Trouble]:
         check_options(name, param)
     except InputError as error:
         found, _, remedy = str(error).partition("\n")
-        where, _, what = found.partition(": ")
-        yield where.removeprefix(f"param.json: pools.{name}."), what, remedy.strip()
+        where, _, what = found.removeprefix(f"param.json: pools.{name}.").partition(": ")
+        yield where, what, remedy.strip()
 
 
 def _queue(param: BatchPoolParam) -> Iterator[Trouble]:
