@@ -28,9 +28,9 @@ class Limits:
     """What bounds a run: iterations to explore (and of them the foundation's), pools, and the watermarks.
 
     slots: tasks at once, over all pools; pools: kind of task -> pool (`local` if it is not named); batch: kind ->
-    tasks that may share a process; train_after: training labels of an ensemble that start the next one; max_backlog:
-    frames waiting for a label with which no chunk begins; max_lag: a chunk that has not begun is withdrawn once more than so
-    many newer ensembles exist; barrier: the classical order, stage by stage.
+    tasks that may share a process; barrier: the classical order, stage by stage. Watermarks: train_after, training
+    labels of an ensemble that start the next one; max_backlog, frames waiting for a label with which no chunk begins;
+    max_lag, newer ensembles beyond which a chunk that has not begun is withdrawn.
     """
 
     max_iterations: int
