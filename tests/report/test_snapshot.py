@@ -16,7 +16,7 @@ import pytest
 from report_kit import begun, end_well, fail_once, picks, task_folder
 
 import alloop
-from alloop import notify
+from alloop import notify, requests
 from alloop.campaign import Campaign
 from alloop.process import ProcessIdentity
 from alloop.report import snapshot
@@ -297,6 +297,19 @@ def test_whatever_happens_counts_are_those_of_a_full_count(
     parts = ("done", "in_flight", "waiting", "quarantined", "pretraining", "superseded")
     assert sum(labels[part] for part in parts) == len(campaign.state.picks)
     assert labels["done"] == labels["training"] + labels["held_out"] + labels["excluded"]
+
+
+@pytest.mark.parametrize("kind", ["exclude", "retry"])
+def test_decision_of_a_person_leaves_a_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    campaign = exploring(tmp_path)
+    (key, *_) = campaign.state.waiting
+    campaign.decide("quarantine", key=key, name="x", message="no", detail="", **{"class": "numeric"})
+    leave(campaign)
+    if kind == "retry":
+        requests.ask(Campaign(tmp_path), "retry", keys=[key], time="2999")
+    else:
+        requests.ask(Campaign(tmp_path), "exclude", keys=[key], reason="odd", time="", undo=False)
+    assert from_snapshot(tmp_path, monkeypatch) == loaded_status(tmp_path)
 
 
 def test_live_drivers_view_is_shown_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
