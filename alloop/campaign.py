@@ -259,6 +259,7 @@ class Campaign:
         self.files.merge(self.epoch)
         for left in ("stop.json", "handed-over"):
             (self.run_folder / left).unlink(missing_ok=True)
+        failpoint("take:swept")
         self.beat(force=True)
         self.load()
 
@@ -319,7 +320,9 @@ class Campaign:
         """Remove this driver's heartbeat."""
         beat = self.read_beat()
         if beat is not None and beat.get("epoch") == self.epoch:
+            failpoint("release:before")
             (self.run_folder / "driver.json").unlink(missing_ok=True)
+            failpoint("release:after")
 
     def decide(self, kind: str, **content: Any) -> None:
         """Write the next decision and fold it in; CampaignHeldError if another driver took its number."""

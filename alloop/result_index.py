@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from alloop.cost import cores_of
+from alloop.failpoint import failpoint, write
 from alloop.store import MANIFEST, write_bytes
 
 _FORM = 1
@@ -99,11 +100,9 @@ class ResultIndex:
             return
         data = "".join(f"{line}\n" for line in self._new).encode()
         try:
-            descriptor = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            try:
-                os.write(descriptor, b"\n" + data)  # ends a line that a killed driver left torn
-            finally:
-                os.close(descriptor)
+            with self.file.open("ab", buffering=0) as stream:
+                write(stream, b"\n" + data)  # ends a line that a killed driver left torn
+            failpoint("index:appended")
         except OSError:
             return
         self._lines += len(self._new)

@@ -26,8 +26,9 @@ class Job:
     """One batch job.
 
     settings: hash of what its script was made from; slots: tasks at once in it; folder: the campaign's run folder
-    then; id: the batch system's, None until known; created, ends, told, gone: seconds since 1970, `ends` being when its walltime ends; node: where it runs, once
-    known; told: when it was told to end; connected: its worker has once been connected; cause: why it is gone.
+    then; id: the batch system's, None until known; node: where it runs, once known; created, ends, told, gone: seconds
+    since 1970 when it was made, its walltime ends, it was told to end, and it was found gone; connected: its worker has
+    once been connected; cause: why it is gone.
     """
 
     name: str
