@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import os
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -34,6 +35,9 @@ from alloop.store import (
     write_json,
 )
 
+LAST_SECONDS = 120.0
+"""So near the end of a batch job, SIGTERM comes from its walltime."""
+
 MODULES = {
     "bootstrap": "alloop.tasks.bootstrap",
     "label": "alloop.tasks.label",
@@ -51,6 +55,10 @@ class TaskError(Exception):
         super().__init__(message)
         self.kind = kind
         self.final = final
+
+
+class EndedFromOutside(BaseException):
+    """SIGTERM has come; no task may take it for an error of its own."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +184,9 @@ def _run_one(attempt: Attempt, task: dict[str, Any], settings: Path | None) -> b
     try:
         with _output_to(log):
             importlib.import_module(MODULES[task["kind"]]).run(context)
+    except EndedFromOutside:
+        _record_the_end(attempt.folder)
+        raise
     except Exception as error:
         kind = error.kind if isinstance(error, TaskError) else _failure_class(error)
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
@@ -193,6 +204,20 @@ def _run_one(attempt: Attempt, task: dict[str, Any], settings: Path | None) -> b
         fail(attempt.folder, "late", "another attempt had published the result")
     drop_scratch(attempt.task_folder)
     return True
+
+
+def _record_the_end(folder: Path) -> None:
+    """Say in the attempt's folder that the process was told to end: by its job's walltime, or by somebody."""
+    remaining_s = float(os.environ.get("ALLOOP_JOB_END", "inf")) - time.time()
+    if remaining_s < LAST_SECONDS:
+        fail(folder, "walltime", "the walltime of its batch job ended")
+    else:
+        fail(folder, "killed", "the process was told to end from outside (SIGTERM)")
+
+
+def _raise_on_sigterm(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; the record shall be written
+    raise EndedFromOutside
 
 
 def _failure_class(error: Exception) -> str:
@@ -227,7 +252,13 @@ def main() -> int:
     parser.add_argument("--settings", type=Path, help="how labels of a code are run; the campaign's if not given")
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="task folders, in order")
     arguments = parser.parse_args()
-    return run_tasks([folder.resolve() for folder in arguments.folders], arguments.epoch, arguments.settings)
+    signal.signal(signal.SIGTERM, _raise_on_sigterm)
+    try:
+        return run_tasks([folder.resolve() for folder in arguments.folders], arguments.epoch, arguments.settings)
+    except EndedFromOutside:  # end as the signal would have it
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 128 + signal.SIGTERM
 
 
 if __name__ == "__main__":

@@ -6,30 +6,27 @@ small immutable file, put in place with link(2), so that its number is taken exa
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections import Counter
+from collections.abc import Container
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from alloop import config
 from alloop.cost import Costs
+from alloop.decision_files import DecisionFiles
 from alloop.errors import CampaignHeldError, InputError
 from alloop.failpoint import failpoint
-from alloop.frames import read_columns, read_structure
-from alloop.labelers import levels
 from alloop.process import ProcessIdentity, this_process
+from alloop.result_index import Accepted, ResultIndex, accepted, manifest_of
 from alloop.state import Durations, State, decision_tasks
 from alloop.store import (
-    MANIFEST,
     Store,
     Task,
     alive_here,
     attempts,
-    create_json_once,
     failures,
     live_records,
     make_task,
@@ -40,6 +37,11 @@ from alloop.store import (
 )
 from alloop.structure import Record
 
+if TYPE_CHECKING:  # each costs a tenth of a second to import, and reading a campaign needs none of them
+    import numpy as np
+
+    from alloop.config import Param
+
 BEAT_SECONDS = 5.0
 FOREIGN_SILENCE_SECONDS = 300.0
 
@@ -48,19 +50,22 @@ class Campaign:
     """A campaign folder: read by every command, written by the one driver that holds it.
 
     costs: what all attempts took, kept up to date event by event; codes: per level of theory, how many labels each
-    version of a code has made; flagged: per label what a person may want to look at in it.
+    version of a code has made; flagged: per label what a person may want to look at in it; glasses: the names of all
+    glasses it was ever started with.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self.store = Store(self.root)
+        self.files = DecisionFiles(self.decisions_folder)
+        self.index = ResultIndex(self.run_folder / "results.jsonl")
         self.state = State()
         self.costs = Costs()
         self.codes: dict[str, Counter[str]] = {}
         self.flagged: dict[str, list[str]] = {}
         self.epoch: int | None = None
         self._asked: dict[str, str | None] = {}
-        self._glasses: set[str] = set()
+        self.glasses: set[str] = set()
         self._failures: dict[str, set[str]] = {}
         self._beat_counter = 0
         self._beat_time = 0.0
@@ -79,25 +84,14 @@ class Campaign:
 
     def exists(self) -> bool:
         """Tell whether the folder holds a campaign that has begun."""
-        return self._decision_file(0).exists()
-
-    def _decision_file(self, number: int) -> Path:
-        return self.decisions_folder / f"{number:08d}.json"
+        return self.files.taken(0)
 
     def load(self) -> State:
         """Fold all decisions and look which results exist and which attempts still run."""
         self.state, self.costs, self.codes, self.flagged = State(), Costs(), {}, {}
-        self._asked, self._glasses, self._failures = {}, set(), {}
-        if self.decisions_folder.is_dir():
-            numbers = sorted(int(file.stem) for file in self.decisions_folder.glob("[0-9]*.json"))
-            if numbers != list(range(len(numbers))):
-                missing = sorted(set(range(max(numbers) + 1)) - set(numbers))
-                raise InputError(
-                    f"{self.decisions_folder} lacks decision file(s) {missing[:5]}\n"
-                    "  restore them from a backup: a campaign without them cannot know what it asked for"
-                )
-            for number in numbers:
-                self._fold(self._read_decision(number))
+        self._asked, self.glasses, self._failures = {}, set(), {}
+        for decision in self.files.read():
+            self._fold(decision)
         self._look_at_results()
         return self.state
 
@@ -107,24 +101,30 @@ class Campaign:
         for entry in (*decision.get("tasks", ()), *decision.get("picks", ())):
             self._asked.setdefault(entry["key"], decision.get("time"))
         if decision["kind"] == "start":
-            self._glasses.update(glass["name"] for glass in decision["config"]["glasses"])
-
-    def _read_decision(self, number: int) -> dict[str, Any]:
-        file = self._decision_file(number)
-        try:
-            return read_json(file)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{file} cannot be read: {error}\n  restore it from a backup") from None
+            self.glasses.update(glass["name"] for glass in decision["config"]["glasses"])
 
     def _look_at_results(self) -> None:
+        """See which tasks have a result and which attempts run; manifests that the index knows are not opened."""
+        known = self.index.read()
+        drives = self.epoch is not None
+        root = str(self.store.iterations)
         for key, task in self.state.tasks.items():
-            if self.store.is_done(task):
-                self._accept_unread(key, task)
+            folder = f"{root}/{task.folder}"
+            entry = known.get(key)
+            if entry is not None and entry.holds(f"{folder}/result", sizes=drives):
+                self._settle(task, entry)
                 continue
-            self.failures(key)
-            if key not in self.state.quarantined and any(live_records(self.store.folder(task), self.alive)):
-                self.state.begin(key)
+            known.pop(key, None)
+            if os.path.isdir(f"{folder}/result"):  # noqa: PTH112
+                self._accept_unread(key, task)
+            elif os.path.isdir(f"{folder}/attempts"):  # noqa: PTH112
+                self.failures(key)
+                if key not in self.state.quarantined and any(live_records(Path(folder), self.alive)):
+                    self.state.begin(key)
         self.state.recount()
+        if drives:
+            self.index.tidy(known)
+            self.index.flush()
 
     def alive(self, record: dict[str, Any]) -> bool:
         """Tell whether an attempt still runs: by its process on this host, else by what is last known of its job."""
@@ -138,12 +138,35 @@ class Campaign:
     def _accept_unread(self, key: str, task: Task) -> None:
         """Note a result found on disk; only names and sizes are compared, as all were checked when they landed."""
         if result_problem(self.store.result(task), key, checksums=False) is None:
-            self.state.settle_done(key)
-            self._count_cost(task)
+            self._note(task)
         elif self.epoch is not None:
             self.store.check_result(task)
 
-    def check_identity(self, param: config.Param) -> None:
+    def _note(self, task: Task) -> None:
+        """Note a result that is there and whole, and have the index know it."""
+        result = self.store.result(task)
+        manifest = manifest_of(result)
+        tried = failures(self.folder(task.key)) if manifest["record"].get("failed_attempts") else []
+        entry = accepted(result, manifest, tried)
+        self._settle(task, entry)
+        if self.epoch is not None:
+            self.index.note(task.key, entry)
+
+    def _settle(self, task: Task, entry: Accepted) -> None:
+        """Settle a task as done, and count what its result and the failures before it cost."""
+        key, record = task.key, entry.record
+        pick = self.state.picks.get(key)
+        self.state.settle_done(key)
+        self.costs.add(task.kind, self.glass_of(task), pick, record)
+        self.state.durations.setdefault(task.kind, Durations()).add(record["seconds"])
+        self._count_failures(task, entry.failures)
+        notes = record.get("notes") or {}
+        if pick is not None and pick.get("level") is not None and "code" in notes:
+            self.codes.setdefault(pick["level"], Counter())[notes["code"]] += 1
+        if notes.get("flags"):
+            self.flagged[key] = list(notes["flags"])
+
+    def check_identity(self, param: Param) -> None:
         """Refuse a `param.json` that names another campaign than the one in ``iterations/``."""
         known = self.state.identity
         if not known:
@@ -158,14 +181,16 @@ class Campaign:
                 )
         self._check_levels(param)
         last = self.state.starts[-1]["config"] if self.state.starts else known["config"]
-        before = config.parse(last, "the recorded configuration")
+        from alloop.config import parse
+
+        before = parse(last, "the recorded configuration")
         if before.elements != param.elements:
             raise InputError(
                 f"elements changed from {before.elements} to {param.elements}; the models' type map is fixed\n"
                 "  set it back, or start a new campaign folder"
             )
 
-    def _check_levels(self, param: config.Param) -> None:
+    def _check_levels(self, param: Param) -> None:
         """Refuse a configuration at another level of theory than the labels asked for so far."""
         state = self.state
         if not any(pick["level"] == state.level and not pick["given"] for pick in state.picks.values()):
@@ -179,8 +204,10 @@ class Campaign:
                 "alloop relabel"
             )
 
-    def levels_of(self, param: config.Param) -> dict[str, dict[str, Any] | None]:
+    def levels_of(self, param: Param) -> dict[str, dict[str, Any] | None]:
         """Return the levels of theory a configuration and its files make, as a start records them."""
+        from alloop.labelers import levels
+
         foundation = levels.foundation_level(param.label.foundation)
         return {
             "target": levels.target_level(param.label, param.elements, self.root).to_json(),
@@ -209,8 +236,10 @@ class Campaign:
 
     # -------------------------------------------------------------------------------- deciding
 
-    def take(self, param: config.Param, *, take_over: bool, limit: dict[str, Any]) -> None:
+    def take(self, param: Param, *, take_over: bool, limit: dict[str, Any]) -> None:
         """Become the campaign's driver, starting the campaign if it is new; CampaignHeldError if it is held."""
+        from alloop.labelers import levels
+
         if not take_over:
             self.refuse_if_held()
         self.decisions_folder.mkdir(parents=True, exist_ok=True)
@@ -224,8 +253,9 @@ class Campaign:
         process, found = this_process().to_json(), self.levels_of(param)
         self._append("start", process=process, config=effective, limit=limit, levels=found)
         self.epoch = self.state.next_number - 1
-        self.store.sweep()
-        (self.run_folder / "stop.json").unlink(missing_ok=True)
+        self.files.merge(self.epoch)
+        for left in ("stop.json", "handed-over"):
+            (self.run_folder / left).unlink(missing_ok=True)
         self.beat(force=True)
         self.load()
 
@@ -266,7 +296,7 @@ class Campaign:
 
     def check_held(self) -> None:
         """Raise CampaignHeldError if another driver has taken the next decision's number."""
-        if self._decision_file(self.state.next_number).exists():
+        if self.files.taken(self.state.next_number):
             raise CampaignHeldError(
                 "another driver has taken over this campaign; this one ends and changes nothing more"
             )
@@ -298,7 +328,7 @@ class Campaign:
         number = self.state.next_number
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         decision = {"number": number, "kind": kind, "time": now, "epoch": self.epoch} | content
-        if not create_json_once(self._decision_file(number), decision):
+        if not self.files.create(number, decision):
             raise CampaignHeldError(f"another driver took decision {number}; this one ends and changes nothing more")
         self._fold(decision)
         for task in decision_tasks(decision):
@@ -317,6 +347,8 @@ class Campaign:
         """Return the task with its full spec; a label's is built from the frame it was picked from."""
         if task.kind != "label":
             return task
+        from alloop.frames import read_columns, read_structure
+
         pick = self.state.picks[task.key]
         result, frame = self.result(pick["source"]["task"]), pick["source"]["frame"]
         if pick["given"]:
@@ -335,38 +367,30 @@ class Campaign:
         task = self.state.tasks[key]
         if not self.store.is_done(task) or not self.store.check_result(task):
             return False
-        self.state.settle_done(key)
-        self._count_cost(task)
+        self._note(task)
         return True
 
     def failures(self, key: str) -> list[dict[str, Any]]:
         """Return the failure records of a task's attempts, oldest first; the cost of each is counted once."""
         found = failures(self.folder(key))
-        counted = self._failures.setdefault(key, set()) if found else set()
+        self._count_failures(self.state.tasks[key], found)
+        return found
+
+    def _count_failures(self, task: Task, found: list[dict[str, Any]]) -> None:
+        counted = self._failures.setdefault(task.key, set()) if found else set()
         for failure in found:
             if failure["attempt"] not in counted:
                 counted.add(failure["attempt"])
-                task = self.state.tasks[key]
-                self.costs.add_failure(task.kind, self._glass_of(task), self.state.picks.get(key), failure)
-        return found
+                self.costs.add_failure(task.kind, self.glass_of(task), self.state.picks.get(task.key), failure)
 
-    def _glass_of(self, task: Task) -> str | None:
+    def counted_failures(self, key: str) -> set[str]:
+        """Return the attempts at a task whose failure is counted."""
+        return self._failures.get(key, set())
+
+    def glass_of(self, task: Task) -> str | None:
         """Return the glass a task is for, None if it is for all of them or for structures of a person's own."""
         pick = self.state.picks.get(task.key)
-        name = str(pick["trajectory"] if pick else task.name).split(".")[0]
-        return name if name in self._glasses else None
-
-    def _count_cost(self, task: Task) -> None:
-        record = read_json(self.store.result(task) / MANIFEST)["record"]
-        self.costs.add(task.kind, self._glass_of(task), self.state.picks.get(task.key), record)
-        self.state.durations.setdefault(task.kind, Durations()).add(record["seconds"])
-        if record.get("failed_attempts"):
-            self.failures(task.key)
-        notes, level = record.get("notes") or {}, self.state.picks.get(task.key, {}).get("level")
-        if level is not None and "code" in notes:
-            self.codes.setdefault(level, Counter())[notes["code"]] += 1
-        if notes.get("flags"):
-            self.flagged[task.key] = list(notes["flags"])
+        return glass_name(str(pick["trajectory"] if pick else task.name), self.glasses)
 
     def progress(self) -> dict[str, float]:
         """Return how far running tasks are, from 0 to 1, for those that tell."""
@@ -376,6 +400,12 @@ class Campaign:
     def attempts_at(self, key: str) -> list[Path]:
         """Return the folders of the attempts at a task that have not been cleared away."""
         return list(attempts(self.store.folder(self.state.tasks[key])))
+
+
+def glass_name(trajectory: str, glasses: Container[str]) -> str | None:
+    """Return the glass a trajectory's name begins with, None if it is of none of these glasses."""
+    name = trajectory.partition(".")[0]
+    return name if name in glasses else None
 
 
 def given_labels(columns: dict[str, np.ndarray], frame: int, level: str) -> dict[str, Any]:

@@ -8,16 +8,19 @@ import shutil
 import sys
 import textwrap
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from alloop import __version__, config
+from alloop import __version__
 from alloop.campaign import Campaign
 from alloop.dpgen import commands as dpgen_commands
 from alloop.errors import BAD_INPUT, NOT_CONVERGED, AlloopError, InputError
+
+if TYPE_CHECKING:
+    from alloop.config import Param
 
 app = typer.Typer(
     add_completion=False,
@@ -40,15 +43,19 @@ HERE = Path()
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
-def _load(folder: Path) -> tuple[Campaign, config.Param]:
-    return Campaign(folder), config.load(folder.resolve() / "param.json")
+def _load(folder: Path) -> tuple[Campaign, Param]:
+    from alloop.config import load  # here and below: only commands that need it wait for it
+
+    return Campaign(folder), load(folder.resolve() / "param.json")
 
 
 def _opened(folder: Path) -> Campaign:
     """Return the campaign of a folder that has one, or at least a param.json for one."""
     campaign = Campaign(folder)
     if not campaign.exists():
-        config.load(folder.resolve() / "param.json")
+        from alloop.config import load
+
+        load(folder.resolve() / "param.json")
     return campaign
 
 
@@ -134,9 +141,10 @@ def check(
 
 def _rehearse(campaign: Campaign, inputs: list[Any], as_json: bool) -> list[dict[str, Any]]:
     """Label a tiny cell with every labeler, telling what comes of it unless JSON is to be printed."""
+    from alloop.config import load
     from alloop.rehearsal import rehearse, told
 
-    param = config.load(campaign.root / "param.json")
+    param = load(campaign.root / "param.json")
     found = []
     for trial, record in rehearse(campaign, param, inputs):
         found += [record] if record else []
@@ -181,11 +189,12 @@ def run(
     _drive(campaign, param, loop.limits(param, limit, barrier=barrier), take_over=take_over)
 
 
-def _drive(campaign: Campaign, param: config.Param, limits: Any, *, take_over: bool) -> None:
+def _drive(campaign: Campaign, param: Param, limits: Any, *, take_over: bool) -> None:
     """Take the campaign, drive it to the end of this run, show where it stands, and exit with the run's code."""
     from alloop import loop
     from alloop.report.progress import Watcher
-    from alloop.report.status import print_status, read_status
+    from alloop.report.snapshot import read_status
+    from alloop.report.status import print_status
 
     limit = {"max_iterations": limits.max_iterations, "slots": limits.slots, "barrier": limits.barrier}
     campaign.take(param, take_over=take_over, limit=limit)
@@ -204,6 +213,9 @@ def _drive(campaign: Campaign, param: config.Param, limits: Any, *, take_over: b
 def stop(
     folder: Folder = HERE,
     now: Annotated[bool, typer.Option("--now", help="end running tasks too, instead of letting them finish")] = False,
+    cancel_jobs: Annotated[
+        bool, typer.Option("--cancel-jobs", help="also cancel the batch jobs, whatever runs in them")
+    ] = False,
 ) -> None:
     """Ask the driver, from any shell, to stop deciding and let running work finish."""
     from alloop.loop import request_stop
@@ -212,14 +224,15 @@ def stop(
     if not campaign.driver_alive():
         _say("no driver runs here; nothing to stop")
         return
-    request_stop(campaign, now=now)
+    request_stop(campaign, now=now or cancel_jobs, cancel_jobs=cancel_jobs)
     _say("the driver will stop" + (" and end what runs" if now else " when running tasks have finished"))
 
 
 @app.command()
 def status(folder: Folder = HERE, as_json: AsJson = False) -> None:
     """Show where the campaign stands; works while the driver is dead."""
-    from alloop.report.status import print_status, read_status
+    from alloop.report.snapshot import read_status
+    from alloop.report.status import print_status
 
     found = read_status(_opened(folder))
     _print_json(found) if as_json else print_status(found, console)

@@ -24,11 +24,11 @@ from alloop.pools import Ended
 from alloop.pools.fleet import Fleet, open_fleet
 from alloop.report.cost import used_up
 from alloop.report.progress import Watcher
-from alloop.report.status import write_iteration, write_snapshot
+from alloop.report.snapshot import Snapshots
+from alloop.report.status import write_iteration
 
 T = TypeVar("T")
 TICK_SECONDS = 1.0
-SNAPSHOT_SECONDS = 5.0
 _LABELS_TOGETHER = 32
 
 
@@ -52,6 +52,8 @@ def limits(param: Param, max_iterations: int, *, quench_only: bool = False, barr
     )
 
 
+HANDED_OVER_FILE = "handed-over"
+"""In ``run/``: the driver before this one left for its successor."""
 _NOTIFY_SECONDS = 5.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _STILLBORN = 4
@@ -70,6 +72,7 @@ class Driver:
         self.limits = limits
         self.pool = pool
         self.watcher = watcher
+        self.snapshots = Snapshots(campaign)
         self.explored = None if limits.barrier else Explored(campaign, param)
         self.interrupts = 0
         self.leaves = False
@@ -90,6 +93,8 @@ class Driver:
     def _cycle(self) -> Ending | None:
         """One turn: ask the policy, do what it says, hear what has ended."""
         if self.leaves:
+            self._patiently(lambda: self.snapshots.write(force=True))
+            (self.campaign.run_folder / HANDED_OVER_FILE).touch()
             return HANDED_OVER
         if self._asked_to_stop():
             return STOPPED
@@ -139,7 +144,7 @@ class Driver:
         self.watcher.decided(kind, iteration, content)
         if kind != "pick":
             write_iteration(self.campaign, iteration)
-            self._snapshot(force=True)
+            self.snapshots.write(force=True)
 
     def _launch(self, launch: tuple[Launch, ...]) -> None:
         for item in launch:
@@ -232,7 +237,9 @@ class Driver:
                 self._settle_one(key, Ended((key,), None))
         self.campaign.beat()
         self._heed()
-        self._snapshot()
+        self.snapshots.write()
+        for trouble in self.pool.troubles():
+            self.watcher.say_once(trouble)
         self.watcher.tick(self.campaign)
 
     def _heed(self) -> None:
@@ -255,14 +262,6 @@ class Driver:
             self.watcher.say_once(f"{free_GB:.3g} GB free in {place}, less than {floor:g}: nothing new begins")
         return full
 
-    def _snapshot(self, *, force: bool = False) -> None:
-        if force or time.monotonic() - self._snapshot_time > SNAPSHOT_SECONDS:
-            self.campaign.check_held()
-            write_snapshot(self.campaign)
-            self._snapshot_time = time.monotonic()
-
-    _snapshot_time = 0.0
-
     def _asked_to_stop(self) -> bool:
         return stop_requested(self.campaign) is not None
 
@@ -280,14 +279,23 @@ class Driver:
                 self.pool.end([record for folder in folders for record in store.live_records(folder, self.pool.alive)])
             self._patiently(lambda: self._settle(TICK_SECONDS))
             self._patiently(self._tick)
-        self._patiently(lambda: self._snapshot(force=True))
+        self._patiently(lambda: self.snapshots.write(force=True))
         return ending
 
 
-def request_stop(campaign: Campaign, *, now: bool) -> None:
+def request_stop(campaign: Campaign, *, now: bool, cancel_jobs: bool = False) -> None:
     """Ask the campaign's driver, from any process, to stop deciding; with `now` also to end what runs."""
     campaign.run_folder.mkdir(parents=True, exist_ok=True)
-    store.write_json(campaign.run_folder / "stop.json", {"mode": "now" if now else "finish"})
+    request = {"mode": "now" if now else "finish", "cancel_jobs": cancel_jobs}
+    store.write_json(campaign.run_folder / "stop.json", request)
+
+
+def cancel_requested(campaign: Campaign) -> bool:
+    """Tell whether a person asked to have the batch jobs cancelled."""
+    try:
+        return bool(store.read_json(campaign.run_folder / "stop.json")["cancel_jobs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def stop_requested(campaign: Campaign) -> str | None:
@@ -304,10 +312,13 @@ def run(campaign: Campaign, param: Param, limits: Limits, watcher: Watcher) -> E
     pool = open_fleet(param, campaign.run_folder, campaign.state.identity["id"], campaign.epoch)
     driver = Driver(campaign, param, limits, pool, watcher)
     with on_signal(driver.interrupt, signal.SIGINT, signal.SIGTERM), on_signal(driver.hand_over, signal.SIGUSR1):
+        ended = False
         try:
-            return _told(campaign, param, driver)
+            ending = _told(campaign, param, driver)
+            ended = ending is not HANDED_OVER and not campaign.state.running
+            return ending
         finally:
-            pool.close()
+            pool.close(cancel_jobs=ended or cancel_requested(campaign))
             campaign.release()
 
 

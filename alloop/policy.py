@@ -274,14 +274,17 @@ def launches(state: State, limits: Limits, now: Now, kinds: Iterable[str] = ORDE
     A task that reads another's result waits for it, or follows it in the same batch. A batch goes to the slot with
     the least time left that still holds it.
     """
-    free: dict[str, list[Slot]] = {}
-    for slot in sorted(now.slots, key=lambda slot: slot.remaining_s):
-        free.setdefault(slot.pool, []).append(slot)
     found: list[Launch] = []
+    free: dict[str, list[Slot]] = {}
     for kind in kinds:
-        slots = free.get(limits.pool(kind))
-        if slots and state.waiting_of.get(kind) and not _held_back(state, limits, kind):
-            found += _launches_of(state, limits, now, kind, slots)
+        pool = limits.pool(kind)
+        if not state.waiting_of.get(kind) or _held_back(state, limits, kind):
+            continue
+        if pool not in free:
+            of_pool = [slot for slot in now.slots if slot.pool == pool]
+            free[pool] = sorted(of_pool, key=lambda slot: slot.remaining_s)
+        if free[pool]:
+            found += _launches_of(state, limits, now, kind, free[pool])
     return tuple(found)
 
 
@@ -367,8 +370,8 @@ def _room_for_labels(state: State, limits: Limits, now: Now, launch: tuple[Launc
     """Return for how many more labels there are free slots, once what waits has been launched."""
     if _held_back(state, limits, "label"):
         return 0
-    pool, used = limits.pool("label"), {item.slot for item in launch}
-    free = sum(slot.pool == pool and slot not in used for slot in now.slots)
+    pool = limits.pool("label")
+    free = sum(slot.pool == pool for slot in now.slots) - sum(item.slot.pool == pool for item in launch)
     launched = sum(state.tasks[key].kind == "label" for item in launch for key in item.keys)
     waiting = len(state.waiting_of.get("label", ())) - launched
     return max(0, free * at_most_together(state, limits, "label") - waiting)

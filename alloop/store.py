@@ -97,14 +97,24 @@ def _write_aside(path: Path, data: bytes) -> Path:
 
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file in one step; on a full disk the old file stays."""
-    aside = _write_aside(path, (json.dumps(value, indent=1) + "\n").encode())
+    write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file in one step; on a full disk the old file stays."""
+    aside = _write_aside(path, data)
     aside.rename(path)
     _fsync_dir(path.parent)
 
 
 def create_json_once(path: Path, value: Any) -> bool:
-    """Put a JSON file in place unless one is there already; tell whether this call did it (link(2), NFS-safe)."""
-    aside = _write_aside(path, (json.dumps(value) + "\n").encode())
+    """Put a JSON file in place unless one is there already; tell whether this call did it."""
+    return create_once(path, (json.dumps(value) + "\n").encode())
+
+
+def create_once(path: Path, data: bytes) -> bool:
+    """Put a file in place unless one is there already; tell whether this call did it (link(2), NFS-safe)."""
+    aside = _write_aside(path, data)
     try:
         os.link(aside, path)
     except FileExistsError:
@@ -203,11 +213,6 @@ class Store:
         self.result(task).rename(place)
         write_json(place.with_name(f"{place.name}.reason.json"), {"task": task.folder, "problem": problem})
         return place
-
-    def sweep(self) -> None:
-        """Delete half-written files that a killed process left beside the decisions."""
-        for aside in (self.iterations / "decisions").glob(".tmp.*"):
-            aside.unlink(missing_ok=True)
 
 
 def result_problem(result: Path, key: str, *, checksums: bool = True) -> str | None:

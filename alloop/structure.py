@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from ase import Atoms
+if TYPE_CHECKING:  # keys need neither
+    import numpy as np
+    from ase import Atoms
 
 Record = dict[str, Any]
 
@@ -31,13 +32,15 @@ def to_record(atoms: Atoms) -> Record:
     """Return the structure record of periodic atoms, positions wrapped into the cell."""
     return {
         "symbols": atoms.get_chemical_symbols(),
-        "cell_A": np.asarray(atoms.cell).tolist(),
+        "cell_A": atoms.cell.array.tolist(),
         "positions_A": atoms.get_positions(wrap=True, pbc=True).tolist(),
     }
 
 
 def from_record(record: Record) -> Atoms:
     """Return the periodic atoms of a structure record."""
+    from ase import Atoms
+
     return Atoms(record["symbols"], positions=record["positions_A"], cell=record["cell_A"], pbc=True)
 
 

@@ -6,21 +6,29 @@ import contextlib
 import queue
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from alloop.config import Param
-from alloop.pool_params import LOCAL, LocalPoolParam, pool_slots
+from alloop.pool_params import LOCAL, BatchPoolParam, LocalPoolParam, pool_slots
 from alloop.pools import Ended, Pool, Slot
 from alloop.pools.local import LocalHost, LocalPool
+
+
+class Host(Protocol):
+    """What several pools share, to be closed after them."""
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
 
 
 class Fleet:
     """The pools that `param.json` names."""
 
-    def __init__(self, pools: dict[str, Pool], events: queue.SimpleQueue[Ended], host: LocalHost | None = None) -> None:
+    def __init__(self, pools: dict[str, Pool], events: queue.SimpleQueue[Ended], *hosts: Host) -> None:
         self.pools = pools
         self._events = events
-        self._host = host
+        self._hosts = hosts
 
     def free_slots(self) -> list[Slot]:
         """Return the slots of all pools on which a batch may start now."""
@@ -68,8 +76,8 @@ class Fleet:
         """Let go of all pools; attempts that still run go on by themselves."""
         for pool in self.pools.values():
             pool.close(cancel_jobs=cancel_jobs)
-        if self._host is not None:
-            self._host.close()
+        for host in self._hosts:
+            host.close()
 
 
 def open_fleet(param: Param, run_folder: Path, campaign_id: str, epoch: int) -> Fleet:
@@ -80,4 +88,10 @@ def open_fleet(param: Param, run_folder: Path, campaign_id: str, epoch: int) -> 
     pools: dict[str, Pool] = {
         name: LocalPool(name, pool, host, events, run_folder, epoch) for name, pool in locals_.items()
     }
-    return Fleet(pools, events, host)
+    batch = {name: pool for name, pool in param.pools.items() if isinstance(pool, BatchPoolParam)}
+    if not batch and not (run_folder / "jobs").is_dir():
+        return Fleet(pools, events, host)
+    from alloop.pools.batch_host import open_batch_pools  # a second of imports that only batch systems need
+
+    jobs = open_batch_pools(batch, events, run_folder, campaign_id, epoch)
+    return Fleet(pools | dict(jobs.pools), events, host, jobs)

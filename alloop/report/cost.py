@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -37,9 +36,9 @@ Budget: TypeAlias = "BudgetParam | RecordedBudget"
 _UNITS = {"core_hours": "core-hours", "gpu_hours": "GPU-hours", "labels": "labels"}
 
 
-def recorded_budget(state: State) -> RecordedBudget:
-    """Return the budget of the last start; one without limits if the campaign knows none."""
-    return RecordedBudget(**(state.starts[-1]["config"].get("budget") or {}) if state.starts else {})
+def recorded_budget(config: Mapping[str, Any] | None) -> RecordedBudget:
+    """Return the budget of a recorded configuration; one without limits if it has none."""
+    return RecordedBudget(**((config or {}).get("budget") or {}))
 
 
 def shares_used(costs: Costs, budget: Budget, labels_under_way: int = 0) -> dict[str, dict[str, float]]:
@@ -72,9 +71,9 @@ def used_up(costs: Costs, state: State, budget: Budget) -> str | None:
     return None
 
 
-def budget_record(state: State, costs: Costs) -> dict[str, Any] | None:
-    """Return limits, use and shares for status; None without a budget."""
-    budget = recorded_budget(state)
+def budget_record(config: Mapping[str, Any] | None, costs: Costs) -> dict[str, Any] | None:
+    """Return limits, use and shares for status; None without a budget in the recorded configuration."""
+    budget = recorded_budget(config)
     found = shares_used(costs, budget)
     return found | {"when_used_up": budget.when_used_up} if found else None
 
@@ -169,16 +168,17 @@ def print_costs(cost: dict[str, Any], console: Console) -> None:
 # ---------------------------------------------------------------------------------------- what is still to come
 
 
-def eta_hours(costs: Costs, state: State, open_kinds: Iterable[str]) -> float | None:
-    """Return the hours the open tasks still need, None while a kind of them is unmeasured.
+def eta_hours(costs: Costs, config: Mapping[str, Any] | None, open_kinds: Mapping[str, int]) -> float | None:
+    """Return the hours the open tasks, so many of each kind, still need; None while a kind of them is unmeasured.
 
-    Every pool works its tasks off at their kinds' mean durations on all its slots; the slowest pool decides.
+    Every pool of the recorded configuration works its tasks off at their kinds' mean durations on all its slots; the
+    slowest pool decides.
     """
-    if not state.starts:
+    if config is None:
         return None
-    pools = state.starts[-1]["config"].get("pools") or {}
+    pools = config.get("pools") or {}
     load_s: dict[str, float] = {}
-    for kind, count in Counter(open_kinds).items():
+    for kind, count in open_kinds.items():
         mean_s = costs.mean_seconds(kind)
         if mean_s is None:
             return None

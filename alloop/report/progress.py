@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import datetime
 from typing import Any
@@ -33,7 +34,7 @@ class Watcher:
 
     def say_once(self, text: str) -> None:
         """Print what goes on and on, once in ten minutes; numbers in it may change meanwhile."""
-        known = text.rpartition(" in ")[2]
+        known = re.sub(r"[0-9.]+", "0", text)
         if time.monotonic() - self._said.get(known, -_AGAIN_SECONDS) >= _AGAIN_SECONDS:
             self._said[known] = time.monotonic()
             self.say(f"[yellow]{text}[/yellow]")

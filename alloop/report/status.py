@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,14 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from alloop.campaign import Campaign, flat
-from alloop.config import parse
 from alloop.report.cost import budget_record, budget_text, budget_warnings, cost_record, cost_text, eta_hours
 from alloop.state import State
 from alloop.store import read_json, write_json
-
-_SNAPSHOT = "state.json"
-_SNAPSHOT_FORM = 3
-"""Raised with every change of the record, so that no snapshot of another alloop's driver is taken for one's own."""
 
 
 def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
@@ -27,7 +24,9 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
     state = campaign.state
     iterations = [_iteration(campaign, number) for number in range(state.iteration + 1)]
     verdict = state.verdict
-    budget = budget_record(state, campaign.costs)
+    config = state.starts[-1]["config"] if state.starts else None
+    budget = budget_record(config, campaign.costs)
+    codes = campaign.codes.get(str(state.target_level), Counter())
     return {
         "campaign": state.identity.get("name"),
         "driver": driver,
@@ -39,9 +38,9 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
         "level": state.target_level,
         "level_now": state.level,
         "labels": label_counts(state),
-        "codes": dict(campaign.codes.get(str(state.target_level), {})),
+        "codes": dict(codes),
         "flagged": flagged(campaign),
-        "warnings": warnings(campaign) + budget_warnings(budget),
+        "warnings": code_warnings(state.target_level, codes) + import_warnings(state) + budget_warnings(budget),
         "tasks": state.task_counts(),
         "running": [
             {"kind": state.tasks[key].kind, "task": state.tasks[key].name, "done": done}
@@ -49,13 +48,14 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
         ],
         "iterations": iterations,
         "final_held_out": final_errors(campaign),
-        "models": [str(_model_path(campaign, key)) for key in _final_models(state)],
+        "models": [model_path(campaign, campaign.result(key)) for key in _final_models(state)],
         "glasses": glass_table(campaign),
         "cost": cost_record(campaign.costs),
         "budget": budget,
-        "eta_hours": eta_hours(campaign.costs, state, _open_kinds(state)),
+        "eta_hours": eta_hours(campaign.costs, config, _open_kinds(state)),
         "quarantined": [
             {
+                "key": key,
                 "task": campaign.state.tasks[key].name,
                 "kind": campaign.state.tasks[key].kind,
                 "class": entry.get("class"),
@@ -75,20 +75,34 @@ def label_counts(state: State) -> dict[str, int]:
     labels of other levels are pretraining if they are the foundation's. The rest of them is superseded, as are labels
     no longer wanted before they were done. in_flight, waiting and quarantined are of any level.
     """
-    target = state.target_level
-    foundation = (state.starts[-1].get("levels") or {}).get("foundation") if state.starts else None
-    first = foundation["name"] if foundation else None
+    done, running, superseded, quarantined = state.done, state.running, state.superseded, state.quarantined
+    target, first, excluded = state.target_level, foundation_name(state), state.excluded
     counts: Counter[str] = Counter()
     for key, pick in state.picks.items():
-        status = state.status_of(key)
-        if status != "done":
-            counts[{"running": "in_flight"}.get(status, status)] += 1
-        elif pick.get("level") == target:
-            counts["done"] += 1
-            counts["excluded" if key in state.excluded else pick["role"]] += 1
+        if key in done:
+            counts[label_class(pick, target, first, excluded=key in excluded)] += 1
+        elif key in running:
+            counts["in_flight"] += 1
+        elif key in superseded:
+            counts["superseded"] += 1
         else:
-            counts["pretraining" if first and pick.get("level") == first else "superseded"] += 1
+            counts["quarantined" if key in quarantined else "waiting"] += 1
+    counts["done"] = counts["training"] + counts["held_out"] + counts["excluded"]
     return {what: counts[what] for what in LABEL_COUNTS}
+
+
+def label_class(pick: dict[str, Any], target: str | None, foundation: str | None, *, excluded: bool) -> str:
+    """Return as what a finished label counts; target, foundation: names of those levels of theory."""
+    level = pick.get("level")
+    if level == target:
+        return "excluded" if excluded else str(pick["role"])
+    return "pretraining" if foundation and level == foundation else "superseded"
+
+
+def foundation_name(state: State) -> str | None:
+    """Return the level of the foundation that the last start names, if any."""
+    foundation = (state.starts[-1].get("levels") or {}).get("foundation") if state.starts else None
+    return foundation["name"] if foundation else None
 
 
 LABEL_COUNTS = (
@@ -114,24 +128,26 @@ def flagged(campaign: Campaign) -> list[dict[str, Any]]:
     ]
 
 
-def warnings(campaign: Campaign) -> list[str]:
-    """Return what a person should know about the labels as a whole: made by several versions of a code, or unused."""
-    state = campaign.state
-    found = []
-    codes = campaign.codes.get(str(state.target_level), Counter())
-    if len(codes) > 1:
-        parts = ", ".join(f"{count} by {code}" for code, count in codes.most_common())
-        found.append(f"labels of {state.target_level} come from {len(codes)} versions of the code: {parts}")
+def code_warnings(level: str | None, codes: Mapping[str, int]) -> list[str]:
+    """Return what a person should know of the codes that made the labels: several versions of one."""
+    if len(codes) < 2:
+        return []
+    by_count = sorted(codes.items(), key=lambda item: (-item[1], item[0]))
+    parts = ", ".join(f"{count} by {code}" for code, count in by_count)
+    return [f"labels of {level} come from {len(codes)} versions of the code: {parts}"]
+
+
+def import_warnings(state: State) -> list[str]:
+    """Return what a person should know of imported labels: those of a level that nothing is trained on."""
     levels = state.starts[-1].get("levels") if state.starts else None
     named = {level["name"] for level in (levels or {}).values() if level} | {state.target_level}
     foreign = Counter(
         pick["level"] for pick in state.picks.values() if pick.get("given") and pick.get("level") not in named
     )
-    found += [
+    return [
         f"{count} imported label(s) of {level} are not trained on: the campaign's level is {state.target_level}"
         for level, count in foreign.items()
     ]
-    return found
 
 
 def _iteration(campaign: Campaign, number: int) -> dict[str, Any]:
@@ -139,10 +155,11 @@ def _iteration(campaign: Campaign, number: int) -> dict[str, Any]:
     record: dict[str, Any] = {"iteration": number}
     train = state.decisions.get(("train", number))
     record["training_labels"] = len(train["common"]["training"]) if train else 0
+    if number in state.picks_in:
+        record["labels"] = sum(pick["key"] in state.done for pick in state.picks_in[number])
     select = state.decisions.get(("select", number))
     if select:
         record |= select["classes"] | {"events": select["events"], "lost_chunks": select["lost_chunks"]}
-        record["labels"] = sum(pick["key"] in state.done for pick in select["picks"])
     verdict = state.decisions.get(("verdict", number))
     if verdict:
         errors = verdict["errors"]
@@ -183,9 +200,9 @@ def _final_models(state: State) -> list[str]:
     return next((models for i in range(state.iteration, -1, -1) if (models := state.models(i))), [])
 
 
-def _model_path(campaign: Campaign, key: str) -> Any:
-    result = campaign.result(key)
-    return (result / read_json(result / "summary.json")["model"]).relative_to(campaign.root)
+def model_path(campaign: Campaign, result: Path) -> str:
+    """Return the model of a training's result, from the campaign folder."""
+    return str((result / read_json(result / "summary.json")["model"]).relative_to(campaign.root))
 
 
 def final_errors(campaign: Campaign) -> list[dict[str, Any]]:
@@ -201,8 +218,8 @@ def final_errors(campaign: Campaign) -> list[dict[str, Any]]:
     ]
 
 
-def _open_kinds(state: State) -> list[str]:
-    return [state.tasks[key].kind for key in [*state.waiting, *state.running]]
+def _open_kinds(state: State) -> Counter[str]:
+    return Counter(state.tasks[key].kind for keys in (state.waiting, state.running) for key in keys)
 
 
 def config_changes(state: State) -> list[str]:
@@ -226,6 +243,8 @@ def glass_table(campaign: Campaign) -> list[dict[str, Any]]:
     runs: dict[str, list[dict[str, Any]]] = {}
     for entry in decisions[-1]["tasks"]:
         runs.setdefault(entry["name"].rsplit(".s", 1)[0], []).append(entry)
+    from alloop.config import parse  # slow to import, and of use at the end of a campaign only
+
     param = parse(state.starts[-1]["config"], "the recorded configuration")
     experiment = {entry.name: entry.glass().experimental_4B for entry in param.glasses}
     return [_glass_row(campaign, name, chunks, decisions[-1], experiment) for name, chunks in runs.items()]
@@ -270,15 +289,6 @@ def _mean(values: list[float | None]) -> float | None:
     return sum(numbers) / len(numbers) if numbers else None
 
 
-# ---------------------------------------------------------------------------------------- snapshot
-
-
-def write_snapshot(campaign: Campaign) -> None:
-    """Write the driver's view to ``state.json``, a disposable cache that `status` may read instead of everything."""
-    snapshot = {"form": _SNAPSHOT_FORM, "status": build_status(campaign, "alive")}
-    write_json(campaign.store.iterations / _SNAPSHOT, snapshot)
-
-
 def write_iteration(campaign: Campaign, iteration: int) -> None:
     """Write what a person reads in an iteration's folder, both derived: ``dataset.json`` and ``summary.json``."""
     train = campaign.state.decisions.get(("train", iteration))
@@ -288,20 +298,6 @@ def write_iteration(campaign: Campaign, iteration: int) -> None:
     folder.mkdir(exist_ok=True)
     write_json(folder / "dataset.json", {role: train["common"][role] for role in ("training", "held_out")})
     write_json(folder / "summary.json", _iteration(campaign, iteration))
-
-
-def read_status(campaign: Campaign) -> dict[str, Any]:
-    """Return the status: the live driver's snapshot if there is one, else counted anew from what is on disk."""
-    alive = campaign.driver_alive()
-    if alive:
-        try:
-            snapshot = read_json(campaign.store.iterations / _SNAPSHOT)
-            if snapshot["form"] == _SNAPSHOT_FORM:
-                return snapshot["status"]
-        except (OSError, ValueError, LookupError):
-            pass
-    campaign.load()
-    return build_status(campaign, "alive" if alive else "not running")
 
 
 # ---------------------------------------------------------------------------------------- text

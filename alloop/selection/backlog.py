@@ -7,11 +7,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from alloop.selection.picks import Candidate, Rules
+
+if TYPE_CHECKING:  # the state of a campaign is read without it
+    import numpy as np
 
 Entry = tuple[Candidate, Any]
 """A frame, and what the campaign needs of it to ask for its label."""
@@ -89,6 +90,8 @@ class Backlog:
 
     def open_round(self, iteration: int, rules: Rules, seed: int) -> None:
         """Begin to collect the frames of an iteration."""
+        import numpy as np
+
         self._rounds.setdefault(iteration, _Round(rules, np.random.default_rng(seed)))
 
     def close_round(self, iteration: int) -> None:

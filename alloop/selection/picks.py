@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def pick(frames: Sequence[Candidate], known: set[str], rules: Rules, seed: int) 
     taken: set[str] = set(known)
     times: dict[str, list[float]] = {}
     picks: list[tuple[int, str]] = []
-    order = [i for i in _seeded_order(frames, seed) if np.isfinite(frames[i].max_force_deviation_eV_A)]
+    order = [i for i in _seeded_order(frames, seed) if math.isfinite(frames[i].max_force_deviation_eV_A)]
 
     def serve(reason: str, members: list[int], quota: int) -> None:
         for index in _round_robin(members, frames):
@@ -80,6 +79,8 @@ def _seeded_order(frames: Sequence[Candidate], seed: int) -> list[int]:
     sorted_indices = sorted(
         range(len(frames)), key=lambda i: (frames[i].identity, frames[i].trajectory, frames[i].time_ps)
     )
+    import numpy as np
+
     shuffled = np.random.default_rng(seed).permutation(len(frames))
     return [sorted_indices[i] for i in shuffled]
 

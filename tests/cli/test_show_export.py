@@ -31,7 +31,8 @@ from alloop.glass.force_field import TeterCalculator
 from alloop.process import this_process
 from alloop.report.provenance import build_provenance, find_label
 from alloop.report.provenance_text import lines
-from alloop.report.status import build_status, label_counts, read_status
+from alloop.report.snapshot import read_status
+from alloop.report.status import build_status, label_counts
 from alloop.state import task_entries
 from alloop.store import Task, begin_attempt, make_task, publish, read_json, write_json
 from alloop.structure import LabeledFrame, content_key, from_record, to_record

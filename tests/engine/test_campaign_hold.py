@@ -219,6 +219,9 @@ class IdlePool:
     def demand(self, wanted: object) -> None:
         pass
 
+    def troubles(self) -> list[str]:
+        return []
+
     def wait(self, seconds: float) -> list[Ended]:
         ended, self.ended = self.ended, []
         return ended

@@ -141,6 +141,9 @@ class NoPool:
     def demand(self, wanted: object) -> None:
         pass
 
+    def troubles(self) -> list[str]:
+        return []
+
     def wait(self, seconds: float) -> list[Ended]:
         raise KeyboardInterrupt
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from alloop import store
 from alloop.campaign import label_task
+from alloop.decision_files import DecisionFiles
 from alloop.failpoint import VARIABLE
 from alloop.process import this_process
 from alloop.store import MANIFEST, Store, create_json_once, make_task, read_json, result_problem, write_json
@@ -280,7 +281,7 @@ def test_sweep_removes_what_a_killed_driver_left_beside_the_decisions(tmp_path: 
     folder.mkdir(parents=True)
     (folder / ".tmp.00000003.json.ab").write_text("{")
     create_json_once(folder / "00000002.json", {})
-    Store(tmp_path).sweep()
+    DecisionFiles(folder).sweep()
     assert [path.name for path in folder.iterdir()] == ["00000002.json"]
 
 

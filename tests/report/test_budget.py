@@ -70,9 +70,9 @@ def test_status_warns_from_80_percent(tmp_path: Path, core_hours: float, warned:
 
 def test_no_budget_no_record(tmp_path: Path) -> None:
     campaign = begun(tmp_path)
-    assert budget_record(campaign.state, campaign.costs) is None and budget_warnings(None) == []
+    assert budget_record(campaign.state.starts[-1]["config"], campaign.costs) is None and budget_warnings(None) == []
     assert build_status(campaign, "alive")["budget"] is None
-    assert budget_record(State(), Costs()) is None
+    assert budget_record(None, Costs()) is None
     assert shares_used(campaign.costs, parsed().budget) == {}
 
 

@@ -280,11 +280,12 @@ def test_time_still_needed_is_that_of_the_slowest_pool(tmp_path: Path) -> None:
     campaign = begun(tmp_path, pools=pools)
     campaign.costs.by_kind["label"] = Spend(tasks=2, seconds=7200.0)
     campaign.costs.by_kind["train"] = Spend(tasks=1, seconds=1800.0)
-    costs, state = campaign.costs, campaign.state
-    assert eta_hours(costs, state, ["label"] * 16) == 2.0
-    assert eta_hours(costs, state, ["label"] * 16 + ["train"] * 12) == 3.0
-    assert eta_hours(costs, state, ["label", "quench"]) is None
-    assert eta_hours(costs, state, []) == 0.0
+    costs, configuration = campaign.costs, campaign.state.starts[-1]["config"]
+    assert eta_hours(costs, configuration, {"label": 16}) == 2.0
+    assert eta_hours(costs, configuration, {"label": 16, "train": 12}) == 3.0
+    assert eta_hours(costs, configuration, {"label": 1, "quench": 1}) is None
+    assert eta_hours(costs, configuration, {}) == 0.0
+    assert eta_hours(costs, None, {"label": 1}) is None
 
 
 def test_tables_of_nothing() -> None:
