@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Tag
 
 from alloop.errors import InputError
 
@@ -107,10 +107,10 @@ _MUST_BE = {
 
 def explain(item: Any, model: type[BaseModel]) -> tuple[str, str]:
     """Return key (such as ``glasses[0].n_atoms``) and message of one error pydantic found in `model`."""
-    location = [part for part in item["loc"] if part != "[key]"]
+    location, section = _without_variant([part for part in item["loc"] if part != "[key]"], model)
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
     if item["type"] == "extra_forbidden":
-        return where, f"unknown key; {_hint(location, model)}"
+        return where, f"unknown key; {_hint(location, model, section)}"
     if item["type"] == "missing":
         return where, "is missing"
     if item["type"] == "value_error":
@@ -121,10 +121,34 @@ def explain(item: Any, model: type[BaseModel]) -> tuple[str, str]:
     return where, f"found {shown if len(shown) <= 60 else shown[:57] + '...'}, {must}"
 
 
-def _hint(location: list[Any], model: type[BaseModel]) -> str:
+def _without_variant(location: list[Any], model: type[BaseModel]) -> tuple[list[Any], type[BaseModel] | None]:
+    """Return a location without the name of the variant that a section of several kinds has, and that variant.
+
+    Such sections are values of an object: ``pools.NAME`` is a local or a batch pool.
+    """
+    if len(location) < 3 or not isinstance(location[0], str) or location[0] not in model.model_fields:
+        return location, None
+    variants = _variants(model.model_fields[location[0]].annotation)
+    if location[2] not in variants:
+        return location, None
+    return location[:2] + location[3:], variants[location[2]]
+
+
+def _variants(annotation: Any) -> dict[str, type[BaseModel]]:
+    """Return, by tag, the models an object's values may be."""
+    found: dict[str, type[BaseModel]] = {}
+    for inner in getattr(annotation, "__args__", ()):
+        tags = [item.tag for item in getattr(inner, "__metadata__", ()) if isinstance(item, Tag)]
+        if tags and isinstance(inner.__origin__, type) and issubclass(inner.__origin__, BaseModel):
+            found[tags[0]] = inner.__origin__
+        found |= _variants(getattr(inner, "__origin__", None) if hasattr(inner, "__metadata__") else inner)
+    return found
+
+
+def _hint(location: list[Any], model: type[BaseModel], variant: type[BaseModel] | None = None) -> str:
     """Return what an unknown key may have been meant to be: one of another unit, one of another section, a near one."""
     wrong = str(location[-1])
-    known = _known_keys(location[:-1], model)
+    known = list(variant.model_fields) if variant and len(location) == 3 else _known_keys(location[:-1], model)
     for key in known:
         stem, _, unit = key.rpartition("_")
         if unit in _UNITS and stem == wrong.rpartition("_")[0]:

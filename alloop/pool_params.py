@@ -54,7 +54,7 @@ def _kind_of_pool(value: Any) -> str:
 PoolParam = Annotated[
     Annotated[LocalPoolParam, Tag(LOCAL)] | Annotated[BatchPoolParam, Tag("batch")], Discriminator(_kind_of_pool)
 ]
-PoolName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,19}$")]
+PoolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
 def _with_local(value: Any) -> Any:

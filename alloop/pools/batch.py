@@ -59,9 +59,12 @@ class BatchPool:
         interface = param.options.get("interface")
         self._place = jobqueue.Place(engine.run_folder, engine.link.address_file(interface), engine.run_folder / "tls")
         self._settings = settings_hash(jobqueue.job_script(name, param, "NAME", self._place))
-        self._live = {job.name: Live(job, submitted=0.0) for job in jobs if job.gone is None}
+        now = time.monotonic()
+        self._live = {
+            job.name: Live(job, submitted=0.0 if job.id is not None else now) for job in jobs if job.gone is None
+        }
         self._gone = {job.name for job in jobs if job.gone is not None}
-        self._given_up: dict[str, Job] = {}
+        self._given_up = {job.name: job for job in jobs if job.gone is not None and job.id is None}
         back_off = BackOff(self._timing.backoff, self._timing.longest_backoff)
         self._submitter = Submitter(name, param, self._place, back_off)
         self._nodes = Nodes(self._timing.avoid)
@@ -90,6 +93,7 @@ class BatchPool:
                 self._engine.link.need()
             if self._live:
                 self._queue.ask()
+            self._take_back()
             self._note_queue(self._queue.look)
             self._note_workers()
             self._watch_batches()
@@ -295,13 +299,19 @@ class BatchPool:
 
     # ---------------------------------------------------------------------------------------- what the queue says
 
+    def _take_back(self) -> None:
+        """Take back jobs that seemed never to have been submitted, and turn up after all."""
+        for name in [
+            name for name in self._given_up if name in self._queue.look.jobs or name in self._engine.link.workers
+        ]:
+            self._live[name] = Live(self._given_up.pop(name), submitted=0.0)
+            self._live[name].job.gone = None
+            self._gone.discard(name)
+
     def _note_queue(self, look: Look) -> None:
         if look.number == self._look:
             return
         self._look = look.number
-        for name in [name for name in self._given_up if name in look.jobs]:  # it was submitted after all
-            self._live[name] = Live(self._given_up.pop(name), submitted=0.0)
-            self._live[name].job.gone = None
         for live in list(self._live.values()):
             if live.submitted is None or look.began <= live.submitted or live.job.gone is not None:
                 continue

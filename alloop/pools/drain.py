@@ -22,7 +22,8 @@ WITHOUT_SCHEDULER_SECONDS = 120.0
 """How long an idle job waits for a driver to start another scheduler."""
 LAST_SECONDS = 60.0
 SHORT_LIVES = 4
-"""A worker that ended so often in a row within a minute is not started again."""
+"""A worker that ended so often in a row within two minutes is not started again."""
+PAUSE_SECONDS = 5.0
 
 
 def attempts_in_job(job: str) -> Iterator[psutil.Process]:
@@ -55,7 +56,7 @@ def address_now(file: Path) -> str:
 def drain(code: int, short: int, environment: dict[str, str]) -> int:
     """Wait until the worker shall start again (0) or the job may end (1).
 
-    code: the worker's; short: how often in a row it ended within a minute.
+    code: the worker's; short: how often in a row it ended within two minutes.
     """
     job, run_folder = environment["ALLOOP_JOB"], Path(environment["ALLOOP_RUN"])
     deadline = float(environment["ALLOOP_JOB_END"]) - LAST_SECONDS
@@ -63,8 +64,6 @@ def drain(code: int, short: int, environment: dict[str, str]) -> int:
     told: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: told.append(1))
-    if code != 0:
-        time.sleep(5 * short)
     began = time.monotonic()
     while True:
         if told:
@@ -72,7 +71,8 @@ def drain(code: int, short: int, environment: dict[str, str]) -> int:
             told.clear()
             deadline = 0.0
         ending = end_file(run_folder, job).exists() or time.time() > deadline or short >= SHORT_LIVES
-        if not ending and (code != 0 or address_now(address_file) not in ("", known)):
+        crashed = code != 0 and time.monotonic() - began >= PAUSE_SECONDS * short
+        if not ending and (crashed or address_now(address_file) not in ("", known)):
             return AGAIN
         waits = not ending and time.monotonic() - began < WITHOUT_SCHEDULER_SECONDS
         if not waits and not any(attempts_in_job(job)):

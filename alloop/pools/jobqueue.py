@@ -64,7 +64,7 @@ while  # the worker ends with its scheduler; the job goes on while there is work
   export ALLOOP_SCHEDULER="$(cat "$ALLOOP_ADDRESS")"
   %(worker_command)s
   code=$?
-  if ((SECONDS - began < 60)); then short=$((short + 1)); else short=0; fi
+  if ((SECONDS - began < 120)); then short=$((short + 1)); else short=0; fi
   {python} -m alloop.pools.drain --code $code --short $short
 do :; done
 """
@@ -140,7 +140,7 @@ def _job(pool: str, param: BatchPoolParam, name: str, place: Place, abort: threa
     threads = ["--nthreads", str(param.slots_per_job), "--memory-limit", "0", "--dashboard-address", "127.0.0.1:0"]
     keys = [f"--tls-{role} {shlex.quote(str(place.tls / file))}" for role, file in TLS_FILES.items()]
     options["worker_extra_args"] = [*threads, *keys, *options.get("worker_extra_args", [])]
-    options.setdefault("death_timeout", 120)
+    options.setdefault("death_timeout", 60)
     _add_header(param, name, place, options)
     template = SCRIPT.format(
         pool=pool,

@@ -25,9 +25,10 @@ _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 class Job:
     """One batch job.
 
-    settings: hash of what its script was made from; slots: tasks at once in it; id: the batch system's, None until
-    known; created, ends, told, gone: seconds since 1970, `ends` being when its walltime ends; node: where it runs, once
-    known; told: when it was told to end; connected: its worker has once been connected; cause: why it is gone.
+    settings: hash of what its script was made from; slots: tasks at once in it; folder: the campaign's run folder
+    then; id: the batch system's, None until known; node: where it runs, once known; created, ends, told, gone: seconds
+    since 1970 when it was made, its walltime ends, it was told to end, and it was found gone; connected: its worker has
+    once been connected; cause: why it is gone.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Job:
     settings: str
     slots: int
     created: float
+    folder: str = ""
     id: str | None = None
     node: str | None = None
     ends: float | None = None
@@ -72,9 +74,13 @@ class JobRecords:
     def __init__(self, run_folder: Path) -> None:
         self.folder = run_folder / "jobs"
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._here = str(run_folder.resolve())
 
     def load(self) -> list[Job]:
-        """Return all jobs on record, and clear away those that have long been gone."""
+        """Return all jobs on record, and clear away those that have long been gone.
+
+        Where a campaign folder was copied, the jobs on record belong to the original, and are left alone.
+        """
         found = []
         for file in sorted(self.folder.glob("*.json")):
             with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
@@ -82,7 +88,7 @@ class JobRecords:
                 job = Job(**{item.name: record[item.name] for item in fields(Job) if item.name in record})
                 if job.gone is not None and time.time() - job.gone > KEPT_SECONDS:
                     self._clear(job)
-                else:
+                elif job.folder in ("", self._here) or not Path(job.folder).exists():
                     found.append(job)
         return found
 
@@ -94,7 +100,7 @@ class JobRecords:
         """Put a new job on record, under a name no other has."""
         while True:
             name = job_name(campaign_id, pool, param.type)
-            job = Job(name, pool, param.type, settings, param.slots_per_job, time.time())
+            job = Job(name, pool, param.type, settings, param.slots_per_job, time.time(), self._here)
             if create_json_once(self.folder / f"{name}.json", asdict(job)):
                 return job
 

@@ -12,6 +12,7 @@ import logging
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ class Link:
         self._started: list[subprocess.Popen[bytes]] = []
         self._interfaces: set[str | None] = set()
         self._failed = 0
-        self._tasks: list[Callable[[Any], Any]] = []
+        self._tasks: deque[Callable[[Any], Any]] = deque()
         self._curious: dict[str, set[str]] = {}
         self._wake = threading.Event()
         self._needed = threading.Event()
@@ -208,10 +209,9 @@ class Link:
         client = self._client
         if self._record is not None and scheduler.is_gone(self._record):
             raise ConnectionError("its process is gone; another one is started")
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
+        while self._tasks:
             with contextlib.suppress(Exception):  # a worker that is gone needs no farewell
-                client.sync(task, client, callback_timeout=CALL_SECONDS)
+                client.sync(self._tasks.popleft(), client, callback_timeout=CALL_SECONDS)
         names = client.sync(client._run_on_scheduler, connected, callback_timeout=CALL_SECONDS)
         now = time.monotonic()
         curious = set().union(*self._curious.values())

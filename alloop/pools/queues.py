@@ -21,7 +21,7 @@ from dataclasses import dataclass
 QUERY_SECONDS = 60.0
 """A query that takes longer is ended, and counts as failed."""
 
-_JOB_VARIABLES = ("SLURM_", "SLURMD_", "SBATCH_", "PBS_", "LSB_", "LS_JOB", "JOB_ID", "JOB_NAME", "NSLOTS", "PE_")
+_JOB_VARIABLES = ("SLURM_", "SLURMD_", "PBS_", "LSB_", "LS_JOBPID", "JOB_ID", "JOB_NAME", "NSLOTS", "PE_HOSTFILE")
 _SITE_VARIABLES = {"SLURM_CONF", "SLURM_CLUSTERS", "PBS_CONF_FILE", "PBS_DEFAULT", "PBS_SERVER", "PBS_EXEC", "PBS_HOME"}
 
 

@@ -28,6 +28,9 @@ START_SECONDS = 60.0
 WITHOUT_DRIVER_SECONDS = 600.0
 """When no driver has been connected for so long, workers without work are let go: their jobs would idle for nobody."""
 
+LOOK_SECONDS = 20.0
+"""Between looks whether this scheduler is still needed, and by whom."""
+
 CONFIG = {
     "distributed.scheduler.work-stealing": False,
     "distributed.scheduler.allowed-failures": 1_000_000,
@@ -121,7 +124,7 @@ async def _replaced(run_folder: Path) -> None:
     """Return once the campaign has another scheduler, or none and no folder any more."""
     silent = 0
     while silent < 3:  # a shared disk may be away for a moment
-        await asyncio.sleep(20)
+        await asyncio.sleep(LOOK_SECONDS)
         try:
             if ProcessIdentity.from_json(read_json(record_file(run_folder))) != this_process():
                 return
@@ -134,7 +137,7 @@ async def _let_go(scheduler: Any, idle_minutes: float) -> None:
     """Let workers go that have had no work for some minutes while no driver was connected."""
     seen = time.monotonic()
     while True:
-        await asyncio.sleep(10)
+        await asyncio.sleep(LOOK_SECONDS)
         now = time.monotonic()
         if any(name.startswith("Client") for name in scheduler.clients):
             seen = now

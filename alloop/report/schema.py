@@ -44,6 +44,8 @@ def schema_rows() -> dict[str, tuple[str, list[Row]]]:
         sections[prefix.rstrip(".")] = (section.get("description", "").split("\n")[0], rows)
         for key, entry in section["properties"].items():
             name, target = prefix + key, _target(entry, schema)
+            for variant in _variants(entry, schema):
+                walk(f"{name}.NAME ({' | '.join(variant['properties']['type'].get('enum', ['local']))}).", variant)
             default = json.dumps(entry["default"]) if "default" in entry else "required"
             if target is None:
                 rows.append(Row(name, _kind(entry), default, entry.get("description", "")))
@@ -85,6 +87,13 @@ def _target(entry: Schema, schema: Schema) -> Schema | None:
             found: Schema = schema["$defs"][candidate["$ref"].rpartition("/")[2]]
             return found
     return None
+
+
+def _variants(entry: Schema, schema: Schema) -> list[Schema]:
+    """Return the sections that the values of an object may be, such as those of the pools."""
+    values: Any = entry.get("additionalProperties", next(iter(entry.get("patternProperties", {}).values()), None))
+    options: list[Schema] = values.get("oneOf") or values.get("anyOf") or [] if isinstance(values, dict) else []
+    return [schema["$defs"][option["$ref"].rpartition("/")[2]] for option in options if "$ref" in option]
 
 
 def _kind(entry: Schema) -> str:

@@ -17,6 +17,7 @@ import typer.main
 import alloop
 from alloop import cli, config
 from alloop.glass.composition import TABLE_1
+from alloop.pool_params import BatchPoolParam, LocalPoolParam
 from alloop.report.schema import json_schema, schema_rows
 
 REPOSITORY = Path(alloop.__file__).resolve().parents[1]
@@ -201,13 +202,16 @@ def test_json_schema_holds_every_section_and_key():
                     found |= names(inner, f"{prefix}{key}{listed}.")
         return found
 
-    assert names(schema) == keys_of(config.Param)
+    assert {key for key in names(schema) if not key.startswith("pools.")} == keys_of(config.Param)
+    assert {key for key in names(schema) if key.startswith("pools.")} == {
+        f"pools.{name}" for pool in (LocalPoolParam, BatchPoolParam) for name in pool.model_fields
+    }
     assert schema["properties"]["glasses"]["items"]["anyOf"][0]["enum"] == sorted(TABLE_1)
 
 
 def test_schema_table_tells_every_key_with_type_default_and_meaning():
     rows = {row.key: row for _, section in schema_rows().values() for row in section}
-    assert set(rows) == keys_of(config.Param)
+    assert {key for key in rows if not key.startswith("pools.")} == keys_of(config.Param)
     for row in rows.values():
         assert row.meaning, f"{row.key} has no meaning"
         assert row.kind
@@ -217,7 +221,7 @@ def test_schema_table_tells_every_key_with_type_default_and_meaning():
     assert rows["explore.temperatures_K"].kind == "list of number > 0"
     assert rows["train.backend"].kind == '"tensorflow" | "pytorch" | "jax"'
     assert rows["glasses[].mole_fractions"].kind == "object, text: number ≥ 0 or null"
-    assert rows["pools.local.slots"].default == "null"
+    assert rows["pools.NAME (local).slots"].default == "null"
     assert json.loads(rows["explore.ramps"].default) == [
         {"from_K": 300, "to_K": 3000},
         {"from_K": 3000, "to_K": 300},

@@ -47,7 +47,7 @@ class FakeQueue:
             (folder / name).mkdir(parents=True)
         for command in COMMANDS:
             file = folder / "bin" / command
-            file.write_text(f"#!{sys.executable}\n{(HERE / 'fake_queue.py').read_text()}")
+            file.write_text(f"#!{sys.executable} -IS\n{(HERE / 'fake_queue.py').read_text()}")
             file.chmod(0o755)
 
     def misbehave(self, what: str, how: str) -> None:

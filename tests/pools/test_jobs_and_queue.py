@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -172,6 +173,29 @@ def test_given_up_job_that_turns_up_is_taken_back(world: World) -> None:
     world.queue.misbehave("submit", "")
     world.queue.misbehave("query", "")
     world.until(lambda: world.record(lost)["gone"] is None and world.record(lost)["id"], batches=1)
+
+
+def test_given_up_job_that_turns_up_under_a_later_driver(world: World) -> None:
+    world.queue.misbehave("submit", "lost")
+    world.queue.misbehave("query", "stale")
+    world.drive()
+    world.until(lambda: world.names() and world.record(world.names()[0])["gone"], batches=1)
+    lost = next(name for name in world.names() if world.record(name)["gone"])
+    world.drive(idle_minutes=0.005)
+    world.link.connect(lost)
+    world.until(lambda: world.record(lost)["told"])
+    assert world.link.retired
+
+
+def test_jobs_of_a_copied_campaign_belong_to_the_original(world: World, tmp_path: Path) -> None:
+    world.drive()
+    world.until(lambda: world.queue.jobs() and world.record(world.names()[0])["id"], batches=1)
+    copy = tmp_path / "copy" / "run"
+    shutil.copytree(world.run_folder, copy)
+    assert JobRecords(copy).load() == []
+    world.run_folder.rename(tmp_path / "moved")
+    assert [job.name for job in JobRecords(copy).load()] == [job["name"] for job in world.queue.jobs()]
+    (tmp_path / "moved").rename(world.run_folder)
 
 
 def test_many_jobs_one_query(world: World) -> None:
