@@ -6,11 +6,13 @@ small immutable file, put in place with link(2), so that its number is taken exa
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import time
 import uuid
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,9 +92,10 @@ class Campaign:
         """Fold all decisions and look which results exist and which attempts still run."""
         self.state, self.costs, self.codes, self.flagged = State(), Costs(), {}, {}
         self._asked, self.glasses, self._failures = {}, set(), {}
-        for decision in self.files.read():
-            self._fold(decision)
-        self._look_at_results()
+        with _no_garbage_collection():
+            for decision in self.files.read():
+                self._fold(decision)
+            self._look_at_results()
         return self.state
 
     def _fold(self, decision: dict[str, Any]) -> None:
@@ -256,6 +259,7 @@ class Campaign:
         self.files.merge(self.epoch)
         for left in ("stop.json", "handed-over"):
             (self.run_folder / left).unlink(missing_ok=True)
+        failpoint("take:swept")
         self.beat(force=True)
         self.load()
 
@@ -316,7 +320,9 @@ class Campaign:
         """Remove this driver's heartbeat."""
         beat = self.read_beat()
         if beat is not None and beat.get("epoch") == self.epoch:
+            failpoint("release:before")
             (self.run_folder / "driver.json").unlink(missing_ok=True)
+            failpoint("release:after")
 
     def decide(self, kind: str, **content: Any) -> None:
         """Write the next decision and fold it in; CampaignHeldError if another driver took its number."""
@@ -400,6 +406,18 @@ class Campaign:
     def attempts_at(self, key: str) -> list[Path]:
         """Return the folders of the attempts at a task that have not been cleared away."""
         return list(attempts(self.store.folder(self.state.tasks[key])))
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Leave cyclic garbage alone: looking for it again and again doubles the time in which many objects are made."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def glass_name(trajectory: str, glasses: Container[str]) -> str | None:

@@ -35,6 +35,11 @@ def _number(variable: str, default: int) -> int:
         return default
 
 
+def _sum(total: float, more: float) -> float:
+    """Return a sum of times to the microsecond, which does not depend on the order in which they are added."""
+    return round(total + more, 6)
+
+
 class Waits:
     """How long tasks waited, as a histogram over logarithmic bins: cheap to add to, quantiles good to 12 %."""
 
@@ -46,7 +51,7 @@ class Waits:
         """Count one wait; what is shorter than 0.1 s falls into the first bin."""
         bin_ = max(0, math.ceil(_BINS_PER_DECADE * math.log10(max(seconds, _SHORTEST_S) / _SHORTEST_S)))
         self.counts[bin_] = self.counts.get(bin_, 0) + 1
-        self.total_s += seconds
+        self.total_s = _sum(self.total_s, seconds)
 
     @property
     def mean_s(self) -> float | None:
@@ -85,17 +90,17 @@ class Spend:
         """Count one finished task by the record of its manifest."""
         seconds = float(record["seconds"])
         self.tasks += 1
-        self.seconds += seconds
-        self.core_seconds += seconds * cores_of(record)
-        self.gpu_seconds += seconds * (record.get("gpus") or 0)
+        self.seconds = _sum(self.seconds, seconds)
+        self.core_seconds = _sum(self.core_seconds, seconds * cores_of(record))
+        self.gpu_seconds = _sum(self.gpu_seconds, seconds * (record.get("gpus") or 0))
         self._waited(record)
 
     def add_failure(self, record: Mapping[str, Any]) -> None:
         """Count one failed attempt by its failure record; one of unknown length costs nothing."""
         seconds = float(record.get("seconds") or 0.0)
         self.failures += 1
-        self.lost_core_seconds += seconds * cores_of(record)
-        self.lost_gpu_seconds += seconds * (record.get("gpus") or 0)
+        self.lost_core_seconds = _sum(self.lost_core_seconds, seconds * cores_of(record))
+        self.lost_gpu_seconds = _sum(self.lost_gpu_seconds, seconds * (record.get("gpus") or 0))
         self._waited(record)
 
     def _waited(self, record: Mapping[str, Any]) -> None:
@@ -137,6 +142,13 @@ def cores_of(record: Mapping[str, Any]) -> int:
     return int(record.get("cores") or record.get("threads") or 1)
 
 
+def _spend_in(group: dict[str, Spend], what: str) -> Spend:
+    found = group.get(what)
+    if found is None:
+        found = group[what] = Spend()
+    return found
+
+
 SHARED = "(shared)"
 """Where the cost of work for all glasses at once is counted."""
 
@@ -167,9 +179,9 @@ class Costs:
             spend.add_failure(record)
 
     def _of(self, kind: str, glass: str | None, pick: Mapping[str, Any] | None) -> list[Spend]:
-        found = [self.by_kind.setdefault(kind, Spend()), self.by_glass.setdefault(glass or SHARED, Spend())]
+        found = [_spend_in(self.by_kind, kind), _spend_in(self.by_glass, glass or SHARED)]
         if pick is not None:
-            found.append(self.by_reason.setdefault(str(pick.get("reason")), Spend()))
+            found.append(_spend_in(self.by_reason, str(pick.get("reason"))))
         return found
 
     def mean_seconds(self, kind: str) -> float | None:

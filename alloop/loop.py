@@ -17,6 +17,7 @@ from alloop.config import Param, slots
 from alloop.decisions import DECIDERS
 from alloop.decisions.exploration import Explored, decide_pick
 from alloop.errors import NOT_CONVERGED, CampaignHeldError, NeedsPersonError
+from alloop.failpoint import failpoint
 from alloop.faults import TASK_ATTEMPTS, ruling, signature
 from alloop.policy import ORDER, Ending, Launch, Limits, Now, policy
 from alloop.pool_params import LOCAL, pool_of
@@ -57,7 +58,7 @@ HANDED_OVER_FILE = "handed-over"
 _NOTIFY_SECONDS = 5.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _STILLBORN = 4
-"""In a batch pool so many processes in a row may end before they begin: the node may be to blame."""
+"""So many processes in a row may end before they begin where a batch pool's node may be to blame, or a signal is."""
 
 STOPPED = Ending(NOT_CONVERGED, "stopped by a person; nothing finished is lost, go on with: alloop run", "stopped")
 HANDED_OVER = Ending(NOT_CONVERGED, "handed over: running work goes on, and the next driver adopts it", "stopped")
@@ -150,7 +151,9 @@ class Driver:
         for item in launch:
             self.campaign.check_held()
             folders = [self.campaign.prepare(key) for key in item.keys]
+            failpoint("launch:before")
             self.pool.start(item.slot, item.keys, folders)
+            failpoint("launch:after")
             for key in item.keys:
                 self.campaign.state.begin(key)
 
@@ -190,7 +193,8 @@ class Driver:
         begun = any(self.campaign.attempts_at(key) for key in batch.keys)
         self._stillborn = 0 if begun or batch.return_code in (None, 0) or batch.cause else self._stillborn + 1
         kind = self.campaign.state.tasks[batch.keys[0]].kind
-        if self._stillborn > (0 if self.limits.pool(kind) == LOCAL else _STILLBORN):
+        own_fault = self.limits.pool(kind) == LOCAL and (batch.return_code or 0) > 0
+        if self._stillborn > (0 if own_fault else _STILLBORN):
             raise NeedsPersonError(
                 f"an attempt process ended with code {batch.return_code} before it began a task\n"
                 f"  its output is in {self.campaign.run_folder / 'attempts.log'}"

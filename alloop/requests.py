@@ -6,6 +6,7 @@ Without a driver the decision is taken at once.
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 from alloop.campaign import Campaign
 from alloop.config import Param
 from alloop.errors import CampaignHeldError, InputError
+from alloop.failpoint import failpoint
+from alloop.report.snapshot import write_snapshot
 from alloop.store import Task, create_json_once, read_json
 
 KINDS = ("retry", "exclude")
@@ -28,11 +31,10 @@ def ask(campaign: Campaign, kind: str, **content: Any) -> str:
     if not campaign.driver_alive():
         campaign.load()
         campaign.decide(kind, **content)
+        with contextlib.suppress(OSError):  # so that status need not count everything anew
+            write_snapshot(campaign)
         return "done"
-    folder = _folder(campaign)
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{time.time_ns()}-{uuid.uuid4().hex[:6]}.json"
-    create_json_once(file, {"kind": kind, "content": content})
+    file = leave(campaign, kind, **content)
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while file.exists() and time.monotonic() < deadline:
         if not campaign.driver_alive():
@@ -40,6 +42,15 @@ def ask(campaign: Campaign, kind: str, **content: Any) -> str:
             return ask(campaign, kind, **content)
         time.sleep(0.1)
     return "asked" if file.exists() else "done"
+
+
+def leave(campaign: Campaign, kind: str, **content: Any) -> Path:
+    """Put a request where the driver finds it, and return its file, which goes once it is decided."""
+    folder = _folder(campaign)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{time.time_ns()}-{uuid.uuid4().hex[:6]}.json"
+    create_json_once(file, {"kind": kind, "content": content})
+    return file
 
 
 def waiting(campaign: Campaign) -> list[tuple[Path, str, dict[str, Any]]]:
@@ -62,7 +73,9 @@ def take(campaign: Campaign) -> list[tuple[str, dict[str, Any]]]:
     for file, kind, content in waiting(campaign):
         if not _taken_before(campaign, file.stem):
             campaign.decide(kind, **content, request=file.stem)
+        failpoint("request:before")
         file.unlink(missing_ok=True)
+        failpoint("request:after")
         taken.append((kind, content))
     return taken
 

@@ -10,18 +10,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from alloop.cost import cores_of
+from alloop.failpoint import failpoint, write
 from alloop.store import MANIFEST, write_bytes
 
 _FORM = 1
 
 
-@dataclass(frozen=True)
-class Accepted:
+class Accepted(NamedTuple):
     """What a campaign counts of a result.
 
     changed_ns: time of the last change of its folder; sizes: bytes of each of its files; record: seconds, cores, gpus,
@@ -84,9 +83,9 @@ class ResultIndex:
         for fields in _parsed(lines):
             try:
                 form, key, changed_ns, sizes, record, failures = fields
-                if form == _FORM:
-                    found[key] = Accepted(int(changed_ns), dict(sizes), dict(record), list(failures))
-            except (ValueError, TypeError):
+                if form == _FORM and record["seconds"] >= 0 and changed_ns > 0 and sizes.keys() and len(failures) >= 0:
+                    found[key] = Accepted(changed_ns, sizes, record, failures)
+            except (ValueError, TypeError, LookupError, AttributeError):
                 continue
         return found
 
@@ -101,11 +100,9 @@ class ResultIndex:
             return
         data = "".join(f"{line}\n" for line in self._new).encode()
         try:
-            descriptor = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            try:
-                os.write(descriptor, b"\n" + data)  # ends a line that a killed driver left torn
-            finally:
-                os.close(descriptor)
+            with self.file.open("ab", buffering=0) as stream:
+                write(stream, b"\n" + data)  # ends a line that a killed driver left torn
+            failpoint("index:appended")
         except OSError:
             return
         self._lines += len(self._new)

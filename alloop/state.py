@@ -358,8 +358,9 @@ class State:
         """Return, per kind of task, how many are done, running, waiting and quarantined."""
         counts: dict[str, Counter[str]] = {}
         for key, task in self.tasks.items():
-            entry = counts.setdefault(task.kind, Counter(done=0, running=0, waiting=0, quarantined=0))
-            entry[self.status_of(key)] += 1
+            if task.kind not in counts:
+                counts[task.kind] = Counter(done=0, running=0, waiting=0, quarantined=0)
+            counts[task.kind]["done" if key in self.done else self.status_of(key)] += 1
         return {kind: dict(entry) for kind, entry in counts.items()}
 
     def status_of(self, key: str) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 
 from alloop.cost import allotment
 from alloop.errors import InputError
-from alloop.failpoint import failpoint
+from alloop.failpoint import failpoint, write
 from alloop.process import ProcessIdentity, this_process
 from alloop.structure import content_key
 
@@ -80,15 +80,19 @@ def _fsync_dir(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    failpoint("folder:synced")
 
 
 def _write_aside(path: Path, data: bytes) -> Path:
     aside = path.parent / f".tmp.{path.name}.{uuid.uuid4().hex[:8]}"
     try:
         with aside.open("xb") as stream:
-            stream.write(data)
+            failpoint("aside:created")
+            write(stream, data)
             stream.flush()
+            failpoint("aside:written")
             os.fsync(stream.fileno())
+            failpoint("aside:synced")
     except OSError:
         aside.unlink(missing_ok=True)
         raise
@@ -104,6 +108,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Replace a file in one step; on a full disk the old file stays."""
     aside = _write_aside(path, data)
     aside.rename(path)
+    failpoint("file:renamed")
     _fsync_dir(path.parent)
 
 
@@ -117,10 +122,12 @@ def create_once(path: Path, data: bytes) -> bool:
     aside = _write_aside(path, data)
     try:
         os.link(aside, path)
+        failpoint("file:linked")
     except FileExistsError:
         return aside.stat().st_nlink == 2  # a lost reply: the link may be ours
     finally:
         aside.unlink(missing_ok=True)
+        failpoint("aside:unlinked")
     _fsync_dir(path.parent)
     return True
 
@@ -183,6 +190,7 @@ class Store:
         file = folder / "task.json"
         if not file.exists():
             (folder / "attempts").mkdir(parents=True, exist_ok=True)
+            failpoint("task:folder")
             record = {
                 "key": task.key,
                 "kind": task.kind,
@@ -210,7 +218,9 @@ class Store:
         """Move a task's bad result aside, with the reason beside it, so that the work is done again."""
         place = self.iterations / "quarantine" / f"{task.name}-{task.key}.{uuid.uuid4().hex[:6]}"
         place.parent.mkdir(parents=True, exist_ok=True)
+        failpoint("quarantine:before")
         self.result(task).rename(place)
+        failpoint("quarantine:after")
         write_json(place.with_name(f"{place.name}.reason.json"), {"task": task.folder, "problem": problem})
         return place
 
@@ -262,6 +272,7 @@ def begin_attempt(task_folder: Path, waited_s: float | None = None) -> Attempt:
     """Create a private attempt folder owned by this process; waited_s: how long the task waited for its first."""
     folder = task_folder / "attempts" / uuid.uuid4().hex[:8]
     (folder / "out").mkdir(parents=True)
+    failpoint("attempt:folder")
     record = this_process().to_json() | {"started": _now(), "waited_s": waited_s} | allotment()
     write_json(folder / "attempt.json", record)
     return Attempt(task_folder, folder)
@@ -289,8 +300,8 @@ def publish(attempt: Attempt, key: str, record: dict[str, Any]) -> bool:
             raise
         shutil.rmtree(attempt.out, ignore_errors=True)
         return False
-    _fsync_dir(attempt.task_folder)
     failpoint("publish:after")
+    _fsync_dir(attempt.task_folder)
     return True
 
 
@@ -386,6 +397,7 @@ def drop_scratch(task_folder: Path) -> None:
     """Remove the scratch folders of a finished task's attempts, but for those that failed by their own fault."""
     own_faults = {failure["attempt"] for failure in failures(task_folder) if failure["class"] not in FOREIGN_FAULTS}
     for folder in attempts(task_folder):
+        failpoint("scratch:before")
         if folder.name not in own_faults:
             shutil.rmtree(folder / "work", ignore_errors=True)
 

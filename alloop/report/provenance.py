@@ -14,6 +14,7 @@ from ase import units
 
 from alloop import store
 from alloop.campaign import Campaign
+from alloop.cost import cores_of
 from alloop.errors import InputError
 from alloop.frames import read_structure
 from alloop.labelers.vasp.inputs import kpoint_mesh
@@ -140,7 +141,7 @@ def build_provenance(campaign: Campaign, key: str) -> dict[str, Any]:
         "result": _result(campaign, key, manifest),
         "attempts": tries,
         "retried": state.retried.get(key),
-        "cost": _cost(campaign, manifest, tries),
+        "cost": _cost(manifest, tries),
         "quarantine": _quarantine(campaign, key),
         "broken_results": _broken(campaign, key),
         "other_levels": _other_levels(campaign, key),
@@ -271,7 +272,7 @@ def _result(campaign: Campaign, key: str, manifest: dict[str, Any] | None) -> di
 
 
 def _attempts(folder: Path, manifest: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Return every attempt, oldest first; how long an interrupted one lasted is not known."""
+    """Return every attempt, oldest first; an interrupted one lasted until its last sign of life."""
     record = manifest["record"] if manifest else {}
     found = [_attempt(attempt, record) for attempt in store.attempts(folder)]
     if record and record.get("attempt") not in [attempt["id"] for attempt in found]:
@@ -289,11 +290,13 @@ def _attempt(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
         process = store.attempt_owner(folder)
         kind = "running" if process is not None and process.alive() else "gone"
     ended = failed.get("time") if kind != "interrupted" else None
+    seconds = failed.get("seconds")
     return told | {
         "ended": ended,
         "class": kind,
         "message": failed.get("message"),
-        "seconds": _seconds_between(told["started"], ended),
+        "seconds": _seconds_between(told["started"], ended) if seconds is None else seconds,
+        "cores": cores_of(failed if failed.get("cores") else owner),
         "tried": tried.get("tried", []),
     }
 
@@ -321,13 +324,10 @@ def _seconds_between(started: str | None, ended: str | None) -> float | None:
         return None
 
 
-def _cost(campaign: Campaign, manifest: dict[str, Any] | None, tries: list[dict[str, Any]]) -> dict[str, float | int]:
-    """Return core-hours of the result and of the failed attempts before it, whose threads are those of now."""
-    starts = campaign.state.starts
-    threads = starts[-1]["config"]["pools"]["local"]["threads"] if starts else 1
-    failed_s = sum(attempt["seconds"] or 0.0 for attempt in tries if attempt["class"] != "done")
-    record = manifest["record"] if manifest else {"seconds": 0.0, "threads": 0}
-    own, lost = record["seconds"] * record["threads"] / 3600, failed_s * threads / 3600
+def _cost(manifest: dict[str, Any] | None, tries: list[dict[str, Any]]) -> dict[str, float | int]:
+    """Return core-hours of the result and of the failed attempts before it."""
+    lost = sum((attempt["seconds"] or 0.0) * attempt["cores"] for attempt in tries if attempt["class"] != "done") / 3600
+    own = manifest["record"]["seconds"] * cores_of(manifest["record"]) / 3600 if manifest else 0.0
     return {"core_hours": round(own + lost, 6), "failed_core_hours": round(lost, 6), "attempts": len(tries)}
 
 

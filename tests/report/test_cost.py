@@ -165,6 +165,22 @@ def test_quantile_of_waits_is_right_to_12_percent(values: list[float], share: fl
     assert again.quantile_s(share) == waits.quantile_s(share) and again.mean_s == waits.mean_s
 
 
+@given(st.lists(st.tuples(st.integers(0, 10**9), st.integers(1, 64)), max_size=50), st.randoms())
+def test_sums_do_not_depend_on_the_order(entries: list[tuple[int, int]], shuffler: random.Random) -> None:
+    """Else two counts of one campaign could be rounded to different figures."""
+    records = [{"seconds": ms / 1000, "cores": cores, "waited_s": ms / 1000} for ms, cores in entries]
+    first, second = Spend(), Spend()
+    for record in records:
+        first.add(record)
+        first.add_failure(record)
+    shuffler.shuffle(records)
+    for record in records:
+        second.add_failure(record)
+        second.add(record)
+    assert first.to_json() | {"waits": 0} == second.to_json() | {"waits": 0}
+    assert first.waits.total_s == second.waits.total_s and first.waits.counts == second.waits.counts
+
+
 def test_no_wait_and_no_time_at_all() -> None:
     waits = Waits()
     assert waits.mean_s is None and waits.quantile_s(0.9) is None

@@ -1,0 +1,129 @@
+"""Kill a small campaign at every commit point it passes, and see that it comes to the right end each time.
+
+Run: ``nice python benchmarks/failpoints.py`` (one core, about an hour; interrupted, it goes on where it was). Two
+orders of the stages, and three places for the attempts: in the driver's process, in one of their own that dies alone,
+and in one that outlives the driver. A write is also torn after half of its bytes, and random chains of deaths hit
+recoveries too. In the classical order the end must be that of an undisturbed campaign; in the streaming order all
+that was asked for must be done or given up, once, and the counts must add up.
+Writes ``benchmarks/results/failpoints.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "tests" / "crash"))
+os.environ["OMP_NUM_THREADS"] = "1"
+
+from crash_loop import Course, Crash, Crasher, chains, decision_cycle, single_crashes  # noqa: E402
+
+RECORD = HERE / "results" / "failpoints.json"
+COURSES = [Course(order, mode) for order in ("barrier", "streaming") for mode in ("inline", "forked", "apart")]
+CHAINS = 60
+
+
+def crashes(crasher: Crasher, every: int) -> Iterator[Crash]:
+    """All of them; of the separate processes in the streaming order, one in `every`."""
+    for course in COURSES:
+        thinned = every if course.order == "streaming" and course.mode != "inline" else 1
+        yield from list(single_crashes(crasher, course))[::thinned]
+        if course.mode != "forked":
+            yield from chains(crasher, course, CHAINS)
+
+
+def sample(crasher: Crasher, seed: int) -> list[Crash]:
+    """All points of one decision's cycle, then everything else in random order."""
+    first = list(decision_cycle(crasher, Course("barrier"), "select"))
+    rest = [crash for crash in crashes(crasher, 1) if crash not in first]
+    random.Random(seed).shuffle(rest)
+    return first + rest
+
+
+def run(crasher: Crasher, wanted: Iterable[Crash], known: dict[str, Any], part: Path | None, seconds: float) -> None:
+    """Run the crashes that are not known yet, and note each at once."""
+    began = time.monotonic()
+    for crash in wanted:
+        if time.monotonic() - began > seconds:
+            return
+        if crash.name in known:
+            continue
+        before, drives = time.monotonic(), crasher.drives
+        found = crasher.crash(crash)
+        taken = {"seconds": time.monotonic() - before, "drives": crasher.drives - drives}
+        known[crash.name] = {"name": crash.name, "wrong": found} | taken
+        if found:
+            print(crash.name, *found, sep="\n  ", flush=True)
+        if part is not None:
+            with part.open("a") as stream:
+                stream.write(json.dumps(known[crash.name]) + "\n")
+
+
+def summary(crasher: Crasher, known: dict[str, Any]) -> dict[str, Any]:
+    """Counts per course and kind of crash."""
+    runs: dict[str, dict[str, Any]] = {}
+    for name, record in known.items():
+        entry = runs.setdefault(name.rpartition("/")[0], {"runs": 0, "drives": 0, "wrong": 0, "seconds": 0.0})
+        entry["runs"] += 1
+        entry["drives"] += record["drives"]
+        entry["wrong"] += bool(record["wrong"])
+        entry["seconds"] = round(entry["seconds"] + record["seconds"], 1)
+    courses = {}
+    for course in COURSES:
+        reference = crasher.reference(course)
+        courses[f"{course.order}/{course.mode}"] = {
+            "points": len(reference.points),
+            "writes": len(reference.writes),
+            "points_by_name": dict(Counter(name.removeprefix("attempt ") for name in reference.points).most_common()),
+        }
+    total = Counter({name: sum(entry[name] for entry in runs.values()) for name in ("runs", "drives", "wrong")})
+    return {"commit": _commit(), **total, "undisturbed": courses, "crashes": runs}
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--every", type=int, default=4, help="of the streaming order's separate processes, one in so many"
+    )
+    parser.add_argument("--sample", type=int, metavar="SEED", help="one decision's cycle, then others in random order")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so many")
+    parser.add_argument("--place", type=Path, help="folder for the campaigns")
+    arguments = parser.parse_args()
+    part = None if arguments.sample is not None else RECORD.with_suffix(f".{_commit()}.part")
+    known: dict[str, Any] = {}
+    if part is not None and part.exists():
+        known = {record["name"]: record for record in map(json.loads, part.read_text().splitlines())}
+    fast = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="failpoints.", dir=arguments.place or fast) as place:
+        crasher = Crasher(Path(place))
+        if arguments.sample is None:
+            wanted: Iterable[Crash] = crashes(crasher, arguments.every)
+        else:
+            wanted = sample(crasher, arguments.sample)
+        run(crasher, wanted, known, part, arguments.seconds)
+        found = summary(crasher, known)
+    print(json.dumps(found, indent=1))
+    if part is not None and arguments.seconds == float("inf"):
+        RECORD.write_text(json.dumps(found, indent=1) + "\n")
+        part.unlink()
+    return 1 if found["wrong"] else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,310 @@
+"""A small campaign driven in one process: the true driver, policy, deciders and attempts; only the physics is a double.
+
+Its story has all that goes wrong in a campaign: a label that fails once, one that fails for good, one that a person
+has tried again, one that a person takes out of training, a result that is corrupted on the disk.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from rich.console import Console
+
+QUICK = Path(__file__).resolve().parents[1] / "quick_tasks"
+sys.path.insert(0, str(QUICK))
+
+from quick_dynamics import QuickEvents  # noqa: E402
+from quick_settings import iteration  # noqa: E402
+
+from alloop import attempt, config, decision_files, failpoint, loop, requests, store  # noqa: E402
+from alloop.attempt import Context, TaskError  # noqa: E402
+from alloop.campaign import Campaign  # noqa: E402
+from alloop.pool_params import pool_of, pool_slots  # noqa: E402
+from alloop.pools import Ended, Slot  # noqa: E402
+from alloop.process import ProcessIdentity  # noqa: E402
+from alloop.report.progress import Watcher  # noqa: E402
+from alloop.tasks import dynamics  # noqa: E402
+
+PARAM: dict[str, Any] = {
+    "name": "crash",
+    "seed": 5,
+    "glasses": [{"name": "LBS-20-60-20", "n_atoms": [21]}],
+    "bootstrap": {"trajectories": 2, "snapshots": 3, "strained_copies": 0, "held_out_fraction": 0.5},
+    "train": {"models": 2, "steps": 10, "warm_steps": 10},
+    "explore": {"temperatures_K": [300, 1000], "ramps": [], "chunk_ps": 0.1, "chunks": 2, "trajectories": 1},
+    "select": {"max_labels": 4, "audit": 1, "min_separation_ps": 0.01},
+    "label": {"labeler": "teter-rehearsal", "per_process": 2},
+    "stop": {"max_iterations": 1},
+    "quench": {"melt_ps": 0.1, "cooling_rate_K_ps": 10000, "final_ps": 0.1, "chunk_ps": 0.2, "when": "always"},
+    "pools": {"local": {"slots": 2}},
+    "budget": {"free_disk_GB": 0.0},
+}
+STREAMING = PARAM | {
+    "train": PARAM["train"] | {"after_labels": 1},
+    "explore": PARAM["explore"] | {"chunks": 4, "max_lag": 0},
+    "select": PARAM["select"] | {"max_labels": 8},
+    "stop": {"max_iterations": 2},
+    "pools": {"local": {"slots": 2}, "labels": {"tasks": ["label"], "slots": 1}},
+}
+"""The same with ensembles that overtake the exploration of the ones before."""
+SETTINGS = {
+    "explore": {"records": 10, "candidates": [0.5, 0.4]},
+    "quench": {"records": 4},
+    "evaluate": {"force_rmse_eV_A": 0.5},
+}
+
+FAILS_ONCE, FAILS_FOR_GOOD, FAILS_UNTIL_ASKED, EXCLUDED, CORRUPTED = (
+    f"LBS-20-60-20.n21.t{trajectory:02d}.s{frame:04d}" for trajectory, frame in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1))
+)
+"""Names of bootstrap labels, and what becomes of them."""
+
+
+# ---------------------------------------------------------------------------------------- doubles of the tasks
+
+_gate: Callable[[], None] | None = None
+"""What an attempt passes as its task begins, in a process that shall wait there."""
+
+
+def _with_story(kind: str) -> SimpleNamespace:
+    quick = importlib.import_module(f"quick_{kind}")
+
+    def run(context: Context) -> None:
+        if _gate is not None:
+            _gate()
+        if kind == "label" and iteration(context) < 0:
+            _fail_as_told(context)
+        quick.run(context)
+
+    return SimpleNamespace(run=run)
+
+
+def _fail_as_told(context: Context) -> None:
+    limits = {FAILS_ONCE: 1, FAILS_UNTIL_ASKED: 3, FAILS_FOR_GOOD: 99}
+    records = [work.parent / "failed.json" for work in context.earlier]
+    own = sum(record.exists() and store.read_json(record)["class"] == "numeric" for record in records)
+    if own < limits.get(context.name, 0):
+        raise TaskError("it was told to fail")
+
+
+def put_doubles_in_place(settings_file: Path) -> None:
+    """Have attempts in this process run the doubles; for a process of its own, as nothing puts the true ones back."""
+    settings_file.write_text(json.dumps(SETTINGS))
+    os.environ["QUICK_TASKS"] = str(settings_file)
+    decision_files.BLOCK = 8  # so that a short campaign has blocks
+    dynamics.frame_events = lambda atoms: QuickEvents()  # type: ignore[assignment,return-value]
+    for kind in list(attempt.MODULES):
+        attempt.MODULES[kind] = f"crash_{kind}"
+        sys.modules[f"crash_{kind}"] = _with_story(kind)  # type: ignore[assignment]
+
+
+# ---------------------------------------------------------------------------------------- where attempts run
+
+
+@dataclass
+class Batch:
+    """Tasks that share a process; process: once it has one of its own, with the pipe that lets it go on."""
+
+    slot: Slot
+    keys: tuple[str, ...]
+    folders: list[Path]
+    pid: int = 0
+    pipe: int = -1
+
+
+@dataclass
+class InlinePool:
+    """All pools of a campaign; batches run one after the other, in order, when the driver waits for an end.
+
+    mode: "inline" in the driver's process; "forked" in a child, whose commit points count on; "apart" in a child that
+    begins at once, stops as its task begins, and goes on when it is its turn or, after a while, when the driver dies.
+    """
+
+    campaign: Campaign
+    param: config.Param
+    mode: str = "inline"
+    orphan_s: float = 0.0
+    batches: deque[Batch] = field(default_factory=deque)
+    adopted: dict[ProcessIdentity, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+
+    def free_slots(self) -> list[Slot]:
+        busy = {batch.slot for batch in self.batches}
+        free = []
+        for name, pool in self.param.pools.items():
+            slots = [Slot(name, str(number)) for number in range(pool_slots(pool))]
+            adopted = sum(pool_name == name for pool_name, _ in self.adopted.values())
+            free += [slot for slot in slots if slot not in busy][adopted:]
+        return free
+
+    def demand(self, wanted: dict[str, Any]) -> None:
+        pass
+
+    def start(self, slot: Slot, keys: tuple[str, ...], folders: list[Path]) -> None:
+        batch = Batch(slot, keys, folders)
+        if self.mode == "apart":
+            self._start_apart(batch)
+        self.batches.append(batch)
+
+    def adopt(self, owner: dict[str, Any], keys: tuple[str, ...], folders: list[Path]) -> None:
+        process = ProcessIdentity.from_json(owner)
+        _, before = self.adopted.get(process, ("", ()))
+        kind = self.campaign.state.tasks[keys[0]].kind
+        self.adopted[process] = pool_of(self.param.pools, kind), before + keys
+
+    def alive(self, owner: dict[str, Any]) -> bool:
+        return ProcessIdentity.from_json(owner).alive()
+
+    def wait(self, seconds: float) -> list[Ended]:
+        person_asks(self.campaign)
+        for process in list(self.adopted):
+            if not process.alive():
+                return [Ended(self.adopted.pop(process)[1], None)]
+        if not self.batches:
+            time.sleep(0.01)
+            return []
+        batch = self.batches.popleft()
+        code = {"inline": self._inline, "forked": self._forked, "apart": self._apart}[self.mode](batch)
+        self._corrupt(batch)
+        return [Ended(batch.keys, code)]
+
+    def end(self, owners: Any) -> None:
+        raise NotImplementedError
+
+    def troubles(self) -> list[str]:
+        return []
+
+    def close(self, *, cancel_jobs: bool) -> None:
+        pass
+
+    def _inline(self, batch: Batch) -> int:
+        return attempt.run_tasks(batch.folders, self.campaign.epoch)
+
+    def _forked(self, batch: Batch) -> int:
+        """Run it in a child; the points it passes count, and if it dies there, that was the one death of this run."""
+        told, tell = os.pipe()
+        before = len(failpoint.armed.points) if failpoint.armed else 0
+
+        def work() -> int:
+            code = self._inline(batch)
+            if failpoint.armed:
+                os.write(tell, " ".join(failpoint.armed.points[before:]).encode())
+            return code
+
+        code = wait_for(fork(work))
+        os.close(tell)
+        with os.fdopen(told) as stream:
+            passed = stream.read().split()
+        if failpoint.armed is not None:
+            failpoint.armed.points += [f"attempt {name}" for name in passed]
+            if code == -signal.SIGKILL:
+                failpoint.armed = None
+        return code
+
+    def _start_apart(self, batch: Batch) -> None:
+        others = [other.pipe for other in self.batches]
+        gate, batch.pipe = os.pipe()
+        ready, tell = os.pipe()
+
+        def work() -> int:
+            for end in (*others, batch.pipe, ready):
+                os.close(end)
+            failpoint.armed = None
+            at_the_gate(gate, tell, self.orphan_s)
+            return self._inline(batch)
+
+        batch.pid = fork(work)
+        os.close(gate)
+        os.close(tell)
+        os.read(ready, 1)
+        os.close(ready)
+
+    def _apart(self, batch: Batch) -> int:
+        os.write(batch.pipe, b"g")
+        os.close(batch.pipe)
+        return wait_for(batch.pid)
+
+    def _corrupt(self, batch: Batch) -> None:
+        """Damage one result, once, after it was published and before the driver looks at it."""
+        quarantine = self.campaign.store.iterations / "quarantine"
+        for folder in batch.folders:
+            file = folder / "result" / "label.json"
+            if folder.name.startswith(CORRUPTED) and file.exists() and not any(quarantine.glob(f"{folder.name}.*")):
+                os.truncate(file, 10)
+
+
+def at_the_gate(gate: int, tell: int, orphan_s: float) -> None:
+    """Have the first task of this process wait until it may go on; as an orphan, it goes on after a while."""
+
+    def wait() -> None:
+        global _gate
+        _gate = None
+        os.close(tell)
+        if not os.read(gate, 1):
+            time.sleep(orphan_s)
+
+    global _gate
+    _gate = wait
+
+
+def fork(work: Callable[[], int]) -> int:
+    """Start a child that does some work and ends with the code that returns; 70 if it raises, and says what."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 70
+    try:
+        os.setsid()
+        code = work()
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def wait_for(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+# ---------------------------------------------------------------------------------------- persons and drivers
+
+
+def person_asks(campaign: Campaign) -> None:
+    """While iteration 0 explores: a quarantined label again, another one out of training; each is asked for once."""
+    state = campaign.state
+    if not state.decided("explore", 0):
+        return
+    armed, failpoint.armed = failpoint.armed, None  # another process
+    keys = {pick["name"]: key for key, pick in state.picks.items()}
+    waiting = {kind for _, kind, _ in requests.waiting(campaign)}
+    if not state.retried and "retry" not in waiting:
+        requests.leave(campaign, "retry", keys=[keys[FAILS_UNTIL_ASKED]])
+    if not state.excluded and "exclude" not in waiting:
+        requests.leave(campaign, "exclude", keys=[keys[EXCLUDED]], reason="it looks odd", undo=False)
+    failpoint.armed = armed
+
+
+def drive(root: Path, *, barrier: bool, mode: str = "inline", orphan_s: float = 0.0) -> tuple[int, Campaign]:
+    """`alloop run` in this process; return its exit code and the campaign as the driver left it."""
+    param = config.load(root / "param.json")
+    campaign = Campaign(root)
+    limits = loop.limits(param, param.stop.max_iterations, barrier=barrier)
+    if not barrier:
+        limits = replace(limits, batch=limits.batch | {"explore": 1, "label": 1})  # so that chunks and labels overlap
+    campaign.take(param, take_over=False, limit={"max_iterations": limits.max_iterations, "slots": 2})
+    loop.open_fleet = lambda *_: InlinePool(campaign, param, mode, orphan_s)  # type: ignore[assignment]
+    watcher = Watcher(Console(file=io.StringIO()))
+    return loop.run(campaign, param, limits, watcher).code, campaign

@@ -1,0 +1,26 @@
+"""A sample of the deaths that `benchmarks/failpoints.py` tries one by one: at commit points, in writes, in chains."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "failpoints.py"
+SECONDS = 45
+
+
+@pytest.mark.ci
+@pytest.mark.slow
+def test_campaign_comes_to_the_right_end_wherever_it_was_killed(tmp_path: Path) -> None:
+    seed = "20"
+    command = [sys.executable, str(SCRIPT), "--sample", seed, "--seconds", str(SECONDS), "--place", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert found["wrong"] == 0
+    assert found["runs"] > 20, "too few to say anything"
+    assert found["drives"] > found["runs"]
