@@ -149,7 +149,8 @@ class TrainParam(Section):
     axis_neuron: Count | None = Field(None, description="width of the axis filter; template's if not given")
     fitting_neuron: list[Count] | None = Field(None, description="fitting net; template's if not given")
     after_labels: Count | None = Field(
-        None, description="new training labels that start the next training; a third of select.max_labels if not given"
+        None,
+        description="training labels of an ensemble that start the next one; a third of select.max_labels if not given",
     )
     steps: Count = Field(40000, description="training steps of the first ensemble")
     warm_steps: Count = Field(20000, description="training steps of an ensemble that starts from the last one")

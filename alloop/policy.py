@@ -28,9 +28,9 @@ class Limits:
     """What bounds a run: iterations to explore (and of them the foundation's), pools, and the watermarks.
 
     slots: tasks at once, over all pools; pools: kind of task -> pool (`local` if it is not named); batch: kind ->
-    tasks that may share a process; train_after: new training labels that start the next training; max_backlog: frames
-    waiting for a label with which no chunk begins; max_lag: a chunk that has not begun is withdrawn once more than so
-    many newer ensembles exist; barrier: the classical order, stage by stage.
+    tasks that may share a process; barrier: the classical order, stage by stage. Watermarks: train_after, training
+    labels of an ensemble that start the next one; max_backlog, frames waiting for a label with which no chunk begins;
+    max_lag, newer ensembles beyond which a chunk that has not begun is withdrawn.
     """
 
     max_iterations: int
@@ -201,8 +201,8 @@ def _judging(state: State, j: int) -> tuple[str, int] | None:
 def _early_ensemble(state: State, limits: Limits, i: int) -> tuple[str, int] | None:
     """Return the training of the next ensemble if it need not wait for the verdict on this one.
 
-    Enough new labels have landed, and what ensemble i has explored so far does not look converged: if it does, its
-    verdict comes first. The last ensemble waits for all labels, and a change of the level of theory for its verdict.
+    Enough labels that it asked for have landed, and what it has explored does not look converged: else its verdict
+    comes first. The last ensemble waits for all labels, and a change of the level of theory for its verdict.
     """
     leaves_foundation = state.foundation_level is not None and i + 1 >= limits.foundation_iterations
     if limits.barrier or i + 1 >= limits.max_iterations or leaves_foundation or state.fresh < limits.train_after:

@@ -25,10 +25,9 @@ from alloop.glass.crystals import CRYSTALS
 from alloop.labelers import levels
 from alloop.labelers.run_troubles import run_troubles
 from alloop.param_file import REMEDY, ConfigError
+from alloop.pools.troubles import pool_troubles
 from alloop.potential.checkpoints import backend_named
 from alloop.resources import find_template
-
-_FREE_GB = 2.0
 
 
 @dataclass(frozen=True)
@@ -308,9 +307,16 @@ def _disk(campaign: Campaign, param: Param) -> Iterator[Problem]:
     place = campaign.store.iterations if campaign.store.iterations.is_dir() else campaign.root
     if not os.access(place, os.W_OK):
         yield Problem(str(place), "cannot be written to", "choose a folder of your own")
-    free_GB = shutil.disk_usage(place).free / 1e9
-    if free_GB < _FREE_GB:
-        yield Problem(str(place), f"{free_GB:.1f} GB free", f"free at least {_FREE_GB:g} GB")
+    free_GB, needed_GB = shutil.disk_usage(place).free / 1e9, 2 * param.budget.free_disk_GB
+    if free_GB < needed_GB:
+        found = f"{free_GB:.3g} GB free; nothing begins below budget.free_disk_GB, {param.budget.free_disk_GB:g}"
+        yield Problem(str(place), found, f"free at least {needed_GB:g} GB")
 
 
-_SELF_CONTAINED = (_templates, _programs, _labeler, _overrides, _glasses, _own_files, _init_models, _disk)
+def _pools(campaign: Campaign, param: Param) -> Iterator[Problem]:
+    for name, pool in param.pools.items():
+        for key, found, remedy in pool_troubles(name, pool):
+            yield Problem(_at(f"pools.{name}.{key}"), found, remedy)
+
+
+_SELF_CONTAINED = (_templates, _programs, _labeler, _overrides, _glasses, _own_files, _init_models, _pools, _disk)

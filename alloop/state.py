@@ -103,8 +103,8 @@ class State:
     a newer ensemble made pointless before they began; requests: of persons, that have been decided.
 
     For the streaming order: picks_in: of each iteration; explored: how the records of each iteration's finished chunks
-    are classified; unjudged: iterations that explore and have no verdict; fresh: finished training labels that no
-    ensemble was asked to learn from yet; backlog: frames that wait for a free label slot. The last three and what a
+    are classified; unjudged: iterations that explore and have no verdict; fresh: finished training labels that the
+    newest ensemble has asked for; backlog: frames that wait for a free label slot. The last three and what a
     task's failures demand of its next attempt (not_before: on the driver's clock; needs_s: time) are known to the
     process that drives only.
     """
@@ -268,7 +268,7 @@ class State:
     def settle_done(self, key: str) -> None:
         """Note that a task has its result."""
         pick = self.picks.get(key)
-        if pick and key not in self.done and pick["role"] == "training" and pick.get("level") == self.level:
+        if pick and key not in self.done and self._is_fresh(pick):
             self.fresh += 1
         self.done.add(key)
         self.superseded.discard(key)
@@ -322,9 +322,14 @@ class State:
 
     def recount(self) -> None:
         """Count the fresh labels anew, once results that came before this process are known."""
-        last = self.decisions.get(("train", self.iteration))
-        learnt = set(last["common"]["training"]) if last else set()
-        self.fresh = sum(key not in learnt for key in self.labels("training"))
+        made = [self.picks[pick["key"]] for pick in self.picks_in.get(self.iteration, ())]
+        self.fresh = sum(
+            pick["key"] in self.done and pick["key"] not in self.excluded and self._is_fresh(pick) for pick in made
+        )
+
+    def _is_fresh(self, pick: dict[str, Any]) -> bool:
+        newest = pick.get("iteration", -1) == self.iteration >= 0
+        return newest and pick["role"] == "training" and pick.get("level") == self.level
 
     def note_chunk(self, key: str, classes: dict[str, int]) -> None:
         """Count the classes of a finished chunk's records."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib.util import find_spec
 
 import pytest
@@ -16,7 +17,18 @@ NAME = "lbs-vasp-slurm"
 
 
 @pytest.fixture
-def folder(tmp_path, alloop_main):
+def slurm_commands(tmp_path, monkeypatch):
+    """Doubles of the two commands that `check` needs: `sbatch` is there, `sinfo` lists two partitions."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name, text in (("sbatch", "exit 1"), ("sinfo", "echo cpu; echo gpu")):
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+
+
+@pytest.fixture
+def folder(tmp_path, alloop_main, slurm_commands):
     if find_spec("sevenn") is None:
         pytest.skip("the example begins with sevennet-0, and sevenn is not installed")
     assert alloop_main("init", tmp_path / "lbs", "--example", NAME).code == 0
@@ -42,13 +54,14 @@ def test_check_reports_what_a_site_must_fill_in_and_nothing_else(folder, alloop_
     outcome = alloop_main("check", "-C", folder, "--json")
     assert outcome.code == 2
     found = {problem["where"]: problem for problem in json.loads(outcome.out)["problems"]}
-    assert set(found) == {"param.json: label.vasp.potcar_library", "param.json: label.run.modules[0]"}
+    queues = {"param.json: pools.vasp.queue", "param.json: pools.gpu.queue"}
+    assert set(found) == {"param.json: label.vasp.potcar_library", "param.json: label.run.modules[0]"} | queues
     assert all(problem["found"].startswith("is still '<") for problem in found.values())
     assert "potpaw_PBE" in found["param.json: label.vasp.potcar_library"]["remedy"]
     assert "name the module" in found["param.json: label.run.modules[0]"]["remedy"]
     refused = alloop_main("run", "-C", folder)
     assert refused.code == 2
-    assert "2 problems found before any work" in refused.err
+    assert "4 problems found before any work" in refused.err
 
 
 def test_check_reports_nothing_once_it_is_filled_in(folder, alloop_main):
@@ -56,9 +69,10 @@ def test_check_reports_nothing_once_it_is_filled_in(folder, alloop_main):
     param = json.loads((folder / "param.json").read_text())
     param["label"]["vasp"]["potcar_library"] = "potcars"
     param["label"]["run"] |= {"modules": [], "command": double_command(), "command_gamma": double_command()}
+    param["pools"]["vasp"]["queue"], param["pools"]["gpu"]["queue"] = "cpu", "gpu"
     (folder / "param.json").write_text(json.dumps(param))
     outcome = alloop_main("check", "-C", folder, "--json")
-    assert outcome.code == 0
+    assert outcome.code == 0, outcome.out
     found = json.loads(outcome.out)
     assert found["problems"] == []
     assert [entry["glass"] for entry in found["inputs"]] == list(TABLE_1)

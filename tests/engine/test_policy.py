@@ -33,7 +33,7 @@ def expected_order(iterations: int) -> list[tuple[str, int]]:
 def test_every_world_keeps_the_rules_and_ends_as_its_verdict_says() -> None:
     """Tasks fail, die with their batch and are given up at random; the rules are checked at every step."""
     codes = {DONE: 0, NOT_CONVERGED: 0, NEEDS_PERSON: 0}
-    for seed in range(250):
+    for seed in range(120):
         hopeless = {"label": 0.2, "explore": 0.2} if seed % 2 else {"train": 0.05, "quench": 0.05, "label": 0.3}
         found = world(seed, hopeless=hopeless)
         ending = found.run()
@@ -53,7 +53,7 @@ def test_every_world_keeps_the_rules_and_ends_as_its_verdict_says() -> None:
             assert found.order == [*order, ("quench", final), ("assess", final)]
             assert found.state.done | found.state.quarantined.keys() == found.state.tasks.keys()
         assert all(decision["number"] == n for n, decision in enumerate(found.decisions))
-    assert min(codes.values()) > 10, f"the worlds must differ: {codes}"
+    assert min(codes.values()) > 5, f"the worlds must differ: {codes}"
 
 
 def test_policy_changes_nothing_and_repeats_itself() -> None:
@@ -307,7 +307,7 @@ def streaming(seed: int, max_iterations: int | None = None, **options: object) -
 def test_streaming_worlds_keep_the_rules_and_end_as_their_verdicts_say() -> None:
     codes = {DONE: 0, NOT_CONVERGED: 0, NEEDS_PERSON: 0}
     early = 0
-    for seed in range(250):
+    for seed in range(120):
         hopeless = {"label": 0.2, "explore": 0.2} if seed % 2 else {"train": 0.05, "quench": 0.05, "label": 0.3}
         found = streaming(seed, hopeless=hopeless, restless=0.02)
         ending = found.run()
@@ -327,8 +327,8 @@ def test_streaming_worlds_keep_the_rules_and_end_as_their_verdicts_say() -> None
             assert trained[-1] == found.limits.max_iterations
         for i in trained[1:]:
             early += ("verdict", i - 1) not in found.order[: found.order.index(("train", i))]
-    assert min(codes.values()) > 10, f"the worlds must differ: {codes}"
-    assert early > 50, "training must overlap with labelling"
+    assert min(codes.values()) > 5, f"the worlds must differ: {codes}"
+    assert early > 20, "training must overlap with labelling"
 
 
 def test_streaming_without_trouble_loses_and_repeats_nothing() -> None:
