@@ -28,7 +28,7 @@ from typing import Any
 from alloop.store import write_json
 
 RESULTS = Path(__file__).resolve().parent / "results"
-TOOLS = ("dpgen-stock", "dpgen-fast", "dpgen-reuse", "alloop")
+TOOLS = ("dpgen-stock", "dpgen-fast", "dpgen-scratch", "alloop")
 DPGEN = "dpgen==0.14.0"
 
 
