@@ -2,9 +2,9 @@
 
 Both tools begin with the same labelled data and network, and explore, label and train as often, on two slots of one
 thread: per iteration 2 models, 4 MD runs, at most 20 labels. Every ensemble but the first goes on from the one before,
-with as many steps (DP-GEN: training_reuse_iter); dpgen-scratch trains every ensemble from scratch, as DP-GEN does unless
-told otherwise. After a run one script measures every ensemble on one set of labels that no run has seen; its time is
-when its last model was there. Compared is the time to the force error that both tools have reached.
+with as many steps (DP-GEN: training_reuse_iter); dpgen-scratch trains every ensemble from scratch, as DP-GEN does
+unless told otherwise. After a run one script measures every ensemble on one set of labels that no run has seen; its
+time is when its last model was there. Compared is the time to the force error that both tools have reached.
 
 The slot-seconds of a run are told apart, from its own logs: training steps and what the programs that train need
 besides (starting, reading, freezing); MD; labels; and idle slots, those of DP-GEN apart that waited for its next look
