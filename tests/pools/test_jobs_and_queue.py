@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pools_kit import QUICK, World
 
-from alloop.pools import jobqueue
+from alloop.pools import batch, jobqueue
 from alloop.pools.jobs import JobRecords, job_name
 from alloop.pools.nodes import Nodes
 from alloop.pools.submission import BackOff
@@ -296,6 +296,18 @@ def test_long_gone_records_are_cleared_away(tmp_path: Path) -> None:
     (tmp_path / "jobs" / f"{old.name}.log").touch()
     assert [job.name for job in records.load()] == [young.name]
     assert [file.name for file in (tmp_path / "jobs").iterdir()] == [f"{young.name}.json"]
+
+
+def test_record_of_a_job_gone_for_a_day_is_cleared_away_by_a_running_driver(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.drive()
+    world.until(lambda: world.queue.jobs() and world.record(world.names()[0])["id"], batches=1)
+    (name,) = world.names()
+    world.queue.lose(world.queue.jobs()[0]["id"])
+    world.until(lambda: world.record(name)["gone"])
+    monkeypatch.setattr(batch, "KEPT_SECONDS", -1.0)
+    world.until(lambda: world.names() == [])
 
 
 def test_back_off_doubles_up_to_a_limit() -> None:
