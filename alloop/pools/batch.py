@@ -320,8 +320,8 @@ class BatchPool:
             if live.submitted is None or look.began <= live.submitted or live.job.gone is not None:
                 continue
             found = look.jobs.get(live.job.name)
-            if found is None and live.job.name in self._engine.link.workers:  # its worker is the better witness
-                live.missing = 0
+            if found is None and live.cancelled is None and live.job.name in self._engine.link.workers:
+                live.missing = 0  # its worker is the better witness
                 continue
             if found is None:
                 live.missing += 1
