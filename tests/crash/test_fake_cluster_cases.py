@@ -95,7 +95,7 @@ def test_task_with_a_corrupt_result_is_begun_again_once_its_batch_has_ended(clus
     driver = started(cluster)
     batch = until_labels(cluster, driver)
     first = batch.keys[0]
-    cluster.slots[LABEL_POOL] = 9
+    cluster.slots[LABEL_POOL] = 99
     cluster.publish(batch, whole=False)
     for _ in range(6):
         turn(driver)
