@@ -111,7 +111,9 @@ def check(
     inputs: Annotated[
         Path | None, typer.Option(metavar="DIR", help="write the inputs of one structure per glass there (vasp, cp2k)")
     ] = None,
-    live: Annotated[bool, typer.Option("--live", help="also label a tiny cell with every labeler")] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="also label a tiny cell with every labeler, in every batch pool")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Look for every problem of configuration, templates, programs and files; show what labels will be.

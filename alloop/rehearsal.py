@@ -1,12 +1,13 @@
-"""One tiny label per labeler, on the very path the labels of a campaign take: `alloop check --live`."""
+"""One tiny label per labeler and pool, on the very path the labels of a campaign take: `alloop check --live`."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from alloop.labelers import levels
 from alloop.labelers.code import tail
 from alloop.labelers.vasp.inputs import kpoint_mesh
 from alloop.labelling import Given
+from alloop.pool_params import LOCAL, BatchPoolParam, pool_of
+from alloop.pools.fleet import Fleet, open_fleet
 from alloop.report.inputs import Inputs
 from alloop.seeds import derived_seed
 from alloop.store import Store, attempts, failures, write_json
@@ -35,35 +38,48 @@ _LOG_LINES = 20
 
 @dataclass(frozen=True)
 class Trial:
-    """One label to try: the labeler, the level of theory it is made at, and the command that makes it (codes)."""
+    """One label to try: the labeler, the level of theory it is made at, the command that makes it (codes), the pool."""
 
     labeler: str
     level: str
     content: dict[str, Any]
     command: str | None = None
+    pool: str = LOCAL
 
 
 def rehearse(campaign: Campaign, param: Param, inputs: list[Inputs]) -> Iterator[tuple[Trial, dict[str, Any] | None]]:
-    """Label a tiny cell with every labeler and command of a campaign, one after the other.
+    """Label a tiny cell with every labeler, command and batch pool of a campaign, one after the other.
 
     Yields each trial twice: with None as it begins, and with what came of it as it ends. Works in a private folder of
     ``iterations/run/``, which stays if a label fails. InputError if the level of theory is not whole.
     """
     atoms = tiny_cell(param)
     place = campaign.run_folder / f"check-{uuid.uuid4().hex[:8]}"
+    store = Store(place)
     wanted = trials(campaign, param, inputs, atoms)
-    how, settings = place / "labels.json", levels.run_settings(param.label, param.elements, campaign.root)
-    place.mkdir(parents=True)
-    write_json(how, settings)
+    run_folder = store.iterations / "run"
+    run_folder.mkdir(parents=True)
+    write_json(run_folder / "labels.json", levels.run_settings(param.label, param.elements, campaign.root))
+    batch = {trial.pool for trial in wanted} - {LOCAL}
+    fleet = open_fleet(param, run_folder, uuid.uuid4().hex, 0) if batch else None
     failed = False
-    for number, trial in enumerate(wanted):
-        yield trial, None
-        task = label_task("check", f"trial{number}", to_record(atoms), trial.content, (), {"reason": "candidate"})
-        given = Given(trial.labeler, task, Store(place).prepare(task, "", {}))
-        labelling.run([given], how, slots=1, threads=local_pool(param).threads, share=1, ended=lambda _: None)
-        record = _outcome(trial, given, len(atoms), place)
-        failed = failed or not record["labelled"]
-        yield trial, record
+    try:
+        for number, trial in enumerate(wanted):
+            yield trial, None
+            task = label_task("check", f"trial{number}", to_record(atoms), trial.content, (), {"reason": "candidate"})
+            given = Given(trial.labeler, task, store.prepare(task, "", {}))
+            if fleet is None or trial.pool == LOCAL:
+                how, threads = run_folder / "labels.json", local_pool(param).threads
+                labelling.run([given], how, slots=1, threads=threads, share=1, ended=lambda _: None)
+                problem = None
+            else:
+                problem = _in_pool(fleet, trial.pool, given)
+            record = _outcome(trial, given, len(atoms), run_folder, problem)
+            failed = failed or not record["labelled"]
+            yield trial, record
+    finally:
+        if fleet is not None:
+            fleet.close(cancel_jobs=True)
     if not failed:
         shutil.rmtree(place)
         with contextlib.suppress(OSError):  # they hold more than this
@@ -71,9 +87,29 @@ def rehearse(campaign: Campaign, param: Param, inputs: list[Inputs]) -> Iterator
             campaign.run_folder.parent.rmdir()
 
 
+PATIENCE_SECONDS = 1800.0
+"""So long a trial waits for a job of its pool to begin."""
+
+
+def _in_pool(fleet: Fleet, pool: str, given: Given) -> str | None:
+    """Label in a job of a batch pool; return why it could not even begin, or None."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (slots := fleet.pools[pool].free_slots()):
+        fleet.demand({pool: (1, None)})
+        fleet.wait(0.5)
+        if time.monotonic() > deadline:
+            troubles = "; ".join(fleet.troubles()) or "the queue shows it as waiting"
+            return f"no job of pools.{pool} has begun in {PATIENCE_SECONDS / 60:.0f} minutes: {troubles}"
+    fleet.start(slots[0], (given.task.key,), [given.folder])
+    while not fleet.wait(0.5):
+        fleet.demand({})
+    return None
+
+
 def told(trial: Trial, record: dict[str, Any] | None) -> tuple[str, str]:
     """Return how a person is told of a trial that begins (no record) or has ended: the mark of a failure, the text."""
     by = f" by `{trial.command}`" if trial.command else ""
+    by += f" in a job of pools.{trial.pool}" if trial.pool != LOCAL else ""
     if record is None:
         return "", f"labelling a tiny cell with {trial.level}{by} ..."
     if record["labelled"]:
@@ -86,10 +122,24 @@ def told(trial: Trial, record: dict[str, Any] | None) -> tuple[str, str]:
 
 
 def trials(campaign: Campaign, param: Param, inputs: list[Inputs], atoms: Atoms) -> list[Trial]:
-    """Return the labels to try: the foundation's, the target's and, if its k-points run another command, the Gamma one.
+    """Return the labels to try, each in the pool of the campaign's labels, and one of a force field in every other.
 
-    inputs: of the campaign's own structures, which say what commands its labels will run.
+    The foundation's, the target's and, if its k-points run another command, the Gamma one. inputs: of the campaign's
+    own structures, which say what commands its labels will run. Local pools other than that of the labels differ in
+    nothing that could be tried.
     """
+    pool = pool_of(param.pools, "label")
+    plain = {"labeler": "teter-rehearsal", "options": {}}
+    others = [
+        Trial("teter-rehearsal", "a force field", plain, pool=name)
+        for name, other in param.pools.items()
+        if name != pool and isinstance(other, BatchPoolParam)
+    ]
+    found = [replace(trial, pool=pool) for trial in _label_trials(campaign, param, inputs, atoms)]
+    return found + others
+
+
+def _label_trials(campaign: Campaign, param: Param, inputs: list[Inputs], atoms: Atoms) -> list[Trial]:
     found = []
     if foundation := levels.foundation_level(param.label.foundation):
         found.append(Trial(foundation.content["labeler"], foundation.name, foundation.content))
@@ -132,12 +182,13 @@ def _clearance(atoms: Atoms) -> float:
     return float(ratios[~np.eye(len(atoms), dtype=bool)].min())
 
 
-def _outcome(trial: Trial, given: Given, n_atoms: int, place: Path) -> dict[str, Any]:
+def _outcome(trial: Trial, given: Given, n_atoms: int, place: Path, problem: str | None) -> dict[str, Any]:
     """Return what came of a trial, as JSON: the label's numbers, or the failure's class, message and log."""
     record: dict[str, Any] = {
         "labeler": trial.labeler,
         "level": trial.level,
         "command": trial.command,
+        "pool": trial.pool,
         "n_atoms": n_atoms,
     }
     record |= labelling.outcome(given)
@@ -148,6 +199,8 @@ def _outcome(trial: Trial, given: Given, n_atoms: int, place: Path) -> dict[str,
     log = given.folder / "attempts" / failed[-1]["attempt"] / "log.txt" if failed else place / "attempts.log"
     if not failed and (begun := list(attempts(given.folder))):
         log = begun[-1] / "log.txt"
+    if problem is not None:
+        record |= {"class": "infra", "message": problem}
     return record | {"log": tail(log, _LOG_LINES)}
 
 

@@ -55,34 +55,44 @@ def commit() -> str:
 
 
 def figures(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians of each tool's runs, and the ratios between them; a figure that cannot be known yet is left out."""
-    found: dict[str, Any] = {}
-    measured = [run["force_rmse_eV_A"] for run in runs if "force_rmse_eV_A" in run]
-    target = max((min(errors) for errors in measured), default=None)
-    if target is not None:
-        found["target_force_rmse_eV_A"] = target
-    times = {tool: [time_of(run, target) for run in runs if run["tool"] == tool] for tool in TOOLS}
-    median = {tool: statistics.median(values) for tool, values in times.items() if values}
-    found["makespan_s"] = {tool: sorted(values) for tool, values in times.items() if values}
-    if "alloop" in median:
-        found |= {
-            f"makespan_ratio_{tool.removeprefix('dpgen-')}": round(median["alloop"] / median[tool], 3)
-            for tool in median
-            if tool != "alloop"
-        }
-        bounds = [run["bound_s"] for run in runs if run["tool"] == "alloop" and "bound_s" in run]
-        if bounds:
-            found["bound_fraction"] = round(statistics.median(bounds) / median["alloop"], 3)
+    """alloop's time over each other tool's, and the shortest possible over alloop's; left out if not known yet."""
+    of = {tool: [run for run in runs if run["tool"] == tool] for tool in TOOLS}
+    found: dict[str, Any] = {
+        "makespan_s": {tool: [run["makespan_s"] for run in of[tool]] for tool in TOOLS if of[tool]}
+    }
+    for tool in TOOLS:
+        if tool != "alloop" and of[tool] and of["alloop"]:
+            found |= compared(of["alloop"], of[tool], tool.removeprefix("dpgen-"))
+    bounds = [run["bound_s"] for run in of["alloop"] if "bound_s" in run]
+    if bounds:
+        found["bound_fraction"] = round(statistics.median(bounds) / median_of(of["alloop"], "makespan_s"), 3)
     return found
 
 
-def time_of(run: dict[str, Any], target_eV_A: float | None) -> float:
-    """The seconds a run took: to the error that every run has reached, where errors were measured, else in all."""
-    if target_eV_A is None:
-        return run["makespan_s"]
-    return next(
-        at for at, error in zip(run["ensembles_ready_s"], run["force_rmse_eV_A"], strict=True) if error <= target_eV_A
-    )
+def compared(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """Ratios of medians. Where errors were measured, the time is the one to the force error that every run reached."""
+    if "force_rmse_eV_A" not in ours[0]:
+        ratio = median_of(ours, "makespan_s") / median_of(theirs, "makespan_s")
+        return {f"makespan_ratio_{name}": round(ratio, 3)}
+    target = max(min(run["force_rmse_eV_A"]) for run in ours + theirs)
+    times = [statistics.median(time_to(run, target) for run in group) for group in (ours, theirs)]
+    cpu = [statistics.median(run["cpu_s"]["total"] for run in group) for group in (ours, theirs)]
+    return {
+        f"makespan_ratio_{name}": round(times[0] / times[1], 3),
+        f"to_force_rmse_eV_A_{name}": {"target": target, "alloop_s": times[0], f"dpgen_{name}_s": times[1]},
+        f"whole_run_ratio_{name}": round(median_of(ours, "makespan_s") / median_of(theirs, "makespan_s"), 3),
+        f"cpu_ratio_{name}": round(cpu[0] / cpu[1], 3),
+    }
+
+
+def median_of(runs: list[dict[str, Any]], name: str) -> float:
+    return statistics.median(run[name] for run in runs)
+
+
+def time_to(run: dict[str, Any], target_eV_A: float) -> float:
+    """Seconds until the first ensemble of a run with such a force error was there."""
+    ensembles = zip(run["ensembles_ready_s"], run["force_rmse_eV_A"], strict=True)
+    return next(at for at, error in ensembles if error <= target_eV_A)
 
 
 def read_runs(file: Path) -> list[dict[str, Any]]:

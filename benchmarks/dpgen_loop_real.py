@@ -8,7 +8,7 @@ the time when its last model was there. The time of a run is the time to the for
 
 The slot-seconds of a run are told apart, from its own logs: training steps and what the programs that train need
 besides (starting, reading, freezing); MD; labels; and idle slots, those of DP-GEN apart that waited for its next look
-at a stage that had ended.
+at a stage that had ended. CPU seconds are those of all programs, to the end of the run.
 """
 
 from __future__ import annotations
@@ -48,7 +48,13 @@ LABELS = 20
 TRUST_EV_A = (0.4, 15.0)
 START_FRAMES = 6
 HELD_OUT_SEEDS = (101, 102)
-TOOLS = {"dpgen-stock": STOCK_POLL, "dpgen-fast": FAST_POLL, "dpgen-reuse": FAST_POLL, "alloop": ""}
+TELL_CPU = "import atexit, os; atexit.register(lambda: print('CPU', sum(os.times()[:2]))); "
+TOOLS = {
+    "dpgen-stock": TELL_CPU + STOCK_POLL,
+    "dpgen-fast": TELL_CPU + FAST_POLL,
+    "dpgen-reuse": TELL_CPU + FAST_POLL,
+    "alloop": "",
+}
 
 
 def prepare(common: Path) -> None:
@@ -81,6 +87,7 @@ TIMED = """#!/bin/bash
 began=$EPOCHREALTIME
 {program} "$@"
 code=$?
+times > {root}/cpu/{name}.$$
 echo "{name} $began $EPOCHREALTIME $*" >> {root}/times.log
 exit $code
 """
@@ -107,7 +114,8 @@ def dpgen_param(tool: str) -> dict[str, Any]:
 
 def write_dpgen(folder: Path, common: Path, tool: str) -> None:
     """Write the campaign for DP-GEN into a new folder; its programs note when they begin and end."""
-    (folder / "bin").mkdir(parents=True)
+    for place in ("bin", "cpu"):
+        (folder / place).mkdir(parents=True)
     (folder / "init_data").symlink_to(common / "start")
     (folder / "configs").symlink_to(common / "configs")
     (folder / "oracle.py").write_text(dpgen_campaign.ORACLE)
@@ -156,7 +164,18 @@ def run_dpgen(folder: Path, common: Path, tool: str, dpgen_python: Path) -> dict
     marks = stage_marks(folder / "dpgen.log")
     found = {"labels": len(work["label"]), "steps": [MODELS * count for count in counts], "at_work": at_work}
     found |= {"stages_s": stage_seconds(marks), "poll": SLOTS * poll_seconds(marks, work, began)}
+    found["cpu_s"] = dpgen_cpu(folder)
     return found | {"work": work, "ensembles": ensembles}
+
+
+def dpgen_cpu(folder: Path) -> dict[str, float]:
+    """CPU seconds of each program, as bash told them (its second line: of its children), and of DP-GEN itself."""
+    total = {"dpgen": float(re.findall(r"^CPU (\S+)", (folder / "out.log").read_text(), re.MULTILINE)[-1])}
+    for file in (folder / "cpu").iterdir():
+        minutes_seconds = re.findall(r"(\d+)m([\d.]+)s", file.read_text().splitlines()[1])
+        used_s = sum(60 * int(minutes) + float(rest) for minutes, rest in minutes_seconds)
+        total[file.stem] = total.get(file.stem, 0.0) + used_s
+    return total
 
 
 def seconds_per_step(log: Path) -> float:
@@ -259,10 +278,13 @@ def run_alloop(folder: Path, common: Path, tool: str, _: Path) -> dict[str, Any]
     began = time.time()
     with (folder / "out.log").open("w") as stream:
         command = [sys.executable, "-m", "alloop", "run", "-C", str(folder)]
+        before = os.times()
         done = subprocess.run(command, stdout=stream, stderr=stream, check=False)
+        after = os.times()
     if done.returncode not in (0, 3):  # 3: not converged
         raise SystemExit(f"alloop ended with code {done.returncode}; see {folder}/out.log")
-    return read_alloop(folder, began)
+    used_s = after.children_user + after.children_system - before.children_user - before.children_system
+    return read_alloop(folder, began) | {"cpu_s": {"alloop": used_s}}
 
 
 def read_alloop(folder: Path, began: float) -> dict[str, Any]:
@@ -370,6 +392,8 @@ def run(tool: str, folder: Path, dpgen_python: Path, scale: float) -> dict[str, 
         "force_rmse_eV_A": errors,
         "labels": found["labels"],
         "training_steps": found["steps"],
+        "cpu_s": {name: round(value, 1) for name, value in found["cpu_s"].items()}
+        | {"total": round(sum(found["cpu_s"].values()), 1)},
         "slot_seconds": breakdown(found, ready[-1]),
         "programs_started": found.get("processes", {kind: len(spans) for kind, spans in found["work"].items()}),
     }

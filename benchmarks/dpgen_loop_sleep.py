@@ -2,6 +2,9 @@
 
 Five iterations, each of 4 trainings of 15 s on ONE training slot, one MD run of 30 s and 40 labels of 6 +- 4 s (drawn
 evenly, the same ones for all tools) on TWO CPU slots. MD i needs ensemble i. The run ends with the last label.
+
+Ensemble i + 1 of DP-GEN has seen all labels of iteration i. alloop trains it once 12 of them have landed, while the
+others are still being made; `trained_on` says how many labels each ensemble has seen, the given ones included.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +239,8 @@ def run_dpgen(folder: Path, work: Workload, tool: str, dpgen_python: Path) -> di
     end_session(process)
     makespan = max(end for _, end in spans) - began
     stages = [line.strip() for line in (folder / "dpgen.log").read_text().splitlines() if "iter." in line]
-    return summary(tool, work, makespan, began, read_times(folder)) | {"log": stages}
+    seen = [START_FRAMES + number * work.labels for number in range(work.iterations)]
+    return summary(tool, work, makespan, began, read_times(folder)) | {"trained_on": seen, "log": stages}
 
 
 def end_session(process: subprocess.Popen[Any]) -> None:
@@ -339,7 +344,13 @@ def run_alloop(folder: Path, work: Workload, tool: str, _: Path) -> dict[str, An
     wanted = work.iterations * work.labels
     if len(spans["label"]) != wanted:
         raise SystemExit(f"alloop made {len(spans['label'])} labels instead of {wanted}; see {folder}")
-    return summary(tool, work, makespan, began, spans)
+    return summary(tool, work, makespan, began, spans) | {"trained_on": trained_on(folder, work)}
+
+
+def trained_on(folder: Path, work: Workload) -> list[int]:
+    """How many labels each ensemble has seen that could drive an iteration."""
+    state = Campaign(folder).load()
+    return [len(state.decisions["train", number]["common"]["training"]) for number in range(work.iterations)]
 
 
 def alloop_spans(folder: Path) -> dict[str, list[tuple[float, float]]]:
@@ -358,8 +369,6 @@ def alloop_spans(folder: Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def _seconds(time_text: str) -> float:
-    from datetime import datetime
-
     return datetime.fromisoformat(time_text).timestamp()
 
 

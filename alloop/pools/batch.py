@@ -146,14 +146,16 @@ class BatchPool:
     def end(self, owners: Iterable[dict[str, Any]]) -> None:
         """End attempts with all their children: here, through their job's worker, or with their job."""
         for owner in owners:
-            if ProcessIdentity.from_json(owner).is_local():
-                terminate([owner])
-                continue
-            name = str(owner.get("job"))
+            name, process = str(owner.get("job")), ProcessIdentity.from_json(owner)
             worker = self._engine.link.workers.get(name)
             with self._lock:
                 live = self._live.get(name)
-                if worker is not None:
+                for batch in live.busy.values() if live is not None else ():
+                    batch.find_owner(name)
+                    batch.asked = batch.asked or batch.owner == process
+                if process.is_local():
+                    terminate([owner])
+                elif worker is not None:
                     self._engine.link.terminate(worker.address, [owner])
                 elif live is not None:
                     self._cancel(live)
@@ -233,7 +235,7 @@ class BatchPool:
             if live.busy.get(batch.slot) is not batch:
                 return
             batch.return_code = code
-            if code in KILLED:
+            if code in KILLED and not batch.asked:
                 batch.killed = time.monotonic()
             elif code is None:
                 batch.watched = time.monotonic()
@@ -275,7 +277,7 @@ class BatchPool:
     def _look_at(self, live: Live, batch: Batch, worker: Worker | None) -> None:
         others = {other.owner for other in live.busy.values() if other is not batch and other.owner is not None}
         sign = sign_of_end(batch, live.job.name, worker, others)
-        if sign == "killed":
+        if sign == "killed" and not batch.asked:
             batch.killed = time.monotonic()
         elif sign is not None:
             self._finish(live, batch, "infra" if sign == "never began" else "")

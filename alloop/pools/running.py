@@ -26,8 +26,8 @@ class Batch:
 
     address: of the worker it was given to; future: of dask, None once the process has to be watched otherwise;
     before: attempts that are not of this batch; owner: the process, once known; began: on the monotonic clock;
-    watched: since when it is watched; return_code, killed: of a process that was ended from outside, and when that was
-    noticed, while it is not clear whether its job was ended with it.
+    watched: since when it is watched; asked: a person asked for its end; return_code, killed: of a process that was
+    ended from outside, and when that was noticed, while it is not clear whether its job was ended with it.
     """
 
     keys: tuple[str, ...]
@@ -39,6 +39,7 @@ class Batch:
     owner: ProcessIdentity | None = None
     began: float = field(default_factory=time.monotonic)
     watched: float | None = None
+    asked: bool = False
     return_code: int | None = None
     killed: float | None = None
 

@@ -143,7 +143,7 @@ def budget_text(record: dict[str, Any]) -> str:
     return ", ".join(used) + {"stop": " (the run ends there)", "warn": ""}[record["when_used_up"]]
 
 
-_TABLES = (("kind of task", "by_kind"), ("glass", "by_glass"), ("labels picked for", "by_reason"))
+_TABLES = (("kind of task", "by_kind"), ("glass", "by_glass"), ("reason of the label", "by_reason"))
 
 
 def print_costs(cost: dict[str, Any], console: Console) -> None:
@@ -151,7 +151,7 @@ def print_costs(cost: dict[str, Any], console: Console) -> None:
     for first, name in _TABLES:
         if not cost[name]:
             continue
-        table = Table(first, title=f"cost by {first.removesuffix(' of task').removeprefix('labels ')}")
+        table = Table(first, title=f"cost by {first}")
         for column in ("done", "core-h", "GPU-h", "mean s", "wait s", "p90", "failed", "lost core-h"):
             table.add_column(column, justify="right")
         for what, row in cost[name].items():

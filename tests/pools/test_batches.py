@@ -297,6 +297,18 @@ def test_ending_attempts_here_there_and_with_their_job(world: World, process: Pr
     world.until(lambda: not world.queue.jobs())
 
 
+def test_end_that_was_asked_for_needs_no_verdict(world: World, process: ProcessIdentity) -> None:
+    from dataclasses import replace
+
+    pool, name = connected_job(world, timing=replace(QUICK, verdict=600.0))
+    folder = task(world)
+    pool.start(pool.free_slots()[0], ("k",), [folder])
+    attempt(folder, process.to_json(), name)
+    pool.end([process.to_json() | {"job": name}])
+    world.link.futures[0].end(-15)
+    assert world.ends() == [Ended(("k",), -15, "")]
+
+
 def test_busy_job_is_not_ended_however_long_it_works(world: World) -> None:
     pool, name = connected_job(world, idle_minutes=0.005)
     pool.start(pool.free_slots()[0], ("k",), [task(world)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -62,6 +63,12 @@ def within(condition: Callable[[], bool], seconds: float = 10.0) -> None:
         time.sleep(0.05)
 
 
+def catches(pid: int, number: int) -> bool:
+    """Tell whether a process has a handler for a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return bool(int(status.partition("SigCgt:")[2].split()[0], 16) & (1 << (number - 1)))
+
+
 def test_attempts_are_told_by_job_command_and_session(job: DrainedJob) -> None:
     mine = job.attempt()
     job.attempt(job="al-other")
@@ -111,7 +118,7 @@ def test_no_worker_starts_at_the_end_of_the_walltime(job: DrainedJob) -> None:
 def test_signal_of_the_batch_system_reaches_the_attempts(job: DrainedJob) -> None:
     attempt = job.attempt()
     drain = job.drain()
-    time.sleep(2)
+    within(lambda: catches(drain.pid, signal.SIGTERM))
     drain.terminate()
     assert attempt.wait(10) == -15
     assert drain.wait(10) == 1

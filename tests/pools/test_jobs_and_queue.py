@@ -241,7 +241,6 @@ def test_smaller_pool_gives_its_last_job_no_more_work(world: World) -> None:
     world.link.connect(second)
     owner = {"host": "elsewhere", "boot": "b", "pid": 7, "start_ticks": 1, "pool": "vasp", "job": second}
     pool.adopt(owner, ("key",), [world.run_folder / "task"])
-    pool.demand(2, None)
     assert pool.free_slots() == [], "the one at work counts"
     world.until(lambda: world.record(first)["told"], batches=2)
     assert world.record(second)["told"] is None
@@ -253,7 +252,6 @@ def test_job_of_other_settings_gets_no_work_and_ends(world: World) -> None:
     (old,) = world.names()
     pool = world.drive(memory="9GB")
     world.link.connect(old)
-    pool.demand(1, None)
     assert pool.free_slots() == []
     world.until(lambda: world.record(old)["told"], batches=1)
     world.until(lambda: any(job["name"] != old for job in world.queue.jobs()), batches=1)

@@ -17,7 +17,7 @@ def run(context: Context) -> None:
     ensemble = quick_physics.QuickEnsemble
     ensemble.force_rmse_eV_A = settings.of_ensemble("force_rmse_eV_A", number, 0.1)
     ensemble.candidates = settings.of_ensemble("candidates", number, 0.3)
-    ensemble.trust = context.spec.get("trust_low_eV_A", 0.25), context.spec.get("trust_high_eV_A", 1.0)
+    ensemble.trust = tuple(settings.values.get("trust_eV_A", ensemble.trust))
     ensemble.rng = settings.rng(context, "errors")
     replaced("alloop.tasks.label", read_label=quick_physics.read_label)
     task = importlib.import_module("alloop.tasks.evaluate")

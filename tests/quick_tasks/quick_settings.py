@@ -5,7 +5,7 @@
      "label":    {"seconds": [6, 4], "failing": 0.1, "failing_attempts": 1, "failing_as": "numeric"},
      "train":    {"seconds": 15},
      "explore":  {"seconds": 30, "records": 40, "candidates": [0.5, 0.2, 0.0], "failed": [0.1, 0.0], "lost": 0.05},
-     "evaluate": {"force_rmse_eV_A": [0.5, 0.3, 0.1], "candidates": [0.5, 0.2, 0.0]}}
+     "evaluate": {"force_rmse_eV_A": [0.5, 0.3, 0.1], "candidates": [0.5, 0.2, 0.0], "trust_eV_A": [0.25, 1.0]}}
 
 seconds: how long a task sleeps, a number or [mean, half-width] of a uniform distribution, drawn by the task's own
 content, so that a task takes as long whenever it is tried; with `turns` (a folder that can be written to) by its turn
@@ -13,7 +13,8 @@ instead: the first label of iteration 3 to begin takes as long in every campaign
 failing: share of the tasks that fail, chosen by their content, in their first `failing_attempts` attempts (all if not
 given), with a failure class, or as "crash" (return code 9), "killed" (SIGKILL) or "hang" (no end).
 Lists are by the number of the ensemble, the last value goes on: candidates and failed are shares of the records of a
-chunk (of the frames an evaluation looks at), lost the share of chunks given up half-way.
+chunk (of the frames an evaluation looks at, also when it ranks a backlog; trust_eV_A are the levels it goes by), lost
+the share of chunks given up half-way.
 """
 
 from __future__ import annotations

@@ -264,7 +264,13 @@ def test_status_stats_and_plan_tell_the_cost(tmp_path: Path) -> None:
     campaign.failures(keys[1])
     assert "core-hours, 0.02 GPU-hours" in text_of(print_status, build_status(campaign, "alive"))
     told = text_of(print_statistics, build_statistics(campaign))
-    assert "cost by glass" in told and "LBS-20-60-20" in told and "(shared)" in told and "overlap" in told
+    assert (
+        "cost by glass" in told
+        and "cost by reason of the label" in told
+        and "LBS-20-60-20" in told
+        and "(shared)" in told
+        and "overlap" in told
+    )
     plan = build_plan(campaign, parsed(), 2)
     row = {row["kind"]: row for row in plan["tasks"]}["label"]
     per_label_core_s = 10 * 4 + 50 * 4

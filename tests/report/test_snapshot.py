@@ -7,16 +7,16 @@ import os
 import random
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from report_kit import begun, end_well, fail_once, picks, task_folder
 
 import alloop
-from alloop import notify
+from alloop import notify, requests
 from alloop.campaign import Campaign
 from alloop.process import ProcessIdentity
 from alloop.report import snapshot
@@ -299,6 +299,19 @@ def test_whatever_happens_counts_are_those_of_a_full_count(
     assert labels["done"] == labels["training"] + labels["held_out"] + labels["excluded"]
 
 
+@pytest.mark.parametrize("kind", ["exclude", "retry"])
+def test_decision_of_a_person_leaves_a_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    campaign = exploring(tmp_path)
+    (key, *_) = campaign.state.waiting
+    campaign.decide("quarantine", key=key, name="x", message="no", detail="", **{"class": "numeric"})
+    leave(campaign)
+    if kind == "retry":
+        requests.ask(Campaign(tmp_path), "retry", keys=[key], time="2999")
+    else:
+        requests.ask(Campaign(tmp_path), "exclude", keys=[key], reason="odd", time="", undo=False)
+    assert from_snapshot(tmp_path, monkeypatch) == loaded_status(tmp_path)
+
+
 def test_live_drivers_view_is_shown_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     campaign = exploring(tmp_path)
     write_snapshot(campaign)
@@ -313,24 +326,30 @@ def test_failed_notification_is_among_the_warnings(tmp_path: Path) -> None:
     assert any("notify.command for paused failed with code 2" in w for w in read_status(campaign)["warnings"])
 
 
-def test_snapshots_take_two_percent_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("takes_s", "pause_s"), [(0.2, 10.0), (0.01, 5.0)])
+def test_snapshots_take_two_percent_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, takes_s: float, pause_s: float
+) -> None:
+    """And come every 5 s at most; the last one of a run comes in any case."""
+    clock, written = [100.0], []
+
+    def write(_: Campaign) -> None:
+        written.append(clock[0])
+        clock[0] += takes_s
+
     campaign = exploring(tmp_path)
-    written = []
-
-    def slow(_: Campaign) -> None:
-        written.append(time.monotonic())
-        time.sleep(0.2)
-
-    monkeypatch.setattr(snapshot, "write_snapshot", slow)
+    monkeypatch.setattr(snapshot, "write_snapshot", write)
+    monkeypatch.setattr(snapshot, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     snapshots = Snapshots(campaign)
     snapshots.write()
+    clock[0] += pause_s - 0.01
     snapshots.write()
-    assert len(written) == 1 and snapshots._due - time.monotonic() == pytest.approx(10.0, abs=0.5)
-    snapshots.write(force=True)
+    assert len(written) == 1
+    clock[0] += 0.02
+    snapshots.write()
     assert len(written) == 2
-    monkeypatch.setattr(snapshot, "_SHARE_OF_TIME", 1.0)
     snapshots.write(force=True)
-    assert snapshots._due - time.monotonic() == pytest.approx(5.0, abs=0.5), "but not more often than every 5 s"
+    assert len(written) == 3
 
 
 def test_snapshot_brings_the_index_along(tmp_path: Path) -> None:

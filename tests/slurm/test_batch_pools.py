@@ -141,7 +141,7 @@ def test_what_needs_more_time_than_a_job_has_left_waits_for_a_fresh_one(
 def test_killed_worker_costs_no_attempt(campaign: Campaign, drivers: list[SmallDriver]) -> None:
     driver = SmallDriver(campaign, {"vasp": pool_param(campaign.root, slots_per_job=2)})
     drivers.append(driver)
-    keys = [campaign.sleeper(12), campaign.sleeper(12)]
+    keys = [campaign.sleeper(8), campaign.sleeper(8)]
     driver.want("vasp", *keys)
     driver.until(lambda: all(campaign.attempts(key) for key in keys), 30, "attempts")
     job = job_of(campaign, keys[0])
@@ -157,7 +157,7 @@ def test_killed_worker_costs_no_attempt(campaign: Campaign, drivers: list[SmallD
 def test_killed_scheduler_costs_no_attempt(campaign: Campaign, drivers: list[SmallDriver]) -> None:
     driver = SmallDriver(campaign, {"vasp": pool_param(campaign.root, slots_per_job=2, idle_minutes=2)})
     drivers.append(driver)
-    keys = [campaign.sleeper(15)]
+    keys = [campaign.sleeper(10)]
     driver.want("vasp", *keys)
     driver.until(lambda: all(campaign.attempts(key) for key in keys), 30, "attempts")
     job = job_of(campaign, keys[0])
@@ -176,10 +176,10 @@ def test_killed_scheduler_costs_no_attempt(campaign: Campaign, drivers: list[Sma
 def test_second_driver_takes_over_what_the_first_left(
     slurm: Slurm, campaign: Campaign, drivers: list[SmallDriver]
 ) -> None:
-    left = subprocess.run([sys.executable, str(HERE / "leaving_driver.py"), str(campaign.root), "20"], timeout=60)
+    left = subprocess.run([sys.executable, str(HERE / "leaving_driver.py"), str(campaign.root), "15"], timeout=60)
     assert left.returncode == -signal.SIGKILL
     record = store.read_json(campaign.run_folder / "scheduler.json")
-    keys = [campaign.sleeper(20.0) for _ in range(4)]
+    keys = [campaign.sleeper(15.0) for _ in range(4)]
     jobs = {job_of(campaign, key) for key in keys}
     driver = SmallDriver(campaign, {"vasp": pool_param(campaign.root, jobs=2, slots_per_job=2)}, epoch=2)
     drivers.append(driver)
@@ -198,7 +198,7 @@ def test_second_driver_takes_over_what_the_first_left(
 
 def test_removed_pool_is_watched_to_its_end(campaign: Campaign, drivers: list[SmallDriver]) -> None:
     first = SmallDriver(campaign, {"old": pool_param(campaign.root)})
-    key = campaign.sleeper(14)
+    key = campaign.sleeper(9)
     first.want("old", key)
     first.until(lambda: campaign.attempts(key), 30, "attempt")
     first.close(cancel_jobs=False)
@@ -235,7 +235,7 @@ def test_node_on_which_nothing_starts_is_avoided(campaign: Campaign, drivers: li
 def test_dead_controller_is_waited_for(slurm: Slurm, campaign: Campaign, drivers: list[SmallDriver]) -> None:
     driver = SmallDriver(campaign, {"vasp": pool_param(campaign.root, jobs=2)})
     drivers.append(driver)
-    running, waiting = campaign.sleeper(18), campaign.sleeper(0.1)
+    running, waiting = campaign.sleeper(15), campaign.sleeper(0.1)
     driver.want("vasp", running)
     driver.until(lambda: campaign.attempts(running), 30, "attempt")
     time.sleep(5.5)  # Slurm puts its jobs on disk every few seconds

@@ -56,6 +56,11 @@ def test_running_labels_are_adopted_and_no_kill_repeats_or_loses_work(campaign: 
 
 
 def _labels_running(campaign: SlurmCampaign) -> list[Path]:
+    """The labels that have read how long they are to sleep, and do."""
     running = campaign.attempts_running()
     root = campaign.folder / "iterations"
-    return [folder for folder in root.glob("*/label/*") if folder.name in running]
+    return [
+        folder
+        for folder in root.glob("*/label/*")
+        if folder.name in running and any(folder.glob("attempts/*/progress.json"))
+    ]
