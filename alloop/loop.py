@@ -202,18 +202,21 @@ class Driver:
 
     def _settle_one(self, key: str, end: Ended) -> None:
         self.campaign.check_held()
-        state, task = self.campaign.state, self.campaign.state.tasks[key]
-        if self.campaign.accept(key):
-            if self.explored is not None:
-                self.explored.landed(key)
-            self.watcher.done(task)
-            return
-        if self._watch_again(key):
+        if self._landed(key) or self._watch_again(key):
             return
         folder = self.campaign.folder(key)
         store.record_death(folder, end.return_code, cause=end.cause, alive=self.pool.alive)
-        state.put_back(key)
+        self.campaign.state.put_back(key)
         self._rule(key)
+
+    def _landed(self, key: str) -> bool:
+        """Take in a task's result; False if there is none, or none that is whole."""
+        if not self.campaign.accept(key):
+            return False
+        if self.explored is not None:
+            self.explored.landed(key)
+        self.watcher.done(self.campaign.state.tasks[key])
+        return True
 
     def _rule(self, key: str) -> None:
         """Do what follows from a task's failures: give it up, or have its next attempt wait or get more time."""
@@ -236,9 +239,10 @@ class Driver:
 
     def _tick(self) -> None:
         """Look at tasks whose batch goes on, tell that this driver lives, and refresh what people read."""
+        self.campaign.check_held()
         for key in list(self.campaign.state.running):
             if self.campaign.store.is_done(self.campaign.state.tasks[key]):
-                self._settle_one(key, Ended((key,), None))
+                self._landed(key)  # one that is not whole is begun again when its batch has ended, no sooner
         self.campaign.beat()
         self._heed()
         self.snapshots.write()

@@ -106,11 +106,10 @@ def policy(state: State, limits: Limits, now: Now) -> Plan:
         return Plan(ending=stop)
     due = next_decision(state, limits)
     if isinstance(due, Ending):
-        late = () if limits.quench_only else launches(state, limits, now, ("label",))
-        labelling = state.waiting_of.get("label") or any(state.tasks[key].kind == "label" for key in state.running)
-        if labelling and (late or state.running) and not limits.quench_only:
-            return Plan(late, demand=_demand(state, limits))
-        return Plan(ending=due)
+        if limits.quench_only or not _labelling(state, limits):
+            return Plan(ending=due)
+        late = () if now.disk_full else launches(state, limits, now, ("label",))
+        return Plan(late, demand=_demand(state, limits))
     if due is not None and not now.disk_full:
         return Plan(due=due)
     kinds = [kind for kind in ORDER if kind != "explore" or not converged(state)]
@@ -132,6 +131,12 @@ def _stopped(state: State, now: Now) -> Ending | None:
         if task.kind in NEEDED and any(kind != "rank" for kind, _ in state.asked_in[key]):
             return Ending(NEEDS_PERSON, f"{task.kind} {task.name} failed for good: {record['message']}", "paused")
     return Ending(NOT_CONVERGED, now.budget_used_up, "budget") if now.budget_used_up else None
+
+
+def _labelling(state: State, limits: Limits) -> bool:
+    """Tell whether labels are being made, or will be once a slot, the disk or the end of a back-off lets them."""
+    waits = bool(state.waiting_of.get("label")) and not _held_back(state, limits, "label")
+    return waits or any(state.tasks[key].kind == "label" for key in state.running)
 
 
 def _stuck(state: State) -> Ending | None:
