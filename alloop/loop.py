@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import shutil
 import signal
 import time
@@ -56,7 +55,6 @@ def limits(param: Param, max_iterations: int, *, quench_only: bool = False, barr
 HANDED_OVER_FILE = "handed-over"
 """In ``run/``: the driver before this one left for its successor."""
 _NOTIFY_SECONDS = 5.0
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _STILLBORN = 4
 """So many processes in a row may end before they begin where a batch pool's node may be to blame, or a signal is."""
 
@@ -82,14 +80,23 @@ class Driver:
 
     def run(self) -> Ending:
         """Go on until the policy says it is the end, or a person says stop."""
-        self._heed()
-        if self.explored is not None:
-            self.explored.recover()
-        self._adopt()
+        self._begin()
         ending = self._patiently(self._cycle)
         while ending is None:
             ending = self._patiently(self._cycle)
         return ending if ending is HANDED_OVER else self._finish(ending)
+
+    def _begin(self) -> None:
+        """See what earlier drivers have left."""
+        if self.explored is not None:
+            self.explored.recover()
+        while not self._patiently(self._take_up):
+            pass
+
+    def _take_up(self) -> bool:
+        self._heed()
+        self._adopt()
+        return True
 
     def _cycle(self) -> Ending | None:
         """One turn: ask the policy, do what it says, hear what has ended."""
@@ -116,11 +123,14 @@ class Driver:
         try:
             return act()
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in store.FULL:
                 raise
-            self.watcher.say_once(f"no space left on the disk of {self.campaign.store.iterations}: waiting for some")
-            time.sleep(TICK_SECONDS)
+            self._wait_for_space()
             return None
+
+    def _wait_for_space(self) -> None:
+        self.watcher.say_once(f"no space left on the disk of {self.campaign.store.iterations}: waiting for some")
+        time.sleep(TICK_SECONDS)
 
     def interrupt(self) -> None:
         """Ask the driver to stop: the first time running tasks may end by themselves, the second time not."""
@@ -190,6 +200,9 @@ class Driver:
 
     def _check_begun(self, batch: Ended) -> None:
         """Raise NeedsPersonError where attempt processes end before they begin a task: no retry can help there."""
+        if batch.return_code == store.NO_SPACE:
+            self._wait_for_space()
+            return
         begun = any(self.campaign.attempts_at(key) for key in batch.keys)
         self._stillborn = 0 if begun or batch.return_code in (None, 0) or batch.cause else self._stillborn + 1
         kind = self.campaign.state.tasks[batch.keys[0]].kind
@@ -206,8 +219,8 @@ class Driver:
             return
         folder = self.campaign.folder(key)
         store.record_death(folder, end.return_code, cause=end.cause, alive=self.pool.alive)
-        self.campaign.state.put_back(key)
         self._rule(key)
+        self.campaign.state.put_back(key)
 
     def _landed(self, key: str) -> bool:
         """Take in a task's result; False if there is none, or none that is whole."""

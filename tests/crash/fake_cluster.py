@@ -6,6 +6,7 @@ What the decisions hold is that of `policy_world`. Attempts end when somebody sa
 from __future__ import annotations
 
 import contextlib
+import errno
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from alloop.loop import Driver
 from alloop.policy import Ending, Limits
 from alloop.pools import Ended, Slot
 from alloop.state import Durations, State, decision_tasks
+from alloop.store import FULL, NO_SPACE
 
 MAX_ATTEMPTS = 3
 LABEL_POOL = "batch"
@@ -136,8 +138,14 @@ class Cluster:
     def record_death(self, key: str, code: int | None, *, unwatched: bool = False, cause: str = "") -> None:
         for attempt in self.attempts.get(key, ()):
             if not attempt.ended and attempt not in self.running(key):
+                self.write()
                 killed = "killed" if code is None or code < 0 else "crash"
+                killed = "infra" if code == NO_SPACE else killed
                 self.fail(attempt, cause or ("interrupted" if unwatched else killed))
+
+    def write(self) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
 
     def slot_end(self, slot: str) -> float:
         """When the job that a slot belongs to ends; a new one comes where one has ended."""
@@ -250,11 +258,12 @@ class FakeCampaign:
             raise CampaignHeldError("another driver has taken over this campaign")
 
     def decide(self, kind: str, **more: Any) -> None:
-        assert not self.cluster.full or kind in ("quarantine", "retry", "exclude"), f"{kind} decided on a full disk"
+        assert not self.cluster.full or kind in ("quarantine", "retry", "exclude"), f"{kind} tried on a full disk"
         self.append(kind, **more)
 
     def append(self, kind: str, **more: Any) -> None:
         self.check_held()
+        self.cluster.write()
         time = f"{self.cluster.now:012.3f}"
         decision = {"number": self.state.next_number, "kind": kind, "time": time} | more
         self.cluster.decisions.append(decision)
@@ -390,6 +399,8 @@ def in_memory(cluster: Cluster) -> Iterator[None]:
     free = SimpleNamespace(disk_usage=lambda place: SimpleNamespace(free=0.0 if cluster.full else 1e12))
     put = {
         "store": SimpleNamespace(
+            FULL=FULL,
+            NO_SPACE=NO_SPACE,
             record_death=record_death,
             live_records=lambda folder, alive: iter([a.record for a in cluster.running(str(folder))]),
         ),
@@ -421,10 +432,7 @@ def new_driver(cluster: Cluster, world: World, limits: Limits, most_labels: int)
     param = SimpleNamespace(budget=budget, label=SimpleNamespace(max_attempts=MAX_ATTEMPTS))
     campaign.take()
     driver = Driver(campaign, param, limits, FakePool(cluster, campaign), Silent())  # type: ignore[arg-type]
-    driver._heed()
-    if driver.explored is not None:
-        driver.explored.recover()
-    driver._adopt()
+    driver._begin()
     return driver
 
 

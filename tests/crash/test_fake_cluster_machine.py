@@ -25,6 +25,7 @@ from policy_world import World
 from alloop.errors import DONE, NEEDS_PERSON, NOT_CONVERGED, CampaignHeldError
 from alloop.loop import STOPPED, Driver
 from alloop.policy import NEEDED, Ending, Limits
+from alloop.store import NO_SPACE
 
 ANY = st.integers(min_value=0, max_value=10_000)
 OWN_FAULTS = ("numeric", "bug", "crash", "infra")
@@ -90,7 +91,7 @@ class ClusterMachine(RuleBasedStateMachine):
         for _ in range(times):
             if self.driver is not None:
                 self._turn()
-            if self.cluster.batches and not self.cluster.full:
+            if self.cluster.batches:
                 self.cluster.now += 5.0
                 self._publish(self._any_batch(number))
 
@@ -101,6 +102,7 @@ class ClusterMachine(RuleBasedStateMachine):
             if self.ending is not None:
                 return
             if self.driver is None:
+                self.cluster.full = False
                 self._start_driver()
             self._turn()
             if self.cluster.batches:
@@ -115,8 +117,10 @@ class ClusterMachine(RuleBasedStateMachine):
             self.task_fails(number, rng.choice(OWN_FAULTS), rng.random() < 0.1)
         elif chance < 0.9:
             self.process_dies(number, rng.choice(sorted(DEATHS)))
-        elif chance < 0.95:
+        elif chance < 0.93:
             self.node_is_out_of_sight(number)
+        elif chance < 0.96:
+            self.cluster.full = not self.cluster.full
         else:
             self.driver = None
 
@@ -135,12 +139,12 @@ class ClusterMachine(RuleBasedStateMachine):
     def driver_is_killed(self) -> None:
         self.driver = None
 
-    @precondition(lambda self: self.driver is None)
+    @precondition(lambda self: self.driver is None and not self.cluster.full)
     @rule()
     def driver_starts(self) -> None:
         self._start_driver()
 
-    @precondition(has_driver)
+    @precondition(lambda self: self.driver is not None and not self.cluster.full)
     @rule()
     def driver_is_stopped_and_another_takes_over(self) -> None:
         self.ghost = self.driver
@@ -180,6 +184,8 @@ class ClusterMachine(RuleBasedStateMachine):
         self._publish(self._any_batch(number), whole=whole)
 
     def _publish(self, batch: Batch, *, whole: bool = True) -> None:
+        if self.cluster.full:
+            return  # it waits for space
         self.cluster.publish(batch, whole=whole)
         if batch.number not in self.cluster.batches and batch.seen:
             self._hear(batch, 0)
@@ -188,6 +194,11 @@ class ClusterMachine(RuleBasedStateMachine):
     @rule(number=ANY, kind=st.sampled_from(OWN_FAULTS), final=st.booleans())
     def task_fails(self, number: int, kind: str, final: bool) -> None:
         batch = self._any_batch(number)
+        if self.cluster.full:
+            self.cluster.leave(batch)
+            if batch.seen:
+                self._hear(batch, NO_SPACE)
+            return
         attempt = self.cluster.current(batch)
         self.cluster.fail(attempt, kind, final=final and kind == "numeric")
         batch.failed.add(attempt.key)
@@ -252,6 +263,8 @@ class ClusterMachine(RuleBasedStateMachine):
         return self.world.state
 
     def _ask(self, kind: str, **content: Any) -> None:
+        if self.cluster.full:
+            return
         if self.driver is not None:
             self.cluster.requests[f"{len(self.cluster.requests)}.{self.cluster.now}"] = kind, content
             return
