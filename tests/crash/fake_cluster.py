@@ -150,7 +150,7 @@ class Cluster:
     def slot_end(self, slot: str) -> float:
         """When the job that a slot belongs to ends; a new one comes where one has ended."""
         if self.job_ends.get(slot, 0.0) <= self.now:
-            self.job_ends[slot] = self.now + self.rng.choice((300.0, 3000.0, 1e6))
+            self.job_ends[slot] = self.now + self.rng.choice((60.0, 300.0, 1e6))
         return self.job_ends[slot]
 
 

@@ -105,3 +105,22 @@ def test_task_with_a_corrupt_result_is_begun_again_once_its_batch_has_ended(clus
     to_the_end(cluster, driver)
     assert first in driver.campaign.state.done
     assert len(cluster.attempts[first]) == 2
+
+
+def test_label_that_cannot_be_given_up_on_a_full_disk_is_not_tried_again(cluster: Cluster) -> None:
+    driver = started(cluster)
+    batch = until_labels(cluster, driver)
+    lost = batch.keys[0]
+    cluster.fail(cluster.current(batch), "numeric", final=True)
+    batch.failed.add(lost)
+    cluster.go_on(batch)
+    while batch.number in cluster.batches:
+        cluster.publish(batch)
+    cluster.full = True
+    driver.pool.hear(batch, 1, "")
+    for _ in range(3):
+        turn(driver)
+    cluster.full = False
+    assert to_the_end(cluster, driver).event == "limit"
+    assert len(cluster.attempts[lost]) == 1
+    assert lost in driver.campaign.state.quarantined
