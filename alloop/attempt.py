@@ -24,6 +24,8 @@ from typing import Any
 from alloop import __version__
 from alloop.process import this_process
 from alloop.store import (
+    FULL,
+    NO_SPACE,
     Attempt,
     attempts,
     begin_attempt,
@@ -200,10 +202,26 @@ def _run_one(attempt: Attempt, task: dict[str, Any], settings: Path | None) -> b
         "failed_attempts": sum((folder / "failed.json").exists() for folder in earlier),
         "notes": context.notes,
     }
-    if not publish(attempt, task["key"], record):
+    if not _publish_patiently(attempt, task["key"], record):
         fail(attempt.folder, "late", "another attempt had published the result")
     drop_scratch(attempt.task_folder)
     return True
+
+
+SPACE_SECONDS = 10.0
+_SPACE_LOOKS = 360
+
+
+def _publish_patiently(attempt: Attempt, key: str, record: dict[str, Any]) -> bool:
+    """Publish finished work as `publish` does; on a full disk wait for space, up to an hour, as it is paid for."""
+    for _ in range(_SPACE_LOOKS):
+        try:
+            return publish(attempt, key, record)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+        time.sleep(SPACE_SECONDS)
+    return publish(attempt, key, record)
 
 
 def _record_the_end(folder: Path) -> None:
@@ -246,7 +264,7 @@ def _output_to(log: Path) -> Iterator[None]:
 
 
 def main() -> int:
-    """Run the tasks named on the command line."""
+    """Run the tasks named on the command line; NO_SPACE if the disk is so full that no record could be written."""
     parser = argparse.ArgumentParser(prog="python -m alloop.attempt", description=__doc__)
     parser.add_argument("--epoch", type=int, help="number of the driver that asks for the work")
     parser.add_argument("--settings", type=Path, help="how labels of a code are run; the campaign's if not given")
@@ -255,6 +273,11 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _raise_on_sigterm)
     try:
         return run_tasks([folder.resolve() for folder in arguments.folders], arguments.epoch, arguments.settings)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        print(f"no space left on the disk: {error}", file=sys.stderr)
+        return NO_SPACE
     except EndedFromOutside:  # end as the signal would have it
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import shutil
 import signal
 import time
@@ -20,12 +19,12 @@ from alloop.errors import NOT_CONVERGED, CampaignHeldError, NeedsPersonError
 from alloop.failpoint import failpoint
 from alloop.faults import TASK_ATTEMPTS, ruling, signature
 from alloop.policy import ORDER, Ending, Launch, Limits, Now, policy
-from alloop.pool_params import LOCAL, pool_of
+from alloop.pool_params import LOCAL, job_time_s, pool_of
 from alloop.pools import Ended
 from alloop.pools.fleet import Fleet, open_fleet
 from alloop.report.cost import used_up
 from alloop.report.progress import Watcher
-from alloop.report.snapshot import Snapshots
+from alloop.report.snapshot import TROUBLES, Snapshots
 from alloop.report.status import write_iteration
 
 T = TypeVar("T")
@@ -50,13 +49,13 @@ def limits(param: Param, max_iterations: int, *, quench_only: bool = False, barr
         param.explore.max_backlog or 4 * most,
         param.explore.max_lag,
         param.stop.accurate_fraction,
+        {name: job_time_s(pool) for name, pool in param.pools.items()},
     )
 
 
 HANDED_OVER_FILE = "handed-over"
 """In ``run/``: the driver before this one left for its successor."""
 _NOTIFY_SECONDS = 5.0
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _STILLBORN = 4
 """So many processes in a row may end before they begin where a batch pool's node may be to blame, or a signal is."""
 
@@ -79,17 +78,27 @@ class Driver:
         self.leaves = False
         self._ended: deque[Ended] = deque()
         self._stillborn = 0
+        self._troubles: list[str] = []
 
     def run(self) -> Ending:
         """Go on until the policy says it is the end, or a person says stop."""
-        self._heed()
-        if self.explored is not None:
-            self.explored.recover()
-        self._adopt()
+        self._begin()
         ending = self._patiently(self._cycle)
         while ending is None:
             ending = self._patiently(self._cycle)
         return ending if ending is HANDED_OVER else self._finish(ending)
+
+    def _begin(self) -> None:
+        """See what earlier drivers have left."""
+        if self.explored is not None:
+            self.explored.recover()
+        while not self._patiently(self._take_up):
+            pass
+
+    def _take_up(self) -> bool:
+        self._heed()
+        self._adopt()
+        return True
 
     def _cycle(self) -> Ending | None:
         """One turn: ask the policy, do what it says, hear what has ended."""
@@ -116,11 +125,14 @@ class Driver:
         try:
             return act()
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in store.FULL:
                 raise
-            self.watcher.say_once(f"no space left on the disk of {self.campaign.store.iterations}: waiting for some")
-            time.sleep(TICK_SECONDS)
+            self._wait_for_space()
             return None
+
+    def _wait_for_space(self) -> None:
+        self.watcher.say_once(f"no space left on the disk of {self.campaign.store.iterations}: waiting for some")
+        time.sleep(TICK_SECONDS)
 
     def interrupt(self) -> None:
         """Ask the driver to stop: the first time running tasks may end by themselves, the second time not."""
@@ -190,6 +202,9 @@ class Driver:
 
     def _check_begun(self, batch: Ended) -> None:
         """Raise NeedsPersonError where attempt processes end before they begin a task: no retry can help there."""
+        if batch.return_code == store.NO_SPACE:
+            self._wait_for_space()
+            return
         begun = any(self.campaign.attempts_at(key) for key in batch.keys)
         self._stillborn = 0 if begun or batch.return_code in (None, 0) or batch.cause else self._stillborn + 1
         kind = self.campaign.state.tasks[batch.keys[0]].kind
@@ -202,18 +217,21 @@ class Driver:
 
     def _settle_one(self, key: str, end: Ended) -> None:
         self.campaign.check_held()
-        state, task = self.campaign.state, self.campaign.state.tasks[key]
-        if self.campaign.accept(key):
-            if self.explored is not None:
-                self.explored.landed(key)
-            self.watcher.done(task)
-            return
-        if self._watch_again(key):
+        if self._landed(key) or self._watch_again(key):
             return
         folder = self.campaign.folder(key)
         store.record_death(folder, end.return_code, cause=end.cause, alive=self.pool.alive)
-        state.put_back(key)
         self._rule(key)
+        self.campaign.state.put_back(key)
+
+    def _landed(self, key: str) -> bool:
+        """Take in a task's result; False if there is none, or none that is whole."""
+        if not self.campaign.accept(key):
+            return False
+        if self.explored is not None:
+            self.explored.landed(key)
+        self.watcher.done(self.campaign.state.tasks[key])
+        return True
 
     def _rule(self, key: str) -> None:
         """Do what follows from a task's failures: give it up, or have its next attempt wait or get more time."""
@@ -236,15 +254,24 @@ class Driver:
 
     def _tick(self) -> None:
         """Look at tasks whose batch goes on, tell that this driver lives, and refresh what people read."""
+        self.campaign.check_held()
         for key in list(self.campaign.state.running):
             if self.campaign.store.is_done(self.campaign.state.tasks[key]):
-                self._settle_one(key, Ended((key,), None))
+                self._landed(key)  # one that is not whole is begun again when its batch has ended, no sooner
         self.campaign.beat()
         self._heed()
         self.snapshots.write()
-        for trouble in self.pool.troubles():
-            self.watcher.say_once(trouble)
+        self._tell_troubles()
         self.watcher.tick(self.campaign)
+
+    def _tell_troubles(self) -> None:
+        """Tell what is wrong with the pools, here and in status."""
+        found = self.pool.troubles()
+        for trouble in found:
+            self.watcher.say_once(trouble)
+        if found != self._troubles:
+            self._troubles = found
+            store.write_json(self.campaign.run_folder / TROUBLES, found)
 
     def _heed(self) -> None:
         """Decide what persons have asked for."""
@@ -323,6 +350,7 @@ def run(campaign: Campaign, param: Param, limits: Limits, watcher: Watcher) -> E
             return ending
         finally:
             pool.close(cancel_jobs=ended or cancel_requested(campaign))
+            (campaign.run_folder / TROUBLES).unlink(missing_ok=True)
             campaign.release()
 
 

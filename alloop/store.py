@@ -28,6 +28,10 @@ from alloop.process import ProcessIdentity, this_process
 from alloop.structure import content_key
 
 MANIFEST = "MANIFEST.json"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What a disk without space answers."""
+NO_SPACE = 75
+"""Return code of an attempt process that could not even say so for want of space (EX_TEMPFAIL of sysexits.h)."""
 FOREIGN_FAULTS = ("interrupted", "killed", "late", "walltime")
 """Failure classes for which the task itself is not to blame."""
 
@@ -383,6 +387,8 @@ def record_death(
             fail(folder, "interrupted", "the process ended while no driver watched", tail, last_seen=last)
         elif return_code is None or return_code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT):
             fail(folder, "killed", "the process was killed from outside", tail)
+        elif return_code == NO_SPACE:
+            fail(folder, "infra", "no space left on the disk", tail)
         else:
             fail(folder, "crash", f"the process ended with code {return_code}", tail)
 

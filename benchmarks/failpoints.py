@@ -30,14 +30,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 from crash_loop import Course, Crash, Crasher, chains, decision_cycle, single_crashes  # noqa: E402
 
 RECORD = HERE / "results" / "failpoints.json"
-COURSES = [Course(order, mode) for order in ("barrier", "streaming") for mode in ("inline", "forked", "apart")]
+COURSES = [Course(order, mode) for mode in ("inline", "apart", "forked") for order in ("barrier", "streaming")]
 CHAINS = 60
 
 
 def crashes(crasher: Crasher, every: int) -> Iterator[Crash]:
-    """All of them; of the separate processes in the streaming order, one in `every`."""
+    """All of them; where attempts have their own processes, one in `every`."""
     for course in COURSES:
-        thinned = every if course.order == "streaming" and course.mode != "inline" else 1
+        thinned = 1 if course.mode == "inline" else every
         yield from list(single_crashes(crasher, course))[::thinned]
         if course.mode != "forked":
             yield from chains(crasher, course, CHAINS)
@@ -98,9 +98,7 @@ def _commit() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--every", type=int, default=4, help="of the streaming order's separate processes, one in so many"
-    )
+    parser.add_argument("--every", type=int, default=4, help="of the courses with separate processes, one in so many")
     parser.add_argument("--sample", type=int, metavar="SEED", help="one decision's cycle, then others in random order")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so many")
     parser.add_argument("--place", type=Path, help="folder for the campaigns")

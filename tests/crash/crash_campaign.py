@@ -6,6 +6,7 @@ has tried again, one that a person takes out of training, a result that is corru
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import json
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 
@@ -135,6 +136,7 @@ class InlinePool:
     param: config.Param
     mode: str = "inline"
     orphan_s: float = 0.0
+    each_wait: Callable[[], None] = lambda: None
     batches: deque[Batch] = field(default_factory=deque)
     adopted: dict[ProcessIdentity, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
 
@@ -167,6 +169,7 @@ class InlinePool:
 
     def wait(self, seconds: float) -> list[Ended]:
         person_asks(self.campaign)
+        self.each_wait()
         for process in list(self.adopted):
             if not process.alive():
                 return [Ended(self.adopted.pop(process)[1], None)]
@@ -196,7 +199,12 @@ class InlinePool:
         before = len(failpoint.armed.points) if failpoint.armed else 0
 
         def work() -> int:
-            code = self._inline(batch)
+            try:
+                code = self._inline(batch)
+            except OSError as error:
+                if error.errno not in store.FULL:
+                    raise
+                return store.NO_SPACE
             if failpoint.armed:
                 os.write(tell, " ".join(failpoint.armed.points[before:]).encode())
             return code
@@ -284,20 +292,33 @@ def wait_for(pid: int) -> int:
 
 def person_asks(campaign: Campaign) -> None:
     """While iteration 0 explores: a quarantined label again, another one out of training; each is asked for once."""
-    state = campaign.state
-    if not state.decided("explore", 0):
+    if not campaign.state.decided("explore", 0):
         return
     armed, failpoint.armed = failpoint.armed, None  # another process
+    with contextlib.suppress(OSError):  # on a full disk they try again
+        _ask(campaign)
+    failpoint.armed = armed
+
+
+def _ask(campaign: Campaign) -> None:
+    state = campaign.state
     keys = {pick["name"]: key for key, pick in state.picks.items()}
     waiting = {kind for _, kind, _ in requests.waiting(campaign)}
     if not state.retried and "retry" not in waiting:
         requests.leave(campaign, "retry", keys=[keys[FAILS_UNTIL_ASKED]])
     if not state.excluded and "exclude" not in waiting:
         requests.leave(campaign, "exclude", keys=[keys[EXCLUDED]], reason="it looks odd", undo=False)
-    failpoint.armed = armed
 
 
-def drive(root: Path, *, barrier: bool, mode: str = "inline", orphan_s: float = 0.0) -> tuple[int, Campaign]:
+def drive(
+    root: Path,
+    *,
+    barrier: bool,
+    mode: str = "inline",
+    orphan_s: float = 0.0,
+    output: TextIO | None = None,
+    each_wait: Callable[[], None] = lambda: None,
+) -> tuple[int, Campaign]:
     """`alloop run` in this process; return its exit code and the campaign as the driver left it."""
     param = config.load(root / "param.json")
     campaign = Campaign(root)
@@ -305,6 +326,6 @@ def drive(root: Path, *, barrier: bool, mode: str = "inline", orphan_s: float = 
     if not barrier:
         limits = replace(limits, batch=limits.batch | {"explore": 1, "label": 1})  # so that chunks and labels overlap
     campaign.take(param, take_over=False, limit={"max_iterations": limits.max_iterations, "slots": 2})
-    loop.open_fleet = lambda *_: InlinePool(campaign, param, mode, orphan_s)  # type: ignore[assignment]
-    watcher = Watcher(Console(file=io.StringIO()))
+    loop.open_fleet = lambda *_: InlinePool(campaign, param, mode, orphan_s, each_wait)  # type: ignore[assignment]
+    watcher = Watcher(Console(file=output or io.StringIO()))
     return loop.run(campaign, param, limits, watcher).code, campaign

@@ -77,6 +77,8 @@ class World:
             if self.rng.random() < self.restless:
                 self.a_person_asks()
             self.check_counts()
+            if self.rng.random() < 0.02:
+                self.driver_dies()
         raise AssertionError("the campaign does not come to an end")
 
     def plan(self) -> Plan:
@@ -249,8 +251,6 @@ class World:
         assert state.waiting.keys() == {key for keys in state.waiting_of.values() for key in keys}
         for (kind, iteration), keys in state.unfinished.items():
             assert keys <= going, (kind, iteration)
-        if self.rng.random() < 0.02:
-            self.driver_dies()
 
     def paused(self) -> bool:
         return any(self.state.tasks[key].kind in NEEDED for key in self.state.quarantined)
