@@ -110,7 +110,7 @@ def _turn(turns: Path, kind: str, context: Context) -> tuple[str, int, int]:
 
 
 def _sleep(seconds: float, context: Context) -> None:
-    """Sleep until the attempt is so old: what the double itself needs to start is part of the time it is told to take."""
+    """Sleep until the attempt is so old: what the double itself needs to start is part of the time it shall take."""
     if seconds == 0:
         return
     started = datetime.fromisoformat(read_json(context.work.parent / "attempt.json")["started"])
