@@ -54,7 +54,9 @@ def ruling(failures: list[dict[str, Any]], own_limit: int) -> Ruling:
     for name, rule in RULES.items():
         of_class = [failure for failure in failures if failure["class"] == name]
         if rule.limit is not None and len(of_class) >= rule.limit:
-            return Ruling(_record(of_class[-1], f"{name} {len(of_class)} times: {of_class[-1]['message']}"))
+            advice = "; raise walltime_minutes of its pool, then: alloop retry" if rule.more_time else ""
+            message = f"{name} {len(of_class)} times: {of_class[-1]['message']}{advice}"
+            return Ruling(_record(of_class[-1], message))
     last = failures[-1]
     rule = RULES.get(last["class"], Rule(None))
     repeats = sum(failure["class"] == last["class"] for failure in failures)

@@ -19,12 +19,12 @@ from alloop.errors import NOT_CONVERGED, CampaignHeldError, NeedsPersonError
 from alloop.failpoint import failpoint
 from alloop.faults import TASK_ATTEMPTS, ruling, signature
 from alloop.policy import ORDER, Ending, Launch, Limits, Now, policy
-from alloop.pool_params import LOCAL, pool_of
+from alloop.pool_params import LOCAL, job_time_s, pool_of
 from alloop.pools import Ended
 from alloop.pools.fleet import Fleet, open_fleet
 from alloop.report.cost import used_up
 from alloop.report.progress import Watcher
-from alloop.report.snapshot import Snapshots
+from alloop.report.snapshot import TROUBLES, Snapshots
 from alloop.report.status import write_iteration
 
 T = TypeVar("T")
@@ -49,6 +49,7 @@ def limits(param: Param, max_iterations: int, *, quench_only: bool = False, barr
         param.explore.max_backlog or 4 * most,
         param.explore.max_lag,
         param.stop.accurate_fraction,
+        {name: job_time_s(pool) for name, pool in param.pools.items()},
     )
 
 
@@ -77,6 +78,7 @@ class Driver:
         self.leaves = False
         self._ended: deque[Ended] = deque()
         self._stillborn = 0
+        self._troubles: list[str] = []
 
     def run(self) -> Ending:
         """Go on until the policy says it is the end, or a person says stop."""
@@ -259,9 +261,17 @@ class Driver:
         self.campaign.beat()
         self._heed()
         self.snapshots.write()
-        for trouble in self.pool.troubles():
-            self.watcher.say_once(trouble)
+        self._tell_troubles()
         self.watcher.tick(self.campaign)
+
+    def _tell_troubles(self) -> None:
+        """Tell what is wrong with the pools, here and in status."""
+        found = self.pool.troubles()
+        for trouble in found:
+            self.watcher.say_once(trouble)
+        if found != self._troubles:
+            self._troubles = found
+            store.write_json(self.campaign.run_folder / TROUBLES, found)
 
     def _heed(self) -> None:
         """Decide what persons have asked for."""
@@ -340,6 +350,7 @@ def run(campaign: Campaign, param: Param, limits: Limits, watcher: Watcher) -> E
             return ending
         finally:
             pool.close(cancel_jobs=ended or cancel_requested(campaign))
+            (campaign.run_folder / TROUBLES).unlink(missing_ok=True)
             campaign.release()
 
 

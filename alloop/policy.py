@@ -30,7 +30,8 @@ class Limits:
     slots: tasks at once, over all pools; pools: kind of task -> pool (`local` if it is not named); batch: kind ->
     tasks that may share a process; barrier: the classical order, stage by stage. Watermarks: train_after, training
     labels of an ensemble that start the next one; max_backlog, frames waiting for a label with which no chunk begins;
-    max_lag, newer ensembles beyond which a chunk that has not begun is withdrawn.
+    max_lag, newer ensembles beyond which a chunk that has not begun is withdrawn. longest_s: per pool, the time that a
+    fresh job of it gives to a batch; more is never asked for.
     """
 
     max_iterations: int
@@ -45,6 +46,7 @@ class Limits:
     max_backlog: int = 1_000_000
     max_lag: int = 0
     accurate_fraction: float = 1.0
+    longest_s: dict[str, float] = field(default_factory=dict)
 
     def pool(self, kind: str) -> str:
         """Return the pool that runs a kind of task."""
@@ -308,10 +310,11 @@ def _launches_of(state: State, limits: Limits, now: Now, kind: str, slots: list[
     while chains and slots:
         share = -(-len(chains) // len(slots))
         together = [key for chain in chains[:share] for key in chain][:most]
-        place = next((slot for slot in slots if needs_s(state, together) <= slot.remaining_s), None)
+        most_s = limits.longest_s.get(limits.pool(kind), math.inf)
+        place = next((slot for slot in slots if needs_s(state, together, most_s) <= slot.remaining_s), None)
         while place is None and len(together) > 1:
             together = together[: len(together) // 2]
-            place = next((slot for slot in slots if needs_s(state, together) <= slot.remaining_s), None)
+            place = next((slot for slot in slots if needs_s(state, together, most_s) <= slot.remaining_s), None)
         if place is None:
             chains = chains[1:]
             continue
@@ -326,13 +329,16 @@ MARGIN = 1.2
 """A batch must fit into what is left of a job's walltime with this factor over what nine of ten such tasks need."""
 
 
-def needs_s(state: State, keys: Iterable[str]) -> float:
-    """Return the time a batch may need one task after the other; 0 for kinds that have not been measured."""
+def needs_s(state: State, keys: list[str], most_s: float) -> float:
+    """Return the time a batch may need one task after the other; 0 for kinds that have not been measured.
+
+    A single task gets what a fresh job gives, `most_s`, at most: where that is too little its failures will tell.
+    """
     total = 0.0
     for key in keys:
         durations = state.durations.get(state.tasks[key].kind)
         total += max(state.needs_s.get(key, 0.0), durations.long_s * MARGIN if durations else 0.0)
-    return total
+    return min(total, most_s) if len(keys) == 1 else total
 
 
 def at_most_together(state: State, limits: Limits, kind: str) -> int:
@@ -396,5 +402,6 @@ def _demand(state: State, limits: Limits) -> dict[str, tuple[int, float | None]]
         known += [state.needs_s[key] for key in state.needs_s.keys() & keys.keys()]
         known += [longest] if longest is not None else []
         batches = -(-count // at_most_together(state, limits, kind))
-        wanted[limits.pool(kind)] = (before + batches, max(known, default=None))
+        most_s = limits.longest_s.get(limits.pool(kind), math.inf)
+        wanted[limits.pool(kind)] = (before + batches, min(max(known), most_s) if known else None)
     return wanted

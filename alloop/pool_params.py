@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -87,3 +88,14 @@ def pool_slots(pool: LocalPoolParam | BatchPoolParam) -> int:
     if isinstance(pool, BatchPoolParam):
         return pool.jobs * pool.slots_per_job
     return pool.slots or len(os.sched_getaffinity(0))
+
+
+_LAST_SECONDS = 60.0
+_OF_A_JOB = 0.9
+
+
+def job_time_s(pool: LocalPoolParam | BatchPoolParam) -> float:
+    """Return the time a batch of tasks may ask for: of a fresh job all but what its start and its last minute take."""
+    if isinstance(pool, LocalPoolParam):
+        return math.inf
+    return _OF_A_JOB * (60 * pool.walltime_minutes - _LAST_SECONDS)

@@ -5,7 +5,8 @@
 Without --dpgen-python DP-GEN is installed into an environment of its own below DIR. Every finished run is added to
 benchmarks/results/dpgen_loop_WORKLOAD.json at once, and runs that are there already are not repeated; DIR keeps the
 folders of the runs. --json prints the record; its main figures are makespan_ratio_stock, makespan_ratio_fast
-(alloop's time over DP-GEN's, medians) and bound_fraction (the shortest possible time over alloop's).
+(alloop's time over DP-GEN's, medians) and bound_fraction (the shortest possible time over alloop's). On a machine that
+others use, too, start the sleep workload with ``chrt -r 1``: it needs little of the CPU, but needs it at once.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Any
 from alloop.store import write_json
 
 RESULTS = Path(__file__).resolve().parent / "results"
-TOOLS = ("dpgen-stock", "dpgen-fast", "dpgen-reuse", "alloop")
+TOOLS = ("dpgen-stock", "dpgen-fast", "dpgen-scratch", "alloop")
 DPGEN = "dpgen==0.14.0"
 
 

@@ -1,10 +1,10 @@
 """The real workload of ``dpgen_loop.py``: two glasses, a force field that labels, small networks, to an equal error.
 
 Both tools begin with the same labelled data and network, and explore, label and train as often, on two slots of one
-thread: per iteration 2 models, 4 MD runs, at most 20 labels. What differs is what each does by default: DP-GEN trains
-every ensemble from scratch (dpgen-reuse: from the last one, with alloop's steps and learning rate), alloop goes on
-from the last one. After a run one script measures every ensemble on one set of labels that neither has seen, at
-the time when its last model was there. The time of a run is the time to the force error that all tools have reached.
+thread: per iteration 2 models, 4 MD runs, at most 20 labels. Every ensemble but the first goes on from the one before,
+with as many steps (DP-GEN: training_reuse_iter); dpgen-scratch trains every ensemble from scratch, as DP-GEN does
+unless told otherwise. After a run one script measures every ensemble on one set of labels that no run has seen; its
+time is when its last model was there. Compared is the time to the force error that both tools have reached.
 
 The slot-seconds of a run are told apart, from its own logs: training steps and what the programs that train need
 besides (starting, reading, freezing); MD; labels; and idle slots, those of DP-GEN apart that waited for its next look
@@ -52,7 +52,7 @@ TELL_CPU = "import atexit, os; atexit.register(lambda: print('CPU', sum(os.times
 TOOLS = {
     "dpgen-stock": TELL_CPU + STOCK_POLL,
     "dpgen-fast": TELL_CPU + FAST_POLL,
-    "dpgen-reuse": TELL_CPU + FAST_POLL,
+    "dpgen-scratch": TELL_CPU + FAST_POLL,
     "alloop": "",
 }
 
@@ -106,7 +106,7 @@ def dpgen_param(tool: str) -> dict[str, Any]:
         "model_devi_jobs": [job | {"ensemble": "nvt"}] * ITERATIONS,
         "fp_task_max": LABELS // len(dpgen_campaign.SYSTEMS),
     }
-    if tool == "dpgen-reuse":
+    if tool != "dpgen-scratch":
         reuse = {"iter": 1, "numb_steps": WARM_STEPS, "start_lr": WARM_LEARNING_RATE, "old_ratio": "auto"}
         param |= {f"training_reuse_{name}": value for name, value in reuse.items()}
     return param
@@ -152,7 +152,7 @@ def run_dpgen(folder: Path, common: Path, tool: str, dpgen_python: Path) -> dict
         models = sorted(place.glob("0*/frozen_model.pb"))
         if len(models) == MODELS:
             ensembles.append((max(model.stat().st_mtime for model in models) - began, models))
-    counts = [STEPS] + [WARM_STEPS if tool == "dpgen-reuse" else STEPS] * (len(ensembles) - 1)
+    counts = [STEPS] + [STEPS if tool == "dpgen-scratch" else WARM_STEPS] * (len(ensembles) - 1)
     at_work = {
         "train": sum(
             count * seconds_per_step(log)

@@ -13,6 +13,7 @@ TOGETHER = ("campaign", "slurm")
 """Folders whose tests share what is dear to set up, so that one process must run them all."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:

@@ -19,7 +19,7 @@ from alloop.pool_params import BatchPoolParam
 from alloop.pools import Ended, Slot, jobqueue
 from alloop.pools.drain import end_file
 from alloop.pools.engine import Engine
-from alloop.pools.jobs import Job, Live, settings_hash
+from alloop.pools.jobs import KEPT_SECONDS, Job, Live, settings_hash
 from alloop.pools.link import Worker
 from alloop.pools.nodes import FAILURES, Nodes
 from alloop.pools.queues import Look
@@ -63,7 +63,7 @@ class BatchPool:
         self._live = {
             job.name: Live(job, submitted=0.0 if job.id is not None else now) for job in jobs if job.gone is None
         }
-        self._gone = {job.name for job in jobs if job.gone is not None}
+        self._gone = {job.name: job for job in jobs if job.gone is not None}
         self._given_up = {job.name: job for job in jobs if job.gone is not None and job.id is None}
         back_off = BackOff(self._timing.backoff, self._timing.longest_backoff)
         self._submitter = Submitter(name, param, self._place, back_off)
@@ -100,6 +100,8 @@ class BatchPool:
             self._note_demand(batches)
             self._end_jobs(batches, longest_s)
             self._submit_jobs(batches, longest_s)
+            for job in [job for job in self._gone.values() if time.time() - (job.gone or 0.0) > KEPT_SECONDS]:
+                self._engine.records.clear(self._gone.pop(job.name))
 
     def start(self, slot: Slot, keys: tuple[str, ...], folders: list[Path]) -> None:
         """Start one process for a batch on the worker of a slot; if that is gone meanwhile, the batch ends at once."""
@@ -308,7 +310,7 @@ class BatchPool:
         ]:
             self._live[name] = Live(self._given_up.pop(name), submitted=0.0)
             self._live[name].job.gone = None
-            self._gone.discard(name)
+            self._gone.pop(name, None)
 
     def _note_queue(self, look: Look) -> None:
         if look.number == self._look:
@@ -318,6 +320,9 @@ class BatchPool:
             if live.submitted is None or look.began <= live.submitted or live.job.gone is not None:
                 continue
             found = look.jobs.get(live.job.name)
+            if found is None and live.cancelled is None and live.job.name in self._engine.link.workers:
+                live.missing = 0  # its worker is the better witness
+                continue
             if found is None:
                 live.missing += 1
                 if live.missing >= 2:
@@ -353,7 +358,7 @@ class BatchPool:
         walltime = job.ends is not None and time.time() > job.ends - self._timing.margin
         job.cause = "walltime" if walltime else "infra"
         job.gone = time.time()
-        self._gone.add(job.name)
+        self._gone[job.name] = job
         self._save(job)
         for batch in list(live.busy.values()):
             batch.find_owner(job.name)
@@ -369,7 +374,7 @@ class BatchPool:
                 continue
             ends = time.time() + worker.ends - time.monotonic()
             new = not live.job.connected
-            if new or live.job.ends is None or live.job.node != worker.node:
+            if new or abs((live.job.ends or 0.0) - ends) > 5.0 or live.job.node != worker.node:
                 live.job.connected, live.job.ends, live.job.node = True, ends, worker.node
                 self._save(live.job)
             if new:

@@ -192,9 +192,10 @@ def walltime(param: BatchPoolParam) -> str:
 
 
 def _add_header(param: BatchPoolParam, name: str, place: Place, options: dict[str, Any]) -> None:
-    """Add directives: one log file per job, and for Slurm one task per core, as `srun` and `mpirun` expect."""
+    """Add directives: no second start, one log file, and for Slurm one task per core, as `srun` and `mpirun` expect."""
     extra = []
     log = place.run_folder / "jobs" / f"{name}.log"
+    extra.append({"slurm": "--no-requeue", "lsf": "-rn"}.get(param.type, "-r n"))  # alloop itself replaces lost jobs
     if param.type == "slurm" and "job_directives_skip" not in options:
         options["job_directives_skip"] = ["-n 1", "--cpus-per-task"]
         extra += ["-N 1", f"-n {param.cores or param.slots_per_job * param.threads}"]

@@ -87,12 +87,13 @@ class JobRecords:
                 record = read_json(file)
                 job = Job(**{item.name: record[item.name] for item in fields(Job) if item.name in record})
                 if job.gone is not None and time.time() - job.gone > KEPT_SECONDS:
-                    self._clear(job)
+                    self.clear(job)
                 elif job.folder in ("", self._here) or not Path(job.folder).exists():
                     found.append(job)
         return found
 
-    def _clear(self, job: Job) -> None:
+    def clear(self, job: Job) -> None:
+        """Delete what is left of a job."""
         for ending in ("log", "end", "json"):
             (self.folder / f"{job.name}.{ending}").unlink(missing_ok=True)
 

@@ -142,6 +142,10 @@ def _open_tasks(campaign: Campaign) -> list[Open]:
 # ---------------------------------------------------------------------------------------- reading
 
 
+TROUBLES = "troubles.json"
+"""In ``run/``: what the pools of the present driver have trouble with."""
+
+
 def read_status(campaign: Campaign) -> dict[str, Any]:
     """Return the status: from the snapshot if it still tells the truth, else counted anew from what is on disk."""
     alive = campaign.driver_alive()
@@ -156,6 +160,8 @@ def read_status(campaign: Campaign) -> dict[str, Any]:
     told = trouble(campaign.run_folder)
     if told is not None:
         status["warnings"].append(told)
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        status["warnings"] += read_json(campaign.run_folder / TROUBLES) if alive else []
     return status
 
 

@@ -445,6 +445,19 @@ def test_batch_goes_where_it_fits_the_time_that_is_left() -> None:
     assert not plan.launch and plan.demand == {"local": (3, 9000.0)}
 
 
+def test_no_task_asks_for_more_than_a_fresh_job_gives() -> None:
+    """One that ran into its walltime would ask for twice the time, which no job has: it gets a fresh one."""
+    found = many_chunks(1)
+    found.limits = replace(found.limits, longest_s={"local": 500.0})
+    found.decide("bootstrap", iteration=-1, **bootstrap_content(1))
+    (key,) = found.state.tasks
+    found.state.needs_s[key] = 1000.0
+    worn, fresh = Now((Slot("local", "worn", 400.0),)), Now((Slot("local", "fresh", 520.0),))
+    assert not policy(found.state, found.limits, worn).launch
+    assert policy(found.state, found.limits, worn).demand == {"local": (1, 500.0)}
+    assert policy(found.state, found.limits, fresh).launch
+
+
 def test_task_waits_as_long_as_its_failures_demand() -> None:
     found = many_chunks(1)
     found.decide("bootstrap", iteration=-1, **bootstrap_content(1))

@@ -119,6 +119,7 @@ class FakeLink:
 
     def retire(self, address: str) -> None:
         self.retired.append(address)
+        self.workers = {name: worker for name, worker in self.workers.items() if worker.address != address}
 
     def terminate(self, address: str, owners: list[Any]) -> None:
         self.ended.append((address, owners))

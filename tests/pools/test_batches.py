@@ -170,12 +170,20 @@ def test_far_process_without_worker_ends_with_its_job(world: World) -> None:
     assert not pool.alive(FAR | {"pid": 5, "job": name}) and pool.alive(FAR | {"pid": 5, "job": "other"})
 
 
+def test_connected_worker_outweighs_a_queue_that_lost_its_job(world: World) -> None:
+    pool, name = connected_job(world)
+    world.queue.misbehave("query", "stale")
+    world.settle(seconds=1.0)
+    assert world.record(name)["gone"] is None and len(pool.free_slots()) == 1
+
+
 def test_job_that_vanishes_at_its_walltime(world: World) -> None:
     pool, name = connected_job(world)
     pool.start(pool.free_slots()[0], ("k",), [task(world)])
     file = world.run_folder / "jobs" / f"{name}.json"
-    assert world.record(name)["ends"] > time.time()
-    pool._live[name].job.ends = time.time() + 1
+    assert world.record(name)["ends"] > time.time() + 3000
+    world.link.connect(name, remaining_s=QUICK.margin - 1)
+    world.until(lambda: world.record(name)["ends"] < time.time() + QUICK.margin)
     world.link.disconnect(name)
     world.queue.lose(world.queue.jobs()[0]["id"])
     world.until(lambda: not world.events.empty())

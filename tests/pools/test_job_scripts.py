@@ -53,10 +53,13 @@ def test_script_is_valid_and_says_all(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("slurm", ["-J al-c0ffee-vasp-abcde", "-p q", "-n 8", "-N 1", "--mem=4G", "-t 01:30:30"]),
-        ("pbs", ["-N al-c0ffee-vasp-abcde", "-q q", "select=1:ncpus=8:mem=3815MB", "walltime=01:30:30", "-j oe"]),
-        ("lsf", ["-J al-c0ffee-vasp-abcde", "-q q", "-n 8", "-W 01:31"]),
-        ("sge", ["-N al-c0ffee-vasp-abcde", "-q q", "h_rt=01:30:30", "-S /bin/bash"]),
+        ("slurm", ["-J al-c0ffee-vasp-abcde", "-p q", "-n 8", "-N 1", "--mem=4G", "-t 01:30:30", "--no-requeue"]),
+        (
+            "pbs",
+            ["-N al-c0ffee-vasp-abcde", "-q q", "select=1:ncpus=8:mem=3815MB", "walltime=01:30:30", "-j oe", "-r n"],
+        ),
+        ("lsf", ["-J al-c0ffee-vasp-abcde", "-q q", "-n 8", "-W 01:31", "-rn"]),
+        ("sge", ["-N al-c0ffee-vasp-abcde", "-q q", "h_rt=01:30:30", "-S /bin/bash", "-r n"]),
     ],
 )
 def test_directives(kind: str, expected: list[str]) -> None:

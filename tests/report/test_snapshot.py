@@ -20,7 +20,7 @@ from alloop import notify, requests
 from alloop.campaign import Campaign
 from alloop.process import ProcessIdentity
 from alloop.report import snapshot
-from alloop.report.snapshot import Snapshots, read_status, write_snapshot
+from alloop.report.snapshot import TROUBLES, Snapshots, read_status, write_snapshot
 from alloop.report.status import build_status
 from alloop.state import task_entries
 from alloop.store import begin_attempt, make_task, write_json
@@ -382,3 +382,11 @@ def test_status_imports_nothing_heavy(tmp_path: Path, heavy: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "converged?" in done.stdout
+
+
+def test_troubles_of_the_pools_are_told_while_a_driver_lives(tmp_path: Path) -> None:
+    campaign = begun(tmp_path)
+    write_json(campaign.run_folder / TROUBLES, ["pool vasp: the queue does not answer"])
+    assert "pool vasp: the queue does not answer" in read_status(Campaign(tmp_path))["warnings"]
+    campaign.release()
+    assert not read_status(Campaign(tmp_path))["warnings"]
