@@ -3,10 +3,10 @@
 Run: ``nice python benchmarks/failpoints.py`` (one core, about an hour; interrupted, it goes on where it was). Two
 orders of the stages, and three places for the attempts: in the driver's process, in one of their own that dies alone,
 and in one that outlives the driver. A write is also torn after half of its bytes, random chains of deaths hit
-recoveries too, and drivers and attempts are stopped at each of their points, to wake up when another driver has
-finished the campaign: they must change nothing. In the classical order the end must be that of an undisturbed campaign; in the streaming order all
-that was asked for must be done or given up, once, and the counts must add up.
-Writes ``benchmarks/results/failpoints.json``.
+recoveries too, and drivers and attempts are stopped at their points, to wake up when another driver has finished the
+campaign: they must change nothing. In the classical order the end must be that of an undisturbed campaign; in the
+streaming order all that was asked for must be done or given up, once, and the counts must add up.
+Writes ``benchmarks/results/failpoints.json``, after `--seconds` with as much as was run, in random order.
 """
 
 from __future__ import annotations
