@@ -238,9 +238,8 @@ def run_dpgen(folder: Path, work: Workload, tool: str, dpgen_python: Path) -> di
             time.sleep(0.5)
     end_session(process)
     makespan = max(end for _, end in spans) - began
-    stages = [line.strip() for line in (folder / "dpgen.log").read_text().splitlines() if "iter." in line]
     seen = [START_FRAMES + number * work.labels for number in range(work.iterations)]
-    return summary(tool, work, makespan, began, read_times(folder)) | {"trained_on": seen, "log": stages}
+    return summary(tool, work, makespan, began, read_times(folder)) | {"trained_on": seen}
 
 
 def end_session(process: subprocess.Popen[Any]) -> None:
