@@ -262,6 +262,8 @@ class Campaign:
         failpoint("take:swept")
         self.beat(force=True)
         self.load()
+        if self.state.starts[-1]["number"] != self.epoch:
+            raise CampaignHeldError("another driver took the campaign at the same moment; this one changes nothing")
 
     def refuse_if_held(self) -> None:
         """Raise CampaignHeldError while another driver lives; one on another host is watched for five minutes."""

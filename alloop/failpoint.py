@@ -23,12 +23,16 @@ TORN_AT = "ALLOOP_TORN_AT"
 
 @dataclass
 class Armed:
-    """What ends this process where, and the names of the points and writes it has passed."""
+    """What ends this process where, and the names of the points and writes it has passed.
+
+    by: the signal it sends itself; SIGSTOP makes it one that wakes up later.
+    """
 
     name: str = ""
     once: str = ""
     kill_at: int = 0
     torn_at: int = 0
+    by: signal.Signals = signal.SIGKILL
     points: list[str] = field(default_factory=list)
     writes: list[str] = field(default_factory=list)
 
@@ -36,7 +40,7 @@ class Armed:
         """Note a point, and end the process if it is the one."""
         self.points.append(name)
         if len(self.points) == self.kill_at or (name == self.name and self._fires()):
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.by)
 
     def _fires(self) -> bool:
         if not self.once:

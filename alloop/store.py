@@ -123,6 +123,13 @@ def create_json_once(path: Path, value: Any) -> bool:
 
 def create_once(path: Path, data: bytes) -> bool:
     """Put a file in place unless one is there already; tell whether this call did it (link(2), NFS-safe)."""
+    try:
+        return _link_once(path, data)
+    except FileNotFoundError:  # a driver that has taken over meanwhile took the file aside for a dead one's
+        return _link_once(path, data)
+
+
+def _link_once(path: Path, data: bytes) -> bool:
     aside = _write_aside(path, data)
     try:
         os.link(aside, path)
@@ -219,12 +226,19 @@ class Store:
         return False
 
     def quarantine(self, task: Task, problem: str) -> Path:
-        """Move a task's bad result aside, with the reason beside it, so that the work is done again."""
+        """Move a task's bad result aside, with the reason beside it, so that the work is done again.
+
+        If what was moved is whole, another driver has had the work done again meanwhile: it is put back.
+        """
         place = self.iterations / "quarantine" / f"{task.name}-{task.key}.{uuid.uuid4().hex[:6]}"
         place.parent.mkdir(parents=True, exist_ok=True)
         failpoint("quarantine:before")
         self.result(task).rename(place)
         failpoint("quarantine:after")
+        if result_problem(place, task.key) is None:
+            with contextlib.suppress(OSError):  # there is yet another one
+                place.rename(self.result(task))
+            return self.result(task)
         write_json(place.with_name(f"{place.name}.reason.json"), {"task": task.folder, "problem": problem})
         return place
 

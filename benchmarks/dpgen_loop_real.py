@@ -9,12 +9,6 @@ time is when its last model was there. Compared is the time to the force error t
 The slot-seconds of a run are told apart, from its own logs: training steps and what the programs that train need
 besides (starting, reading, freezing); MD; labels; and idle slots, those of DP-GEN apart that waited for its next look
 at a stage that had ended. CPU seconds are those of all programs, to the end of the run.
-
-Found (``results/dpgen_loop_real.json``), on a machine with a load of 4 to 8 besides, so that only CPU seconds can be
-relied on: 391 and 426 for alloop, 640 and 745 for DP-GEN with a poll of 1 s, 687 as it is, 860 from scratch. The last
-ensembles' errors are alike, 0.38 and 0.40 against 0.39, 0.34 and 0.39 eV/A, but 0.56 from scratch, no better than the
-first one's. In wall time the first pair of runs took 326 s (alloop) and 467 s, the second 803 s and 736 s. What DP-GEN
-spends more goes into starting programs: TensorFlow 28 times against 14, and 60 Pythons for labels against 5.
 """
 
 from __future__ import annotations

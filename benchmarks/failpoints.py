@@ -2,10 +2,11 @@
 
 Run: ``nice python benchmarks/failpoints.py`` (one core, about an hour; interrupted, it goes on where it was). Two
 orders of the stages, and three places for the attempts: in the driver's process, in one of their own that dies alone,
-and in one that outlives the driver. A write is also torn after half of its bytes, and random chains of deaths hit
-recoveries too. In the classical order the end must be that of an undisturbed campaign; in the streaming order all
-that was asked for must be done or given up, once, and the counts must add up.
-Writes ``benchmarks/results/failpoints.json``.
+and in one that outlives the driver. A write is also torn after half of its bytes, random chains of deaths hit
+recoveries too, and drivers and attempts are stopped at their points, to wake up when another driver has finished the
+campaign: they must change nothing. In the classical order the end must be that of an undisturbed campaign; in the
+streaming order all that was asked for must be done or given up, once, and the counts must add up.
+Writes ``benchmarks/results/failpoints.json``, after `--seconds` with as much as was run, in random order.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests" / "crash"))
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from crash_loop import Course, Crash, Crasher, chains, decision_cycle, single_crashes  # noqa: E402
+from crash_loop import Course, Crash, Crasher, chains, decision_cycle, single_crashes, stops  # noqa: E402
 
 RECORD = HERE / "results" / "failpoints.json"
 COURSES = [Course(order, mode) for mode in ("inline", "apart", "forked") for order in ("barrier", "streaming")]
+STOPPED = [Course("barrier", mode) for mode in ("forked", "elsewhere")]
 CHAINS = 60
 
 
@@ -41,14 +43,21 @@ def crashes(crasher: Crasher, every: int) -> Iterator[Crash]:
         yield from list(single_crashes(crasher, course))[::thinned]
         if course.mode != "forked":
             yield from chains(crasher, course, CHAINS)
+    for course in STOPPED:
+        yield from list(stops(crasher, course))[::every]
 
 
 def sample(crasher: Crasher, seed: int) -> list[Crash]:
     """All points of one decision's cycle, then everything else in random order."""
     first = list(decision_cycle(crasher, Course("barrier"), "select"))
-    rest = [crash for crash in crashes(crasher, 1) if crash not in first]
-    random.Random(seed).shuffle(rest)
-    return first + rest
+    return first + [crash for crash in shuffled(crashes(crasher, 1), seed) if crash not in first]
+
+
+def shuffled(crashes: Iterable[Crash], seed: int) -> list[Crash]:
+    """The same in random order, so that a part of them says something of all."""
+    found = list(crashes)
+    random.Random(seed).shuffle(found)
+    return found
 
 
 def run(crasher: Crasher, wanted: Iterable[Crash], known: dict[str, Any], part: Path | None, seconds: float) -> None:
@@ -80,7 +89,7 @@ def summary(crasher: Crasher, known: dict[str, Any]) -> dict[str, Any]:
         entry["wrong"] += bool(record["wrong"])
         entry["seconds"] = round(entry["seconds"] + record["seconds"], 1)
     courses = {}
-    for course in COURSES:
+    for course in dict.fromkeys(COURSES + STOPPED):
         reference = crasher.reference(course)
         courses[f"{course.order}/{course.mode}"] = {
             "points": len(reference.points),
@@ -111,15 +120,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="failpoints.", dir=arguments.place or fast) as place:
         crasher = Crasher(Path(place))
         if arguments.sample is None:
-            wanted: Iterable[Crash] = crashes(crasher, arguments.every)
+            wanted = shuffled(crashes(crasher, arguments.every), 1)
         else:
             wanted = sample(crasher, arguments.sample)
         run(crasher, wanted, known, part, arguments.seconds)
-        found = summary(crasher, known)
+        found = {"planned": len(wanted)} | summary(crasher, known)
     print(json.dumps(found, indent=1))
-    if part is not None and arguments.seconds == float("inf"):
+    if part is not None:
         RECORD.write_text(json.dumps(found, indent=1) + "\n")
-        part.unlink()
+        if len(known) == len(wanted):
+            part.unlink()
     return 1 if found["wrong"] else 0
 
 

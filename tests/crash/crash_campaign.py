@@ -29,7 +29,7 @@ sys.path.insert(0, str(QUICK))
 from quick_dynamics import QuickEvents  # noqa: E402
 from quick_settings import iteration  # noqa: E402
 
-from alloop import attempt, config, decision_files, failpoint, loop, requests, store  # noqa: E402
+from alloop import attempt, config, decision_files, failpoint, loop, process, requests, store  # noqa: E402
 from alloop.attempt import Context, TaskError  # noqa: E402
 from alloop.campaign import Campaign  # noqa: E402
 from alloop.pool_params import pool_of, pool_slots  # noqa: E402
@@ -129,7 +129,8 @@ class InlinePool:
     """All pools of a campaign; batches run one after the other, in order, when the driver waits for an end.
 
     mode: "inline" in the driver's process; "forked" in a child, whose commit points count on; "apart" in a child that
-    begins at once, stops as its task begins, and goes on when it is its turn or, after a while, when the driver dies.
+    begins at once, stops as its task begins, and goes on when it is its turn or, after a while, when the driver dies;
+    "elsewhere" in a child of a job on a node that is lost if the child is stopped, together with the driver.
     """
 
     campaign: Campaign
@@ -159,10 +160,10 @@ class InlinePool:
         self.batches.append(batch)
 
     def adopt(self, owner: dict[str, Any], keys: tuple[str, ...], folders: list[Path]) -> None:
-        process = ProcessIdentity.from_json(owner)
-        _, before = self.adopted.get(process, ("", ()))
+        owned = ProcessIdentity.from_json(owner)
+        _, before = self.adopted.get(owned, ("", ()))
         kind = self.campaign.state.tasks[keys[0]].kind
-        self.adopted[process] = pool_of(self.param.pools, kind), before + keys
+        self.adopted[owned] = pool_of(self.param.pools, kind), before + keys
 
     def alive(self, owner: dict[str, Any]) -> bool:
         return ProcessIdentity.from_json(owner).alive()
@@ -170,14 +171,15 @@ class InlinePool:
     def wait(self, seconds: float) -> list[Ended]:
         person_asks(self.campaign)
         self.each_wait()
-        for process in list(self.adopted):
-            if not process.alive():
-                return [Ended(self.adopted.pop(process)[1], None)]
+        for owned in list(self.adopted):
+            if not owned.alive():
+                return [Ended(self.adopted.pop(owned)[1], None)]
         if not self.batches:
             time.sleep(0.01)
             return []
         batch = self.batches.popleft()
-        code = {"inline": self._inline, "forked": self._forked, "apart": self._apart}[self.mode](batch)
+        run = {"inline": self._inline, "forked": self._forked, "apart": self._apart, "elsewhere": self._forked}
+        code = run[self.mode](batch)
         self._corrupt(batch)
         return [Ended(batch.keys, code)]
 
@@ -199,6 +201,9 @@ class InlinePool:
         before = len(failpoint.armed.points) if failpoint.armed else 0
 
         def work() -> int:
+            if self.mode == "elsewhere":
+                process.platform = SimpleNamespace(node=lambda: "elsewhere")  # type: ignore[assignment]
+                os.environ["ALLOOP_JOB"] = "lost"
             try:
                 code = self._inline(batch)
             except OSError as error:
@@ -209,7 +214,14 @@ class InlinePool:
                 os.write(tell, " ".join(failpoint.armed.points[before:]).encode())
             return code
 
-        code = wait_for(fork(work))
+        pid = fork(work)
+        code = wait_for(pid, os.WUNTRACED)
+        if code is None:
+            (self.campaign.run_folder / "stopped").write_text(str(pid))
+            (self.campaign.run_folder / "jobs").mkdir()
+            (self.campaign.run_folder / "jobs" / "lost.json").write_text('{"gone": true}')
+            os.kill(os.getpid(), signal.SIGKILL)
+        assert code is not None
         os.close(tell)
         with os.fdopen(told) as stream:
             passed = stream.read().split()
@@ -240,7 +252,9 @@ class InlinePool:
     def _apart(self, batch: Batch) -> int:
         os.write(batch.pipe, b"g")
         os.close(batch.pipe)
-        return wait_for(batch.pid)
+        code = wait_for(batch.pid)
+        assert code is not None
+        return code
 
     def _corrupt(self, batch: Batch) -> None:
         """Damage one result, once, after it was published and before the driver looks at it."""
@@ -283,8 +297,10 @@ def fork(work: Callable[[], int]) -> int:
         os._exit(code)
 
 
-def wait_for(pid: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def wait_for(pid: int, options: int = 0) -> int | None:
+    """The return code of a child; None if it has stopped and that was asked for."""
+    status = os.waitpid(pid, options)[1]
+    return None if os.WIFSTOPPED(status) else os.waitstatus_to_exitcode(status)
 
 
 # ---------------------------------------------------------------------------------------- persons and drivers
@@ -318,6 +334,7 @@ def drive(
     orphan_s: float = 0.0,
     output: TextIO | None = None,
     each_wait: Callable[[], None] = lambda: None,
+    take_over: bool = False,
 ) -> tuple[int, Campaign]:
     """`alloop run` in this process; return its exit code and the campaign as the driver left it."""
     param = config.load(root / "param.json")
@@ -325,7 +342,7 @@ def drive(
     limits = loop.limits(param, param.stop.max_iterations, barrier=barrier)
     if not barrier:
         limits = replace(limits, batch=limits.batch | {"explore": 1, "label": 1})  # so that chunks and labels overlap
-    campaign.take(param, take_over=False, limit={"max_iterations": limits.max_iterations, "slots": 2})
+    campaign.take(param, take_over=take_over, limit={"max_iterations": limits.max_iterations, "slots": 2})
     loop.open_fleet = lambda *_: InlinePool(campaign, param, mode, orphan_s, each_wait)  # type: ignore[assignment]
     watcher = Watcher(Console(file=output or io.StringIO()))
     return loop.run(campaign, param, limits, watcher).code, campaign

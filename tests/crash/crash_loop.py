@@ -6,10 +6,13 @@ Every drive is a forked child of this process, which has imported all and run th
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
+import os
 import random
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,8 @@ import crash_campaign
 from crash_checks import outcome, problems, status_problems, wait_for_orphans
 
 from alloop import failpoint
+from alloop.errors import HELD_BY_ANOTHER, CampaignHeldError
+from alloop.process import ProcessIdentity
 
 MOST_DRIVES = 60
 
@@ -79,6 +84,8 @@ class Crasher:
 
     def crash(self, crash: Crash) -> list[str]:
         """Run a campaign with these deaths, and to its end; return what is wrong with it."""
+        if crash.kind == "stop":
+            return self.stop(crash)
         reference = self.reference(crash.course)
         root = self._new("crash", crash.course)
         report = None
@@ -97,6 +104,36 @@ class Crasher:
             shutil.rmtree(root)
         return found
 
+    def stop(self, crash: Crash) -> list[str]:
+        """Stop the driver (or an attempt on a node that is lost with it), have another take over, and wake it up."""
+        reference = self.reference(crash.course)
+        root = self._new("stopped", crash.course)
+        armed = failpoint.Armed(kill_at=crash.at[0], by=signal.SIGSTOP)
+        first = self._start(root, armed, crash.course)
+        code = crash_campaign.wait_for(first, os.WUNTRACED)
+        if code == 0:
+            return []
+        report = self._taken_over(root, crash.course)
+        before = fingerprint(root)
+        if crash.course.mode == "elsewhere":
+            wake_up(int((root / "iterations" / "run" / "stopped").read_text()))
+        else:
+            os.kill(first, signal.SIGCONT)
+            code = crash_campaign.wait_for(first)
+        found = report["problems"] + _differences(crash.course, report, reference.report)
+        decided = max(at for at, name in enumerate(reference.points, start=1) if name.startswith("decide:"))
+        if code not in (HELD_BY_ANOTHER, -signal.SIGKILL) and not (code == 0 and crash.at[0] > decided):
+            found.append(f"the driver that lost the campaign ended with code {code}")
+        after = fingerprint(root)
+        names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+        return found + [f"{name} was changed by a process that has lost its task" for name in names]
+
+    def _taken_over(self, root: Path, course: Course) -> dict[str, Any]:
+        code = crash_campaign.wait_for(self._start(root, None, course, take_over=True))
+        if code:
+            return {"code": code, "problems": [f"the second driver ended with code {code}"], "outcome": None}
+        return json.loads((self.place / "report.json").read_text())
+
     def _new(self, name: str, course: Course) -> Path:
         root = self.place / name
         shutil.rmtree(root, ignore_errors=True)
@@ -109,27 +146,60 @@ class Crasher:
         self, root: Path, armed: failpoint.Armed | None, course: Course, orphan_s: float = 0.0
     ) -> dict[str, Any] | None:
         """Drive in a child; return what it found at the end, None if it was killed on the way."""
+        code = crash_campaign.wait_for(self._start(root, armed, course, orphan_s))
+        if code == -signal.SIGKILL:
+            return None
+        if code:
+            return {"code": code, "problems": [f"the driver ended with code {code}"], "outcome": None}
+        return json.loads((self.place / "report.json").read_text())
+
+    def _start(
+        self,
+        root: Path,
+        armed: failpoint.Armed | None,
+        course: Course,
+        orphan_s: float = 0.0,
+        *,
+        take_over: bool = False,
+    ) -> int:
+        """Start a drive; it ends with the code of a campaign held by another, if that is what it finds."""
         self.drives += 1
         file = self.place / "report.json"
         file.unlink(missing_ok=True)
 
         def work() -> int:
-            before = list(status_problems(root)) if course.mode != "apart" else []  # there it changes under our eyes
+            before = list(status_problems(root)) if course.mode != "apart" and not take_over else []
             failpoint.armed = armed
-            barrier = course.order == "barrier"
-            code, campaign = crash_campaign.drive(root, barrier=barrier, mode=course.mode, orphan_s=orphan_s)
+            how = {"barrier": course.order == "barrier", "mode": course.mode, "orphan_s": orphan_s}
+            try:
+                code, campaign = crash_campaign.drive(root, **how, take_over=take_over)  # type: ignore[arg-type]
+            except CampaignHeldError:
+                return HELD_BY_ANOTHER
             passed, failpoint.armed = failpoint.armed or failpoint.Armed(), None
             report = {"code": code, "problems": before + list(problems(root, campaign)), "outcome": outcome(root)}
             report |= {"points": passed.points, "writes": [Path(name).name for name in passed.writes]}
             file.write_text(json.dumps(report))
             return 0
 
-        code = crash_campaign.wait_for(crash_campaign.fork(work))
-        if code == -signal.SIGKILL:
-            return None
-        if code:
-            return {"code": code, "problems": [f"the driver ended with code {code}"], "outcome": None}
-        return json.loads(file.read_text())
+        return crash_campaign.fork(work)
+
+
+def fingerprint(root: Path) -> dict[str, str]:
+    """Every file that is for good: results, decisions, what was put aside."""
+    kept = ("result", "decisions", "quarantine")
+    files = [file for file in (root / "iterations").rglob("*") if file.is_file() and {*kept} & {*file.parts}]
+    files = [file for file in files if not file.name.startswith(".tmp.") and not file.name.endswith(".reason.json")]
+    return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def wake_up(pid: int, seconds: float = 20.0) -> None:
+    """Let a stopped process that is no child of this one go on to its end."""
+    process = ProcessIdentity.of(pid)
+    os.kill(pid, signal.SIGCONT)
+    deadline = time.monotonic() + seconds
+    while process.alive():
+        assert time.monotonic() < deadline, f"process {pid} does not end"
+        time.sleep(0.005)
 
 
 def _armed(kind: str, at: int) -> failpoint.Armed:
@@ -182,3 +252,10 @@ def decision_cycle(crasher: Crasher, course: Course, kind: str) -> Iterator[Cras
     first = points.index(f"decide:{kind}:before")
     last = first + points[first:].index("launch:after")
     yield from (Crash(course, "kill", (at + 1,)) for at in range(first, last + 1))
+
+
+def stops(crasher: Crasher, course: Course) -> Iterator[Crash]:
+    """A process that wakes up too late: the driver at every point of its own, or an attempt elsewhere at one of its."""
+    for at, name in enumerate(crasher.reference(course).points, start=1):
+        if name.startswith("attempt ") == (course.mode == "elsewhere"):
+            yield Crash(course, "stop", (at,))

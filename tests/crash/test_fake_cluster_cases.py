@@ -9,8 +9,11 @@ import pytest
 from fake_cluster import LABEL_POOL, Batch, Cluster, in_memory, new_driver, turn
 from policy_world import World
 
+from alloop.errors import NeedsPersonError
 from alloop.loop import Driver
 from alloop.policy import Ending, Limits
+from alloop.pools import Ended
+from alloop.store import NO_SPACE
 
 LIMITS = Limits(1, 5, {"label": 4, "explore": 4}, barrier=True, pools={"label": LABEL_POOL})
 
@@ -124,3 +127,26 @@ def test_label_that_cannot_be_given_up_on_a_full_disk_is_not_tried_again(cluster
     assert to_the_end(cluster, driver).event == "limit"
     assert len(cluster.attempts[lost]) == 1
     assert lost in driver.campaign.state.quarantined
+
+
+def test_processes_killed_before_they_begin_are_started_again_some_times(cluster: Cluster) -> None:
+    driver = started(cluster)
+    batch = until_labels(cluster, driver)
+    key = batch.keys[0]
+    del cluster.attempts[key]
+    for _ in range(4):
+        driver.pool.events.append(Ended((key,), -9))
+        turn(driver)
+    driver.pool.events.append(Ended((key,), -9))
+    with pytest.raises(NeedsPersonError, match="before it began"):
+        turn(driver)
+
+
+def test_processes_that_find_a_full_disk_are_nobodys_fault(cluster: Cluster) -> None:
+    driver = started(cluster)
+    batch = until_labels(cluster, driver)
+    key = batch.keys[0]
+    del cluster.attempts[key]
+    for _ in range(10):
+        driver.pool.events.append(Ended((key,), NO_SPACE))
+        turn(driver)

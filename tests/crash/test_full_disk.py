@@ -9,12 +9,15 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from engine_kit import failure_of, prepared_label
 
-from alloop.store import create_json_once, read_json, write_json
+from alloop import attempt, store
+from alloop.store import Store, create_json_once, read_json, write_json
 
 SCRIPT = Path(__file__).with_name("full_disk.py")
 
@@ -68,3 +71,40 @@ def test_file_that_can_be_written_in_part_only_leaves_the_old_one(tmp_path: Path
         create_json_once(tmp_path / "once.json", "x" * 5000)
     assert [entry.name for entry in tmp_path.iterdir()] == ["value.json"]
     assert create_json_once(tmp_path / "once.json", "new")
+
+
+def full_for(times: int, act: Callable[..., Any]) -> Callable[..., Any]:
+    left = [times]
+
+    def acting(*arguments: Any, **options: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return act(*arguments, **options)
+
+    return acting
+
+
+def test_finished_work_waits_for_space_to_be_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, folder = prepared_label(tmp_path, 0)
+    monkeypatch.setattr(attempt, "SPACE_SECONDS", 0.0)
+    monkeypatch.setattr(attempt, "publish", full_for(5, store.publish))
+    assert attempt.run_tasks([folder], None) == 0
+    assert Store(tmp_path).check_result(task)
+    assert store.failures(folder) == []
+
+
+def test_attempt_that_cannot_write_a_word_counts_against_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, folder = prepared_label(tmp_path, 0)
+    monkeypatch.setattr(sys, "argv", ["attempt", str(folder)])
+    monkeypatch.setattr(attempt, "_publish_patiently", full_for(1, store.publish))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert attempt.main() == store.NO_SPACE
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "no space left" in capsys.readouterr().err
+    store.record_death(folder, store.NO_SPACE, alive=lambda record: False)
+    assert failure_of(folder)["class"] == "infra"

@@ -25,7 +25,6 @@ import re
 import signal
 import time
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,6 @@ import numpy as np
 
 from alloop.attempt import Context, TaskError
 from alloop.seeds import derived_seed
-from alloop.store import read_json
 from alloop.structure import content_key
 
 SLICE_SECONDS = 1.0
@@ -110,12 +108,8 @@ def _turn(turns: Path, kind: str, context: Context) -> tuple[str, int, int]:
 
 
 def _sleep(seconds: float, context: Context) -> None:
-    """Sleep until the attempt is so old: what the double itself needs to start is part of the time it shall take."""
-    if seconds == 0:
-        return
-    started = datetime.fromisoformat(read_json(context.work.parent / "attempt.json")["started"])
-    end = time.monotonic() + seconds - (datetime.now(UTC) - started).total_seconds()
-    while (left := end - time.monotonic()) > 0:
+    began = time.monotonic()
+    while (left := seconds - (time.monotonic() - began)) > 0:
         time.sleep(min(left, SLICE_SECONDS))
         if left > SLICE_SECONDS:
             context.progress(1 - left / seconds, "asleep")
