@@ -7,7 +7,7 @@ Ensemble i + 1 of DP-GEN has seen all labels of iteration i. alloop trains it on
 others are still being made; `trained_on` says how many labels each ensemble has seen, the given ones included.
 
 Found (``results/dpgen_loop_sleep.json``; with real-time priority on a machine with a load of 6 to 9): alloop 786 and
-782 s, DP-GEN 1198 s with a poll of 1 s and 1252 s as it is: 0.654 and 0.626 of the time. The bound is 744 s, and 759 s if
+782 s, DP-GEN 1198 s with a 1 s poll and 1252 s as it is: 0.654 and 0.626 of the time. The bound is 744 s, and 759 s if
 one counts that nothing can be labelled during the first MD run; alloop keeps to 95 % of the first. Of DP-GEN's 1198 s
 the trainings take 300 s and the MD runs 150 s in which nothing is labelled, and labels in pairs, of which the shorter
 waits for the longer, 730 s instead of 609 s. ``results/dpgen_loop_sleep_shared.json`` holds runs on the same machine
