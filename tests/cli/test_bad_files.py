@@ -278,4 +278,4 @@ def test_folder_that_cannot_be_written(campaign, alloop_process):
 def test_disk_nearly_full(campaign, alloop_main, monkeypatch):
     usage = shutil.disk_usage("/")._replace(free=10**9)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    assert_both_refuse(alloop_main, campaign(), "1.0 GB free", "free at least 2 GB")
+    assert_both_refuse(alloop_main, campaign(), "1 GB free", "free at least 2 GB")
