@@ -9,16 +9,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--ci", action="store_true", help="also run the long kill tests, and fail where a test would skip")
 
 
-TOGETHER = ("campaign", "slurm")
-"""Folders whose tests share what is dear to set up, so that one process must run them all."""
-
-
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            folder = item.path.parent.name
-            item.add_marker(pytest.mark.xdist_group(folder if folder in TOGETHER else str(item.path)))
     if config.getoption("--ci"):
         return
     for item in items:
