@@ -110,6 +110,7 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=4, help="of the courses with separate processes, one in so many")
     parser.add_argument("--sample", type=int, metavar="SEED", help="one decision's cycle, then others in random order")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so many")
+    parser.add_argument("--most", type=int, help="stop after so many crashes")
     parser.add_argument("--place", type=Path, help="folder for the campaigns")
     arguments = parser.parse_args()
     part = None if arguments.sample is not None else RECORD.with_suffix(f".{_commit()}.part")
@@ -123,7 +124,7 @@ def main() -> int:
             wanted = shuffled(crashes(crasher, arguments.every), 1)
         else:
             wanted = sample(crasher, arguments.sample)
-        run(crasher, wanted, known, part, arguments.seconds)
+        run(crasher, wanted[: arguments.most], known, part, arguments.seconds)
         found = {"planned": len(wanted)} | summary(crasher, known)
     print(json.dumps(found, indent=1))
     if part is not None:

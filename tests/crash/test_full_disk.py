@@ -36,8 +36,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.ci
 @pytest.mark.slow
-def test_full_disk_pauses_a_campaign_and_loses_nothing(tmp_path: Path, small_disk: Path) -> None:
-    place = tmp_path / "place"
+def test_full_disk_pauses_a_campaign_and_loses_nothing(in_memory_folder: Path, small_disk: Path) -> None:
+    place = in_memory_folder / "place"
     place.mkdir()
     command = [sys.executable, str(SCRIPT), str(place), str(small_disk)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)

@@ -21,10 +21,14 @@ from alloop.store import Store, create_once
 
 @pytest.mark.ci
 @pytest.mark.slow
-def test_of_two_drivers_started_at_once_one_goes_on(tmp_path: Path) -> None:
+def test_of_two_drivers_started_at_once_one_goes_on(in_memory_folder: Path) -> None:
     script = Path(__file__).with_name("two_drivers.py")
     done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), "12"], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, str(script), str(in_memory_folder), "12"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     wrong = {race: found for race, found in json.loads(done.stdout).items() if found}
