@@ -494,7 +494,7 @@ def main() -> None:
     peak_MB = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     report(found, real, peak_MB)
     if arguments.json:
-        settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
+        settings = {name: value for name, value in vars(arguments).items() if not isinstance(value, Path)}
         record = {"settings": settings, "runs": found, "peak_MB": round(peak_MB), "real": real, "world": asdict(world)}
         record["world"].pop("durations") if arguments.replay else None
         arguments.json.write_text(json.dumps(record, indent=1) + "\n")
