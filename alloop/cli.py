@@ -187,7 +187,7 @@ def run(
     campaign.load()
     limit = param.stop.max_iterations
     if iterations is not None:
-        limit = sum(kind == "verdict" for kind, _ in campaign.state.decisions) + iterations
+        limit = campaign.state.explored_through() + iterations
     _drive(campaign, param, loop.limits(param, limit, barrier=barrier), take_over=take_over)
 
 

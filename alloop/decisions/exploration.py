@@ -285,8 +285,8 @@ class Explored:
         open_iterations = [i for i in sorted(state.unjudged) if not state.decided("select", i)]
         for iteration in open_iterations:
             self.begin(iteration)
-        for iteration in open_iterations:
-            if state.decided("rank", iteration):
+        for kind, iteration in sorted(state.decisions):
+            if kind == "rank" and iteration > min(open_iterations, default=iteration):
                 self.begin(iteration, "rank")
 
     def begin(self, iteration: int, kind: str = "explore") -> None:
@@ -309,7 +309,8 @@ class Explored:
             if kind == "rank":
                 self._rerank(key)
             elif kind == "explore" and iteration in state.backlog.iterations():
-                state.note_chunk(key, self.campaign.summary(key)["classes"])
+                summary = self.campaign.summary(key)
+                state.note_chunk(key, summary["classes"] | {"missed": summary.get("missed", 0)})
                 state.backlog.add(iteration, self._frames(key, iteration))
 
     def _frames(self, key: str, iteration: int) -> Iterator[tuple[Candidate, dict[str, Any]]]:
@@ -384,7 +385,7 @@ class Statistics:
     def __init__(self) -> None:
         self.by_stratum: dict[str, Counter[str]] = {}
         self.events: Counter[str] = Counter()
-        self.lost = 0
+        self.lost = self.missed = 0
         self.failed_chunks = 0
         self.withdrawn = 0
 
@@ -394,6 +395,7 @@ class Statistics:
         entry.update(summary["classes"])
         entry["lost"] += summary["status"] == "lost"
         self.lost += summary["status"] == "lost"
+        self.missed += summary.get("missed", 0)
         self.events.update(summary["events"])
 
     def content(self, picks: list[dict[str, Any]]) -> dict[str, Any]:
@@ -411,6 +413,7 @@ class Statistics:
             "events": {event: {"seen": self.events[event], "labelled": reasons[event]} for event in EVENTS},
             "reasons": dict(reasons),
             "lost_chunks": self.lost,
+            "missed_records": self.missed,
             "failed_chunks": self.failed_chunks,
             "withdrawn_chunks": self.withdrawn,
         }

@@ -33,11 +33,15 @@ class _Round:
     def put(self, entry: Entry, priority: float) -> None:
         candidate = entry[0]
         asked = candidate.trust_class == "candidate" or candidate.kept_for == "before_loss"
-        reasons = (*sorted(candidate.events & self.rules.event_quota.keys()), *(["candidate"] if asked else []))
+        reasons = (*sorted(filter(self.wanted, candidate.events)), *(["candidate"] if asked else []))
         if reasons:
             self.entries[candidate.identity] = entry
         for reason in reasons:
             heapq.heappush(self.queues.setdefault((reason, candidate.stratum), []), (priority, candidate.identity))
+
+    def wanted(self, event: str) -> bool:
+        """Tell whether the quota of an event leaves room."""
+        return self.reasons[event] < self.rules.event_quota.get(event, 0)
 
     def allowed(self, candidate: Candidate) -> bool:
         """Tell whether the rules of a trajectory leave room for this frame; once they do not, they never will."""
@@ -66,7 +70,7 @@ class _Round:
         ranked = [
             (reason == "candidate", self.served[reason, stratum], reason, stratum)
             for reason, stratum in self.queues
-            if reason == "candidate" or self.reasons[reason] < self.rules.event_quota[reason]
+            if reason == "candidate" or self.wanted(reason)
         ]
         for _, _, reason, stratum in sorted(ranked):
             identity = self.head((reason, stratum))
@@ -79,6 +83,22 @@ class _Round:
         self.served[reason, candidate.stratum] += 1
         self.reasons[reason] += 1
         self.times.setdefault(candidate.trajectory, []).append(candidate.time_ps)
+        if reason != "candidate" and not self.wanted(reason):
+            self.forget(reason)
+
+    def forget(self, event: str) -> None:
+        """Drop the frames that only an event spoke for whose quota is used up."""
+        queues = [queue for queue in self.queues if queue[0] == event]
+        heaps = {identity for queue in queues for _, identity in self.queues.pop(queue)}
+        others = {identity for heap in self.queues.values() for _, identity in heap}
+        for identity in heaps - others:
+            self.entries.pop(identity, None)
+
+    def size(self) -> int:
+        """Return how many frames wait, at most as many as the rules let be labelled; 0 if none can be."""
+        if self.best() is None:
+            return 0
+        return min(len(self.entries), self.rules.max_labels - self.rules.audit - self.reasons.total())
 
 
 class Backlog:
@@ -126,10 +146,7 @@ class Backlog:
 
     def size(self) -> int:
         """Return how many frames wait, at most as many as the rules let be labelled."""
-        return sum(
-            min(len(own.entries), max(0, own.rules.max_labels - own.rules.audit - own.reasons.total()))
-            for own in self._rounds.values()
-        )
+        return sum(own.size() for own in self._rounds.values())
 
     def take(self, iteration: int, count: int) -> list[tuple[str, Any]]:
         """Return (reason, record) of the best `count` frames, without deciding: `note_pick` makes it so."""

@@ -31,10 +31,12 @@ def run(context: Context) -> None:
     write_arrays(context.out / "table.npz", table)
     write_restart(context.out, chunk.end if chunk.status == "finished" else None, good[-1] if good else None)
     counts = {name: int((classes == name).sum()) for name in ("accurate", "candidate", "failed")}
+    planned = spec["condition"]["n_steps"] // spec["deviation_every"]
     summary = {
         "status": chunk.status,
         "reason": chunk.reason,
         "records": len(chunk.records),
+        "missed": planned - len(chunk.records),
         "classes": counts,
         "events": {event: int(table[event].sum()) for event in EVENTS},
         "kept_frames": len(kept),

@@ -317,6 +317,15 @@ def test_another_campaign_in_the_same_folder_is_refused(tmp_path: Path, change: 
     assert fingerprint(tmp_path) == before
 
 
+def test_glass_that_comes_after_the_bootstrap_is_refused(tmp_path: Path) -> None:
+    campaign = driven(tmp_path)
+    known = param().model_dump(mode="json")["glasses"]
+    new = {"name": "another", "mole_fractions": {"SiO2": 1.0}, "density_g_cm3": 2.2}
+    campaign.check_identity(param(glasses=known))
+    with pytest.raises(InputError, match="another came after the bootstrap"):
+        campaign.check_identity(param(glasses=[*known, new]))
+
+
 def test_level_of_theory_may_change_before_a_label_was_asked_for(tmp_path: Path) -> None:
     driven(tmp_path).release()
     campaign = Campaign(tmp_path)
