@@ -321,6 +321,8 @@ def test_glass_that_comes_after_the_bootstrap_is_refused(tmp_path: Path) -> None
     campaign = driven(tmp_path)
     known = param().model_dump(mode="json")["glasses"]
     new = {"name": "another", "mole_fractions": {"SiO2": 1.0}, "density_g_cm3": 2.2}
+    campaign.check_identity(param(glasses=[*known, new]))
+    campaign.decide("bootstrap", iteration=-1, **bootstrap_content())
     campaign.check_identity(param(glasses=known))
     with pytest.raises(InputError, match="another came after the bootstrap"):
         campaign.check_identity(param(glasses=[*known, new]))
