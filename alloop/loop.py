@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import signal
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -77,6 +77,7 @@ class Driver:
         self.interrupts = 0
         self.leaves = False
         self._ended: deque[Ended] = deque()
+        self._started: dict[tuple[str, ...], str] = {}
         self._stillborn = 0
         self._troubles: list[str] = []
 
@@ -112,7 +113,7 @@ class Driver:
             return STOPPED
         left = labels_left(self.campaign.costs, self.campaign.state, self.param.budget)
         slots = tuple(self.pool.free_slots())
-        now = Now(slots, time.monotonic(), self._budget_used_up(), self._disk_full(), left)
+        now = Now(slots, time.monotonic(), self._budget_used_up(), self._disk_full(), left, self._leaving())
         plan = policy(self.campaign.state, self.limits, now)
         self._launch(plan.launch)
         if plan.due:
@@ -170,8 +171,14 @@ class Driver:
             failpoint("launch:before")
             self.pool.start(item.slot, item.keys, folders)
             failpoint("launch:after")
+            self._started[item.keys] = item.slot.pool
             for key in item.keys:
                 self.campaign.state.begin(key)
+
+    def _leaving(self) -> Counter[str]:
+        """Count, per pool, the processes that have published all their results, and have yet to end."""
+        running = self.campaign.state.running
+        return Counter(pool for keys, pool in self._started.items() if running.isdisjoint(keys))
 
     def _adopt(self) -> None:
         """Take over attempts that an earlier driver started and that still run; they occupy their slots."""
@@ -198,6 +205,7 @@ class Driver:
         self._ended += self.pool.wait(seconds)
         while self._ended:
             batch = self._ended[0]
+            self._started.pop(batch.keys, None)
             self._check_begun(batch)
             for key in batch.keys:
                 if key in self.campaign.state.running:

@@ -5,9 +5,10 @@ The same function drives real pools and the simulator. It reads queues and count
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from alloop.errors import DONE, NEEDS_PERSON, NOT_CONVERGED
@@ -57,7 +58,8 @@ class Limits:
 class Now:
     """What the policy must know of the moment: free slots, the driver's clock, and what forbids new work.
 
-    labels_left: how many more paid labels the budget lets begin.
+    labels_left: how many more paid labels the budget lets begin; leaving: per pool, processes that have published all
+    their results and are about to free their slots.
     """
 
     slots: tuple[Slot, ...]
@@ -65,6 +67,7 @@ class Now:
     budget_used_up: str | None = None
     disk_full: bool = False
     labels_left: float = math.inf
+    leaving: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -193,7 +196,7 @@ def _exploring(state: State, limits: Limits, i: int) -> tuple[str, int] | None:
         return "explore", i
     if not limits.barrier and not state.decided("rank", i) and state.backlog.of(range(i)):
         return "rank", i
-    return _judging(state, i) or _early_ensemble(state, limits, i)
+    return _early_ensemble(state, limits, i) or _judging(state, i)
 
 
 def _judging(state: State, j: int) -> tuple[str, int] | None:
@@ -211,13 +214,17 @@ def _judging(state: State, j: int) -> tuple[str, int] | None:
 def _early_ensemble(state: State, limits: Limits, i: int) -> tuple[str, int] | None:
     """Return the training of the next ensemble if it need not wait for the verdict on this one.
 
-    Enough labels that it asked for have landed, and what it has explored does not look converged: else its verdict
-    comes first. The last ensemble waits for all labels, and a change of the level of theory for its verdict.
+    Enough labels that it asked for have landed (for the last ensemble: all labels), and what it has explored does not
+    look converged: else its verdict comes first. A change of the level of theory waits for the verdict, too.
     """
     leaves_foundation = state.foundation_level is not None and i + 1 >= limits.foundation_iterations
-    if limits.barrier or i + 1 >= limits.max_iterations or leaves_foundation or state.fresh < limits.train_after:
+    if limits.barrier or leaves_foundation or looks_converged(state, limits, i):
         return None
-    return None if looks_converged(state, limits, i) else _next_ensemble(state, limits, i + 1)
+    if i + 1 < limits.max_iterations:
+        enough = state.fresh >= limits.train_after
+    else:
+        enough = state.unjudged == {i} and state.decided("select", i) and not state.open("select", i)
+    return _next_ensemble(state, limits, i + 1) if enough else None
 
 
 def looks_converged(state: State, limits: Limits, iteration: int) -> bool:
@@ -312,8 +319,9 @@ def _launches_of(state: State, limits: Limits, now: Now, kind: str, slots: list[
     if kind == "label":
         chains = _affordable(state, chains, now.labels_left)
     found = []
+    leaving = now.leaving.get(limits.pool(kind), 0)
     while chains and slots:
-        share = -(-len(chains) // len(slots))
+        share = -(-len(chains) // (len(slots) + leaving))
         together = [key for chain in chains[:share] for key in chain][:most]
         most_s = limits.longest_s.get(limits.pool(kind), math.inf)
         place = next((slot for slot in slots if needs_s(state, together, most_s) <= slot.remaining_s), None)
@@ -373,8 +381,11 @@ def _ready_chains(state: State, limits: Limits, now: Now, kind: str, enough: int
 
 def _affordable(state: State, chains: list[list[str]], labels_left: float) -> list[list[str]]:
     """Return the labels that the budget lets begin: all imported ones, of the others so many."""
-    paid = [not state.picks[chain[0]]["given"] for chain in chains]
-    return [chain for number, chain in enumerate(chains) if not paid[number] or sum(paid[: number + 1]) <= labels_left]
+    if labels_left == math.inf:
+        return chains
+    paid = [not state.picks[chain[0]].get("given") for chain in chains]
+    begun = itertools.accumulate(paid)
+    return [chain for chain, pays, count in zip(chains, paid, begun, strict=True) if not pays or count <= labels_left]
 
 
 def has_ended(state: State, key: str) -> bool:

@@ -85,9 +85,8 @@ def write_data(labels: list[Any], folder: Path) -> None:
 
 TIMED = """#!/bin/bash
 began=$EPOCHREALTIME
-{program} "$@"
-code=$?
-times > {root}/cpu/{name}.$$
+TIMEFORMAT="%3U %3S"
+{{ time {program} "$@" 2>&3; code=$?; }} 3>&2 2>> {root}/cpu/{name}.$$
 echo "{name} $began $EPOCHREALTIME $*" >> {root}/times.log
 exit $code
 """
@@ -169,11 +168,10 @@ def run_dpgen(folder: Path, common: Path, tool: str, dpgen_python: Path) -> dict
 
 
 def dpgen_cpu(folder: Path) -> dict[str, float]:
-    """CPU seconds of each program, as bash told them (its second line: of its children), and of DP-GEN itself."""
+    """CPU seconds of each program, as bash told them (user and system), and of DP-GEN itself."""
     total = {"dpgen": float(re.findall(r"^CPU (\S+)", (folder / "out.log").read_text(), re.MULTILINE)[-1])}
     for file in (folder / "cpu").iterdir():
-        minutes_seconds = re.findall(r"(\d+)m([\d.]+)s", file.read_text().splitlines()[1])
-        used_s = sum(60 * int(minutes) + float(rest) for minutes, rest in minutes_seconds)
+        used_s = sum(map(float, file.read_text().split()))
         total[file.stem] = total.get(file.stem, 0.0) + used_s
     return total
 
@@ -244,6 +242,8 @@ def alloop_param(folder: Path) -> dict[str, Any]:
             "learning_rate": LEARNING_RATE,
             "warm_learning_rate": WARM_LEARNING_RATE,
             "final_learning_rate": 1e-5,
+            "save_every": STEPS // 2,
+            "compress": False,
         },
         "explore": {
             "temperatures_K": list(TEMPERATURES_K),

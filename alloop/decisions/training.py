@@ -198,7 +198,7 @@ def decide_verdict(campaign: Campaign, param: Param, iteration: int) -> dict[str
     withdrawn = select.get("withdrawn_chunks", 0)
     problems += [f"{withdrawn} chunk(s) were left to ensemble {iteration + 1}"] if withdrawn else []
     if state.decided("train", iteration + 1):
-        problems.append(f"ensemble {iteration + 1} was trained meanwhile, and is judged in its place")
+        problems.append(f"ensemble {iteration + 1} was trained meanwhile")
     if state.foundation_level is not None:
         problems.append(f"labels so far are the foundation's ({state.foundation_level})")
     return {"converged": not problems, "reason": "; ".join(problems) or "all criteria met", "errors": errors}

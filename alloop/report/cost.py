@@ -74,7 +74,7 @@ def used_up(costs: Costs, state: State, budget: Budget) -> str | None:
 def labels_under_way(state: State) -> int:
     """Return how many labels that count against the budget run: all but imported ones."""
     labels = (key for key in state.running if state.tasks[key].kind == "label")
-    return sum(not state.picks[key]["given"] for key in labels)
+    return sum(not state.picks[key].get("given") for key in labels)
 
 
 def labels_left(costs: Costs, state: State, budget: Budget) -> float:

@@ -10,7 +10,7 @@ from campaign_kit import bootstrap_content
 from policy_world import CONTENT, RULES, World, now
 from test_policy import explored_until, many_chunks, streaming, world
 
-from alloop.errors import NEEDS_PERSON
+from alloop.errors import NEEDS_PERSON, NOT_CONVERGED
 from alloop.policy import Limits, policy
 from alloop.selection.picks import Candidate
 
@@ -97,6 +97,34 @@ def test_bootstrap_label_that_is_tried_again_holds_nothing_up() -> None:
     due = policy(found.state, found.limits, now(1)).due
     found.decide("retry", keys=[key], time="9")
     assert found.state.open("seed_labels") and policy(found.state, found.limits, now(1)).due == due == ("train", 1)
+
+
+def test_last_ensemble_trains_once_all_labels_are_there_while_the_one_before_is_measured() -> None:
+    found = one_that_waits()
+    found.limits = replace(found.limits, max_iterations=1, train_after=99)
+    while not found.state.decided("select", 0):
+        plan = policy(found.state, found.limits, now(2))
+        assert plan.due != ("train", 1), "not all labels are there"
+        if plan.due:
+            found.decide_due(plan)
+        for key in list(found.state.waiting):
+            found.done(key)
+    assert policy(found.state, found.limits, now(2)).due == ("train", 1)
+    found.decide_due(policy(found.state, found.limits, now(2)))
+    found.decide_due(policy(found.state, found.limits, now(2)))
+    assert {found.state.tasks[key].kind for key in found.state.waiting} == {"train", "evaluate"}
+    assert found.run().code == NOT_CONVERGED
+    assert found.state.decided("verdict", 0) and set(found.state.labels("training")) == set(
+        found.state.decisions["train", 1]["common"]["training"]
+    )
+
+
+def test_batch_leaves_its_part_to_a_slot_that_is_about_to_be_free() -> None:
+    found = with_seed_labels(0, 8)
+    one = policy(found.state, found.limits, now(1)).launch
+    assert [len(item.keys) for item in one] == [8]
+    two = policy(found.state, found.limits, now(1, leaving={"local": 1})).launch
+    assert [len(item.keys) for item in two] == [4]
 
 
 def with_seed_labels(given: int, paid: int) -> World:
