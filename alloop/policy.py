@@ -163,7 +163,7 @@ def next_decision(state: State, limits: Limits) -> tuple[str, int] | Ending | No
     for kind in ("bootstrap", "seed_labels"):
         if not state.decided(kind):
             return kind, -1
-        if state.open(kind) and state.iteration < 0:  # later it is work that was given another chance
+        if state.open(kind) and (limits.barrier or state.iteration < 0):  # later it is work given another chance
             return None
     i = state.iteration
     if i < 0 or state.decided("relabel", i):
