@@ -18,6 +18,7 @@ from alloop.selection.calibration import (
     MapSettings,
     conformal_quantile,
     fit_map,
+    needed_scores,
 )
 
 
@@ -61,13 +62,17 @@ DEFAULT_RULE = WideningRule()
 
 @dataclass(frozen=True)
 class Foretold:
-    """One pair and what was foretold of it, eV/Å: by the map, and by the map as widened then."""
+    """One pair and what was foretold of it, eV/Å: by the map, and by the map as widened then.
+
+    source: whose scores it rests on; scores: how many.
+    """
 
     pair: AuditPair
     expected_eV_A: float
     bound_eV_A: float
     issued_bound_eV_A: float
     source: str
+    scores: int
 
     @property
     def testable(self) -> bool:
@@ -79,9 +84,10 @@ class Foretold:
 class Coverage:
     """How many of a group's errors were within their bounds; glass or band None: all of them.
 
-    low, high: Clopper-Pearson interval of the coverage at `confidence`; untested: pairs that came before there was a
-    calibration; verdict: "kept", "broken" (the interval is below the level), "too wide" (above it), "untested". Of
-    many groups a few are called broken by chance, (1 - confidence) / 2 of them.
+    low, high: Clopper-Pearson interval, at `confidence`, of the share that these maps cover; untested: pairs that came
+    before there was a calibration. p_value: probability that maps of so few scores cover so little (or less) of
+    exchangeable frames. verdict: "kept", "broken" (p_value below (1 - confidence) / 2: the frames are others than those
+    calibrated on), "too wide" (the same at the other end), "untested". Of many groups a few are called so by chance.
     """
 
     glass: str | None
@@ -93,6 +99,7 @@ class Coverage:
     low: float
     high: float
     confidence: float
+    p_value: float
     verdict: str
 
     @property
@@ -135,7 +142,8 @@ def prequential(
 def _test(calibration: CalibrationMap, factor: float, pair: AuditPair) -> Foretold:
     found = calibration.predict(pair.deviation_eV_A, pair.glass, pair.band)
     bound = float(found.bound_eV_A)
-    return Foretold(pair, float(found.expected_eV_A), bound, bound * factor, found.source)
+    scores = calibration.group(pair.glass, pair.band).scores
+    return Foretold(pair, float(found.expected_eV_A), bound, bound * factor, found.source, scores)
 
 
 def widening(tested: Sequence[Foretold], level: float, rule: WideningRule = DEFAULT_RULE) -> Widening:
@@ -169,8 +177,14 @@ def widening(tested: Sequence[Foretold], level: float, rule: WideningRule = DEFA
 def coverage(tested: Sequence[Foretold], level: float, confidence: float = 0.95) -> list[Coverage]:
     """Return the coverage of the bounds as issued: in all, by glass, by temperature band, by both.
 
-    Intervals: C. J. Clopper, E. S. Pearson, Biometrika 26, 404 (1934). With nothing tested they are (0, 1).
+    Intervals: C. J. Clopper, E. S. Pearson, Biometrika 26, 404 (1934). With nothing tested they are (0, 1). The verdict
+    allows for the luck of the calibration: what a map of n scores covers is itself drawn, from Beta(k, n + 1 - k) with
+    k = ceil((n + 1) level) (V. Vovk, Proc. Mach. Learn. Res. 25, 475 (2012)), so that counts follow the beta-binomial
+    law. All tests are taken as of one map, with the harmonic mean of their numbers of scores: maps that follow each
+    other share most of their pairs. ValueError for a level outside (0, 1).
     """
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; expected a share between 0 and 1, such as 0.9")
     keys: dict[tuple[str | None, str | None], list[Foretold]] = {(None, None): []}
     for one in tested:
         glass, band = one.pair.glass, one.pair.band
@@ -183,13 +197,19 @@ def coverage(tested: Sequence[Foretold], level: float, confidence: float = 0.95)
 def _coverage(
     key: tuple[str | None, str | None], tested: Sequence[Foretold], level: float, confidence: float
 ) -> Coverage:
-    from scipy.stats import binomtest
+    from scipy.stats import betabinom, binomtest, hmean
 
     judged = [one for one in tested if one.testable]
     covered = sum(one.pair.error_eV_A <= one.issued_bound_eV_A for one in judged)
-    low, high, verdict = 0.0, 1.0, "untested"
+    low, high, p_value, verdict = 0.0, 1.0, 1.0, "untested"
     if judged:
         interval = binomtest(covered, len(judged)).proportion_ci(confidence, method="exact")
         low, high = float(interval.low), float(interval.high)
-        verdict = "broken" if high < level else "too wide" if low > level else "kept"
-    return Coverage(*key, level, len(judged), covered, len(tested) - len(judged), low, high, confidence, verdict)
+        scores = max(needed_scores(level), round(hmean([one.scores for one in judged])))
+        rank = math.ceil(round((scores + 1) * level, 9))
+        law = betabinom(len(judged), rank, scores + 1 - rank)
+        p_value, tail = float(law.cdf(covered)), (1 - confidence) / 2
+        verdict = "broken" if p_value < tail else "too wide" if law.sf(covered - 1) < tail else "kept"
+    return Coverage(
+        *key, level, len(judged), covered, len(tested) - len(judged), low, high, confidence, p_value, verdict
+    )

@@ -35,7 +35,7 @@ def campaign(seed: int, factors: list[float], count: int = 40) -> list[AuditPair
 
 def outcomes(errors_over_bound: list[float], iteration: int = 1, bound: float = 1.0) -> list[Foretold]:
     return [
-        Foretold(pair, bound / 2, bound, bound, "all pairs")
+        Foretold(pair, bound / 2, bound, bound, "all pairs", 1000)
         for pair in pairs_of(np.ones(len(errors_over_bound)), np.array(errors_over_bound), iteration=iteration)
     ]
 
@@ -101,7 +101,7 @@ def test_a_group_that_breaks_the_promise_is_named() -> None:
     found = {(own.glass, own.band): own for own in coverage(prequential(pairs), 0.9)}
     assert found["odd", "2000K"].verdict == "broken"
     assert found["LBS", "2000K"].verdict in ("kept", "too wide")
-    assert list(found)[0] == (None, None)
+    assert next(iter(found)) == (None, None)
 
 
 @pytest.mark.parametrize(
