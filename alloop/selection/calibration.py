@@ -42,10 +42,15 @@ from alloop.selection.record import plain
 ONE_IN = 4
 """One pair in this many fits the line, the others are scores."""
 
-LARGEST_FIT = 1000
+LARGEST_FIT = 400
 """A line is fitted to so many pairs at most: Theil and Sen's method looks at every two of them."""
 
 Kind = Literal["expected", "bound"]
+
+Key = tuple[str | None, str | None]
+"""Glass and temperature band of a group; None: all of them."""
+
+ROOT: Key = (None, None)
 
 
 @dataclass(frozen=True)
@@ -166,9 +171,7 @@ class GroupMap:
     @property
     def name(self) -> str:
         """Who this is, for people."""
-        if self.glass is None:
-            return "all pairs" if self.band is None else f"all glasses at {self.band}"
-        return self.glass + (" at all temperatures" if self.band is None else f" at {self.band}")
+        return _name((self.glass, self.band))
 
     @property
     def informative(self) -> bool:
@@ -207,7 +210,7 @@ class CalibrationMap:
     def group(self, glass: str, band: str) -> GroupMap:
         """Return the map that answers for a group: its own, its glass's, its temperature's, or that of all."""
         found = {(own.glass, own.band): own for own in self.groups}
-        return next(found[key] for key in _family(glass, band) if key in found)
+        return next(found[key] for key in _family((glass, band)) if key in found)
 
     def calibrated(self, glass: str, band: str) -> bool:
         """Tell whether there are scores enough for the level."""
@@ -272,14 +275,12 @@ def fit_map(pairs: Sequence[AuditPair], settings: MapSettings = DEFAULT_SETTINGS
     if twice := [name for name, count in Counter(pair.identity for pair in pairs).items() if count > 1]:
         raise ValueError(f"label {min(twice)} comes twice; give each label once")
     table = _Table.of(ordered, settings)
-    keys: dict[tuple[str | None, str | None], None] = {(None, None): None}
-    for pair in ordered:
-        keys |= dict.fromkeys(_family(pair.glass, pair.band))
+    keys: set[Key] = {ROOT}.union(*(_family((pair.glass, pair.band)) for pair in ordered))
     order = sorted(keys, key=lambda key: (key[0] is not None, key[0] or "", key[1] is not None, key[1] or ""))
-    found = [_group_map(table, key, settings) for key in order]
     least = max(settings.group_scores, needed_scores(settings.level))
-    kept = (own for own in found if own.scores >= least or (own.glass is None and own.band is None))
-    return CalibrationMap(settings, tuple(kept))
+    kept = [key for key in order if key == ROOT or int((table.rows(key) & ~table.fits).sum()) >= least]
+    lines: dict[Key, Line | None] = {}
+    return CalibrationMap(settings, tuple(_group_map(table, key, settings, lines) for key in kept))
 
 
 @dataclass(frozen=True)
@@ -308,7 +309,7 @@ class _Table:
             fits,
         )
 
-    def rows(self, key: tuple[str | None, str | None]) -> NDArray[np.bool_]:
+    def rows(self, key: Key) -> NDArray[np.bool_]:
         """Mark the pairs of a group."""
         rows = np.ones(len(self.fits), dtype=bool)
         for column, wanted in zip((self.glass, self.band), key, strict=True):
@@ -321,19 +322,31 @@ def _draw(identity: str) -> bytes:
     return hashlib.sha256(identity.encode()).digest()
 
 
-def _family(glass: str | None, band: str | None) -> list[tuple[str | None, str | None]]:
+def _name(key: Key) -> str:
+    """Who a group is, for people."""
+    glass, band = key
+    if glass is None:
+        return "all pairs" if band is None else f"all glasses at {band}"
+    return glass + (" at all temperatures" if band is None else f" at {band}")
+
+
+def _family(key: Key) -> list[Key]:
     """A group and whom it borrows from, nearest first."""
-    return [(glass, band), (glass, None), (None, band), (None, None)]
+    glass, band = key
+    return [(glass, band), (glass, None), (None, band), ROOT]
 
 
-def _group_map(table: _Table, key: tuple[str | None, str | None], settings: MapSettings) -> GroupMap:
+def _group_map(table: _Table, key: Key, settings: MapSettings, lines: dict[Key, Line | None]) -> GroupMap:
+    """The map of a group; `lines` remembers which lines were fitted (None: too few pairs)."""
     rows = table.rows(key)
     line, line_from = PROPORTIONAL, "proportional"
-    for own in _family(*key):
-        fitted = np.flatnonzero(table.rows(own) & table.fits)
-        if len(fitted) >= settings.fit_pairs:
-            line = _fit_line(table.log_deviation[fitted], table.log_error[fitted])
-            line_from = GroupMap(*own, 0, 0, line, "", 0, 0, 0).name
+    for own in _family(key):
+        if own not in lines:
+            fitted = np.flatnonzero(table.rows(own) & table.fits)
+            enough = len(fitted) >= settings.fit_pairs
+            lines[own] = _fit_line(table.log_deviation[fitted], table.log_error[fitted]) if enough else None
+        if (found := lines[own]) is not None:
+            line, line_from = found, _name(own)
             break
     scored = rows & ~table.fits
     scores = table.log_error[scored] - line.at(table.log_deviation[scored])

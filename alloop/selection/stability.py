@@ -11,22 +11,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """An observable's value with its standard error, and where it was measured: an iteration, a number of atoms."""
+    """An observable's value with its standard error, and where it was measured: an iteration, a number of atoms.
+
+    replicas: how many the error was found from, None if it is known well; few make it uncertain itself.
+    """
 
     at: float
     value: float
     standard_error: float
+    replicas: int | None = None
 
 
 @dataclass(frozen=True)
 class Stability:
     """The pair of measurements that differs most, in standard errors of the difference, and the verdict.
 
-    critical: how many standard errors chance alone reaches with a probability of 1 - confidence, over all pairs;
+    critical: how many standard errors chance alone reaches there with a probability of 1 - confidence over all pairs;
     noticeable: the largest critical x standard error among pairs, what could have gone unnoticed. verdict: "stable",
     "differs", "not resolved" (a tolerance is given and errors are too large for it) or "unknown".
     """
@@ -53,30 +58,25 @@ def stability(
 ) -> Stability:
     """Compare every two measurements, |x_i - x_j| / sqrt(SE_i^2 + SE_j^2).
 
-    The critical value is Sidak's for M pairs, z((1 + confidence^(1/M)) / 2) (Z. Sidak, J. Am. Stat. Assoc. 62, 626
-    (1967)): normal errors are assumed, so a standard error from three replicas is taken for better than it is.
+    The critical value of M pairs is Sidak's, t((1 + confidence^(1/M)) / 2) (Z. Sidak, J. Am. Stat. Assoc. 62, 626
+    (1967)), with the degrees of freedom that the numbers of replicas leave (B. L. Welch, Biometrika 34, 28 (1947)).
     With a `tolerance` (in the unit) values differ only if beyond it too, and are stable only if every difference plus
-    its critical error lies within it. A measurement that is not finite, or a negative error, makes the verdict
-    "unknown"; so do fewer than two.
+    its critical error lies within it. A measurement that is not finite, of a single replica, or with a
+    negative error makes the verdict "unknown"; so do fewer than two.
     """
     known = all(math.isfinite(own.value) and 0 <= own.standard_error < math.inf for own in measurements)
+    known = known and all(own.replicas is None or own.replicas > 1 for own in measurements)
     if len(measurements) < 2 or not known:
-        what = (
-            "a value or its standard error is not a number" if not known else f"{len(measurements)} value(s), 2 needed"
-        )
+        what = "a value or its standard error is not known" if not known else f"{len(measurements)} value(s), 2 needed"
         return Stability(observable, unit, None, *(math.nan,) * 4, "unknown", f"{observable}: unknown, {what}")
-    from scipy.stats import norm
-
+    measurements = sorted(measurements, key=lambda own: own.at)
+    at, value = (np.array([getattr(own, name) for own in measurements]) for name in ("at", "value"))
     first, second = np.triu_indices(len(measurements), 1)
-    at, value, error = (
-        np.array(c) for c in zip(*((m.at, m.value, m.standard_error) for m in measurements), strict=True)
-    )
     differences = value[second] - value[first]
-    errors = np.hypot(error[first], error[second])
+    errors, critical = _errors(measurements, first, second, confidence)
     with np.errstate(divide="ignore", invalid="ignore"):
         standardised = np.where(differences == 0, 0.0, np.abs(differences) / errors)
-    critical = float(norm.ppf((1 + confidence ** (1 / len(first))) / 2))
-    worst = int(np.lexsort((np.abs(differences), standardised))[-1])
+    worst = int(np.lexsort((np.abs(differences), standardised / critical))[-1])
     differs = standardised > critical
     if tolerance is None:
         verdict = "differs" if differs.any() else "stable"
@@ -84,13 +84,13 @@ def stability(
         verdict = "differs"
     else:
         verdict = "stable" if (np.abs(differences) + critical * errors <= tolerance).all() else "not resolved"
-    noticeable = critical * float(errors.max())
+    noticeable = float((critical * errors).max())
     pair = (float(at[first[worst]]), float(at[second[worst]]))
     allowed = "" if tolerance is None else f", {tolerance:g} allowed"
     sentence = (
         f"{observable} over {along} {min(at):g} to {max(at):g}: {verdict}; largest change {differences[worst]:+.3g} "
-        f"{unit} from {pair[0]:g} to {pair[1]:g}, {standardised[worst]:.1f} standard errors ({critical:.1f} by chance; "
-        f"up to {noticeable:.2g} {unit} could go unnoticed{allowed})"
+        f"{unit} from {pair[0]:g} to {pair[1]:g}, {standardised[worst]:.1f} standard errors "
+        f"({critical[worst]:.1f} by chance; up to {noticeable:.2g} {unit} could go unnoticed{allowed})"
     )
     return Stability(
         observable=observable,
@@ -98,11 +98,27 @@ def stability(
         pair=pair,
         difference=float(differences[worst]),
         standardised=float(standardised[worst]),
-        critical=critical,
+        critical=float(critical[worst]),
         noticeable=noticeable,
         verdict=verdict,
         sentence=sentence,
     )
+
+
+def _errors(
+    measurements: Sequence[Measurement], first: NDArray[np.int64], second: NDArray[np.int64], confidence: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Standard error of each pair's difference, and how many of them chance reaches over all pairs, (M,)."""
+    from scipy.stats import t as student
+
+    variance = np.square([own.standard_error for own in measurements])
+    freedom = np.array([math.inf if own.replicas is None else own.replicas - 1 for own in measurements])
+    total = variance[first] + variance[second]
+    spread = np.square(variance) / freedom
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pairs = np.square(total) / (spread[first] + spread[second])
+    quantile = (1 + confidence ** (1 / len(first))) / 2
+    return np.sqrt(total), student.ppf(quantile, np.where(np.isnan(pairs), math.inf, pairs))
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,28 @@ def test_equal_values_rarely_differ_and_no_more_often_than_said() -> None:
     assert 0 < found.count("differs") / 400 <= 0.07
 
 
+def test_errors_of_few_replicas_are_uncertain_themselves() -> None:
+    """Two means of three replicas, equally spread: Student's t of 4 degrees of freedom, 2.776 for 1.960."""
+    own = [Measurement(0, 0.30, 0.03, 3), Measurement(1, 0.40, 0.03, 3)]
+    assert stability("4B", "of B", own).critical == pytest.approx(2.7764, abs=1e-4)
+    assert stability("4B", "of B", own).verdict == "stable"
+    known = [Measurement(m.at, m.value, m.standard_error) for m in own]
+    assert stability("4B", "of B", known).verdict == "differs"
+    assert stability("4B", "of B", [own[0], Measurement(1, 0.4, 0.03, 1)]).verdict == "unknown"
+    assert stability("4B", "of B", [Measurement(i, 0.4, 0.0, 3) for i in range(2)]).verdict == "stable"
+
+
+def test_three_replicas_of_equal_glasses_rarely_differ() -> None:
+    rng = np.random.default_rng(3)
+    verdicts = []
+    for _ in range(400):
+        drawn = rng.normal(0.4, 0.02, (3, 3))
+        errors = drawn.std(axis=1, ddof=1) / math.sqrt(3)
+        own = [Measurement(i, m, e, 3) for i, (m, e) in enumerate(zip(drawn.mean(axis=1), errors, strict=True))]
+        verdicts.append(stability("4B", "of B", own).verdict)
+    assert verdicts.count("differs") / 400 <= 0.06
+
+
 def test_a_tolerance_asks_for_errors_small_enough() -> None:
     assert stability("4B", "of B", series(0.40, 0.41), tolerance=0.02).verdict == "not resolved"
     assert stability("4B", "of B", series(0.40, 0.41, error=0.001), tolerance=0.02).verdict == "stable"
