@@ -4,8 +4,11 @@ Frames of one trajectory resemble each other, and so do their errors: what is in
 come from resampling whole trajectories (cluster bootstrap: A. C. Davison, D. V. Hinkley, Bootstrap Methods and their
 Application, Cambridge 1997, section 3.8), bias-corrected and accelerated (BCa: B. Efron, J. Am. Stat. Assoc. 82, 171
 (1987)). Below `LEAST_FOR_BOOTSTRAP` trajectories resampling shows too little of the spread; there the jackknife over
-trajectories gives a standard error of ln RMSE, taken with Student's t of C - 1 degrees of freedom (Davison and Hinkley,
-section 2.7.3; few clusters: A. C. Cameron, D. L. Miller, J. Hum. Resour. 50, 317 (2015)).
+trajectories gives a standard error of ln RMSE, taken with Student's t of C - 1 degrees of freedom (Davison and
+Hinkley, section 2.7.3; few clusters: A. C. Cameron, D. L. Miller, J. Hum. Resour. 50, 317 (2015)). On 400 draws with
+mean squared errors of trajectories spread by 50 %, intervals of 90 % held the truth in 91, 89, 87 and 89 % (jackknife)
+and in 85, 86, 85 and 88 % (BCa) for 10, 20, 30 and 60 trajectories; where few trajectories carry most of the error, in
+84 to 88 % and 77 to 85 %. Both are too narrow then: nothing is known of trajectories worse than those drawn.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LEAST_FOR_BOOTSTRAP = 20
+LEAST_FOR_BOOTSTRAP = 50
 """With fewer trajectories the jackknife and Student's t take the bootstrap's place."""
 
 RESAMPLES = 2000

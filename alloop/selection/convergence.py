@@ -149,7 +149,8 @@ def outlook(curve: LearningCurve, target_eV_A: float, core_hours_per_label: floa
     if labels.value == 0:
         return Outlook(labels, None, "the learning curve as a whole is there: what is left is in the places named")
     if labels.value > LABELS_OUT_OF_REACH:
-        why = f"levels off at {curve.floor_eV_A:.3f} eV/A" if curve.floor_eV_A else "falls too slowly"
+        floor = curve.floor_eV_A.value
+        why = f"levels off at {floor:.3f} eV/A" if floor else "falls too slowly"
         return Outlook(labels, None, f"no affordable number of labels reaches {target_eV_A:g} eV/A: the curve {why}")
     text = f"about {_count(labels.value)} more labels ({_count(labels.low)} to {_count(labels.high)})"
     if core_hours_per_label is None or not math.isfinite(core_hours_per_label):

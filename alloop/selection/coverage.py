@@ -170,8 +170,8 @@ def widening(tested: Sequence[Foretold], level: float, rule: WideningRule = DEFA
         f"{covered} of the last {len(recent)} errors were within their {level:.0%} bounds, significantly less than "
         f"{rule.least_coverage:.0%}: the map is widened"
     )
-    limited = (min(max(1.0, factor), rule.max_factor) for factor in (to_expected, to_bound))
-    return Widening(*limited, reason)
+    factors = [min(max(1.0, factor), rule.max_factor) for factor in (to_expected, to_bound)]
+    return Widening(factors[0], factors[1], reason)
 
 
 def coverage(tested: Sequence[Foretold], level: float, confidence: float = 0.95) -> list[Coverage]:

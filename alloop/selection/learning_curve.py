@@ -2,11 +2,15 @@
 
 error(n) = a n^-b + c: learning curves of regression fall as powers of the number of samples (C. Cortes et al., Adv.
 Neural Inf. Process. Syst. 6, 327 (1994); of forces and energies: B. Huang, O. A. von Lilienfeld, J. Chem. Phys. 145,
-161102 (2016)). c is what no number of labels removes; it is fitted only if it explains enough (AICc: C. M. Hurvich,
-C.-L. Tsai, Biometrika 76, 297 (1989)). Residuals are those of ln error. Intervals are quantiles of parameters drawn
-from Student's distribution around the fit, with its covariance and degrees of freedom: for c = 0 the textbook's
-intervals of a straight line. Errors of all ensembles should be of one held-out set; what its choice adds to all of
-them alike does not touch b.
+161102 (2016)). c is the floor that no number of labels removes. A few points rarely show whether there is one, and a
+straight line through a curve that levels off foretells too much with too much confidence. So both are averaged
+over (J. A. Hoeting et al., Stat. Sci. 14, 382 (1999)): half of the prior weight is on c = 0, half spread evenly over c
+between 0 and the smallest error; the weight of each c is its likelihood with the best a and b, S^(-(n-2)/2) where S is
+the sum of squared residuals of ln error; around those, ln a and b are drawn from Student's distribution of n - 2
+degrees of freedom. Values are medians of such draws, intervals their quantiles. Below `LEAST_POINTS_WITH_FLOOR`
+points c = 0 is all that can be fitted, and intervals are those of a straight line.
+
+Errors of all ensembles should be of one held-out set; what its choice adds to all of them alike does not touch b.
 """
 
 from __future__ import annotations
@@ -14,15 +18,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-DRAWS = 4000
+DRAWS = 10_000
+FLOORS = 60
+"""On so many floors, evenly spaced, curves are fitted."""
+
 LEAST_POINTS = 3
-LEAST_POINTS_WITH_FLOOR = 6
+LEAST_POINTS_WITH_FLOOR = 5
+
+Draw = NDArray[np.float64]
+"""One parameter in DRAWS curves: a n^-b at the last ensemble's n, b, or c."""
 
 
 @dataclass(frozen=True)
@@ -34,26 +43,26 @@ class Interval:
     high: float
 
 
+NOTHING_KNOWN = Interval(math.nan, math.nan, math.nan)
+
+
 @dataclass(frozen=True)
 class LearningCurve:
-    """error(n) = a n^-b + c, eV/Å, through (labels, errors).
+    """error(n) = a n^-b + c, eV/Å, through (labels, errors), each (points,), ordered.
 
-    exponent: b with its interval; floor_eV_A: c; scatter: of the errors about the curve, as a share. verdict: "falling"
-    (b > 0 at the confidence), "noise exceeds the trend" (b may as well be 0), "rising", or "too few points" (then the
-    parameters are NaN and every answer too). covariance: that of (ln a, b, c), zeros for a c that is not fitted;
-    freedom: degrees of freedom.
+    relative_errors: standard errors as a share of the errors, None if unknown; exponent: b; floor_eV_A: c; scatter: of
+    the errors about the curve, as a share. verdict: "falling" (b > 0 at the confidence), "noise exceeds the trend" (b
+    may as well be 0), "rising", or "too few points" (then every number is NaN).
     """
 
     labels: tuple[float, ...]
     errors_eV_A: tuple[float, ...]
-    prefactor_eV_A: float
+    relative_errors: tuple[float, ...] | None
     exponent: Interval
-    floor_eV_A: float
+    floor_eV_A: Interval
     scatter: float
     verdict: str
     confidence: float
-    covariance: tuple[tuple[float, ...], ...]
-    freedom: int
     seed: int = field(default=0, repr=False)
 
     @property
@@ -67,61 +76,52 @@ class LearningCurve:
         if self.verdict == "too few points":
             return f"learning curve: {len(self.labels)} ensemble(s) are too few for a trend, {LEAST_POINTS} needed"
         power = f"error ~ n^-{self.exponent.value:.2f} ({self.exponent.low:.2f} to {self.exponent.high:.2f})"
-        floor = f", floor {self.floor_eV_A:.3f} eV/A" if self.floor_eV_A else ""
+        floor = f", floor {self.floor_eV_A.value:.3f} eV/A" if self.floor_eV_A.value else ""
         return f"learning curve: {power}{floor}, scatter {self.scatter:.0%}: {self.verdict}"
 
     def error_at(self, labels: float) -> Interval:
         """Return the error with this many labels, eV/Å; the interval is that of the curve, not of one more ensemble."""
-        return self._answer(lambda a, b, c: a * np.power(float(labels), -b) + c)
+        return self._answer(lambda at_last, b, c: at_last * (labels / self._last) ** -b + c)
 
     def gain(self, more: float) -> Interval:
         """Return by how much (eV/Å) the error falls with `more` labels than the last ensemble had."""
-        last = self.labels[-1] if self.labels else 1.0
-        return self._answer(lambda a, b, c: a * (last**-b - (last + more) ** -b))
+        return self._answer(lambda at_last, b, c: at_last * (1 - (1 + more / self._last) ** -b))
 
     def last_improvement(self, labels: float) -> Interval:
         """Return the share by which the last so many labels lowered the error, by the curve; 0.04 is 4 %.
 
         As many as the curve has been followed for at most: before its first point nothing was measured.
         """
-        last = self.labels[-1] if self.labels else 1.0
-        before = max(last - labels, self.labels[0] if self.labels else 1.0)
-        return self._answer(lambda a, b, c: 1 - (a * last**-b + c) / (a * before**-b + c))
+
+        def share(at_last: Draw, b: Draw, c: Draw) -> Draw:
+            before = max(self._last - labels, self.labels[0])
+            return 1 - (at_last + c) / (at_last * (before / self._last) ** -b + c)
+
+        return self._answer(share)
 
     def labels_to_reach(self, error_eV_A: float) -> Interval:
         """Return how many labels beyond the last ensemble's bring the error to this, 0 if it is there already.
 
         Infinite where the curve never gets there: it does not fall, or its floor is higher.
         """
-        last = self.labels[-1] if self.labels else 1.0
 
-        def more(a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.float64]) -> NDArray[np.float64]:
+        def more(at_last: Draw, b: Draw, c: Draw) -> Draw:
             reachable = (error_eV_A > c) & (b > 0)
-            exponent = np.log(a / np.where(reachable, error_eV_A - c, 1.0)) / np.where(reachable, b, 1.0)
-            needed = np.exp(np.minimum(exponent, 700.0)) - last
-            there = a * last**-b + c <= error_eV_A
-            return np.where(there, 0.0, np.where(reachable, np.maximum(needed, 0.0), np.inf))
+            exponent = np.log(at_last / np.where(reachable, error_eV_A - c, 1.0)) / np.where(reachable, b, 1.0)
+            needed = self._last * np.expm1(np.clip(exponent, 0.0, 500.0))
+            return np.where(at_last + c <= error_eV_A, 0.0, np.where(reachable, needed, np.inf))
 
         return self._answer(more)
 
-    @cached_property
-    def _draws(self) -> tuple[NDArray[np.float64], ...]:
-        """Parameters (a, b, c), each (DRAWS,), the fit itself first."""
-        from scipy.stats import multivariate_t
+    @property
+    def _last(self) -> float:
+        return self.labels[-1]
 
-        best = np.array([math.log(self.prefactor_eV_A), self.exponent.value, self.floor_eV_A])
-        law = multivariate_t(best, np.array(self.covariance), df=self.freedom, allow_singular=True)
-        drawn = np.atleast_2d(law.rvs(DRAWS, random_state=np.random.default_rng(self.seed)))
-        drawn = np.vstack([best, drawn])
-        return np.exp(np.clip(drawn[:, 0], -700, 700)), np.clip(drawn[:, 1], -20, 20), np.maximum(drawn[:, 2], 0)
-
-    def _answer(self, question: Callable[..., NDArray[np.float64]]) -> Interval:
+    def _answer(self, question: Callable[[Draw, Draw, Draw], Draw]) -> Interval:
         if self.verdict == "too few points":
-            return Interval(math.nan, math.nan, math.nan)
-        found = question(*self._draws)
-        tails = [0.5 - self.confidence / 2, 0.5 + self.confidence / 2]
-        low, high = np.quantile(found[1:], tails, method="inverted_cdf")
-        return Interval(float(found[0]), float(min(low, found[0])), float(max(high, found[0])))
+            return NOTHING_KNOWN
+        draws = _draw(self.labels, self.errors_eV_A, self.relative_errors, self.seed)[0]
+        return _interval(question(*draws), self.confidence)
 
 
 def fit_learning_curve(
@@ -138,117 +138,90 @@ def fit_learning_curve(
     they are. Points whose error is not finite or not positive, or without labels, are left out. Fewer than three
     different numbers of labels give no curve. ValueError for lists of different lengths or errors' errors not positive.
     """
-    given = standard_errors_eV_A if standard_errors_eV_A is not None else [math.nan] * len(labels)
+    given = standard_errors_eV_A if standard_errors_eV_A is not None else [1.0] * len(labels)
     if not len(labels) == len(errors_eV_A) == len(given):
         raise ValueError(
             f"found {len(labels)} numbers of labels, {len(errors_eV_A)} errors, {len(given)} errors of them"
         )
-    if standard_errors_eV_A is not None and not all(0 < own < math.inf for own in given):
+    if not all(0 < own < math.inf for own in given):
         raise ValueError(f"standard errors are {tuple(given)} eV/A; expected positive ones, or None for unknown")
     points = sorted(
-        (float(n), float(e), float(se))
-        for n, e, se in zip(labels, errors_eV_A, given, strict=True)
-        if 0 < n < math.inf and 0 < e < math.inf
+        (float(n), float(error), float(own / error))
+        for n, error, own in zip(labels, errors_eV_A, given, strict=True)
+        if 0 < n < math.inf and 0 < error < math.inf
     )
-    n, errors, deviations = (np.array(column) for column in zip(*points, strict=True)) if points else (np.zeros(0),) * 3
-    about: dict[str, Any] = {"labels": tuple(n.tolist()), "errors_eV_A": tuple(errors.tolist())}
-    about |= {"confidence": confidence, "seed": seed}
-    if len(np.unique(n)) < LEAST_POINTS:
-        none = Interval(math.nan, math.nan, math.nan)
-        return LearningCurve(
-            **about,
-            prefactor_eV_A=math.nan,
-            exponent=none,
-            floor_eV_A=math.nan,
-            scatter=math.nan,
-            verdict="too few points",
-            covariance=(),
-            freedom=0,
-        )
-    sigma = np.ones(len(n)) if standard_errors_eV_A is None else deviations / errors
-    fit = _straight(n, errors, sigma, standard_errors_eV_A is not None)
-    if len(np.unique(n)) >= LEAST_POINTS_WITH_FLOOR:
-        bent = _with_floor(n, errors, sigma, standard_errors_eV_A is not None, fit)
-        fit = bent if bent is not None and bent.aicc < fit.aicc else fit
-    return _curve(fit, about, confidence)
+    sizes, errors, shares = (tuple(point[column] for point in points) for column in range(3))
+    known = None if standard_errors_eV_A is None else shares
+    if len(set(sizes)) < LEAST_POINTS:
+        unknown = (NOTHING_KNOWN, NOTHING_KNOWN, math.nan, "too few points")
+        return LearningCurve(sizes, errors, known, *unknown, confidence, seed)
+    (_, b, c), scatter = _draw(sizes, errors, known, seed)
+    exponent, floor = _interval(b, confidence), _interval(c, confidence)
+    verdict = "falling" if exponent.low > 0 else "rising" if exponent.high < 0 else "noise exceeds the trend"
+    return LearningCurve(sizes, errors, known, exponent, floor, scatter, verdict, confidence, seed)
 
 
-@dataclass(frozen=True)
-class _Fit:
-    parameters: NDArray[np.float64]
-    """ln a, b, c"""
-    covariance: NDArray[np.float64]
-    freedom: int
-    scatter: float
-    aicc: float
+def _interval(draws: Draw, confidence: float) -> Interval:
+    wanted = [0.5, 0.5 - confidence / 2, 0.5 + confidence / 2]
+    return Interval(*np.quantile(draws, wanted, method="inverted_cdf").tolist())
 
 
-def _curve(fit: _Fit, about: dict[str, Any], confidence: float) -> LearningCurve:
-    from scipy.stats import t as student
-
-    log_a, b, c = fit.parameters.tolist()
-    reach = float(student.ppf(0.5 + confidence / 2, fit.freedom)) * math.sqrt(max(0.0, fit.covariance[1, 1]))
-    verdict = "falling" if b - reach > 0 else "rising" if b + reach < 0 else "noise exceeds the trend"
-    return LearningCurve(
-        **about,
-        prefactor_eV_A=math.exp(min(log_a, 700.0)),
-        exponent=Interval(b, b - reach, b + reach),
-        floor_eV_A=c,
-        scatter=fit.scatter,
-        verdict=verdict,
-        covariance=tuple(tuple(row) for row in fit.covariance.tolist()),
-        freedom=fit.freedom,
-    )
-
-
-def _judged(
-    residuals: NDArray[np.float64],
-    jacobian: NDArray[np.float64],
-    sigma: NDArray[np.float64],
-    parameters: ArrayLike,
-    known: bool,
-) -> _Fit:
-    """A fit from its residuals (n,) and jacobian (n, p), both divided by sigma; p = 2, or 3 with a floor."""
-    count, size = jacobian.shape
-    freedom = count - size
-    chi_squared = float(residuals @ residuals)
-    scale = chi_squared / freedom
-    scale = max(scale, 1.0) if known else scale
-    covariance = np.zeros((3, 3))
-    covariance[:size, :size] = scale * np.linalg.pinv(jacobian.T @ jacobian)
-    fitted = size + 1  # the scatter is a parameter too
-    spare = count - fitted - 1
-    information = count * math.log(max(chi_squared / count, 1e-24)) + 2 * fitted
-    aicc = information + 2 * fitted * (fitted + 1) / spare if spare > 0 else math.inf
-    scatter = float(np.std(residuals * sigma)) * math.sqrt(count / freedom)
-    return _Fit(np.array(parameters, dtype=float), covariance, freedom, scatter, aicc)
+@lru_cache(maxsize=16)
+def _draw(
+    labels: tuple[float, ...], errors: tuple[float, ...], relative_errors: tuple[float, ...] | None, seed: int
+) -> tuple[tuple[Draw, Draw, Draw], float]:
+    """Curves in accord with the points, and the scatter about the best of them."""
+    n, e = np.array(labels), np.array(errors)
+    sigma = np.ones(len(n)) if relative_errors is None else np.array(relative_errors)
+    bent = len(np.unique(n)) >= LEAST_POINTS_WITH_FLOOR
+    step = e.min() / FLOORS
+    floors = np.concatenate([[0.0], step * (np.arange(FLOORS) + 0.5)]) if bent else np.zeros(1)
+    prior = np.array([0.5] + [0.5 / FLOORS] * FLOORS) if bent else np.ones(1)
+    best, roots, squares = _fit_all(np.log(n / n[-1]), e, sigma, floors)
+    freedom = len(n) - 2
+    scale = np.maximum(squares, 1e-24) / freedom
+    log_weight = np.log(prior) - freedom / 2 * np.log(scale)
+    if relative_errors is not None and (least := float(scale.min())) < 1:  # scatter by chance below the known errors
+        log_weight, scale = np.log(prior) - (squares - squares.min()) / 2, np.maximum(scale, 1.0)
+    else:
+        least = float(scale.min())
+    weight = np.exp(log_weight - log_weight.max())
+    rng = np.random.default_rng(seed)
+    row = rng.choice(len(floors), DRAWS, p=weight / weight.sum())
+    spread = np.sqrt(scale[row] * freedom / rng.chisquare(freedom, DRAWS))
+    moved = best[row] + spread[:, None] * np.einsum("dij,dj->di", roots[row], rng.normal(size=(DRAWS, 2)))
+    floor = np.where(row > 0, floors[row] + step * (rng.random(DRAWS) - 0.5), 0.0)
+    scatter = math.sqrt(least) * float(np.sqrt(np.mean(np.square(sigma))))
+    return (np.exp(np.clip(moved[:, 0], -100, 100)), np.clip(moved[:, 1], -20, 20), floor), scatter
 
 
-def _straight(n: NDArray[np.float64], errors: NDArray[np.float64], sigma: NDArray[np.float64], known: bool) -> _Fit:
-    """Weighted straight line of ln error against ln n."""
-    jacobian = np.column_stack([np.ones(len(n)), -np.log(n)]) / sigma[:, None]
-    (log_a, b), *_ = np.linalg.lstsq(jacobian, np.log(errors) / sigma)
-    residuals = jacobian @ np.array([log_a, b]) - np.log(errors) / sigma
-    return _judged(residuals, jacobian, sigma, [log_a, b, 0.0], known)
+def _fit_all(
+    log_n: NDArray[np.float64], errors: NDArray[np.float64], sigma: NDArray[np.float64], floors: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Best (ln a n_last^-b, b) for each of F floors (F, 2), roots of their covariances (F, 2, 2), sums of squares (F,).
 
+    Residuals are (ln error - ln(a n^-b + c)) / sigma. Gauss and Newton's steps, shortened, from the straight line
+    through ln(error - c) with the weights that make it the same to first order.
+    """
 
-def _with_floor(
-    n: NDArray[np.float64], errors: NDArray[np.float64], sigma: NDArray[np.float64], known: bool, start: _Fit
-) -> _Fit | None:
-    """The same with c in [0, smallest error); None if the search fails or ends at c = 0."""
-    from scipy.optimize import least_squares
+    def model(parameters: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        power = np.exp(np.clip(parameters[:, :1] - parameters[:, 1:] * log_n, -300, 300))
+        share = power / (power + floors[:, None]) / sigma
+        residuals = (np.log(errors) - np.log(power + floors[:, None])) / sigma
+        return residuals, np.stack([share, -share * log_n], axis=-1)
 
-    def model(p: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.exp(np.clip(p[0] - p[1] * np.log(n), -700, 700)) + p[2]
+    def solve(jacobian: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.einsum("fij,fj->fi", np.linalg.pinv(jacobian), target)
 
-    top = float(errors.min())
-    guess = np.array([start.parameters[0], max(start.parameters[1], 0.05), 0.5 * top])
-    found = least_squares(
-        lambda p: (np.log(model(p)) - np.log(errors)) / sigma,
-        guess,
-        bounds=([-np.inf, 0.0, 0.0], [np.inf, 5.0, top]),
-        x_scale=[1.0, 0.1, top],
-    )
-    if not found.success or found.x[2] < 1e-3 * top or found.x[1] > 4.99:
-        return None
-    return _judged(found.fun, found.jac, sigma, found.x, known)
+    above = errors - floors[:, None]
+    weight = above / errors / sigma
+    best = solve(np.stack([weight, -weight * log_n], axis=-1), weight * np.log(above))
+    for _ in range(30):
+        residuals, jacobian = model(best)
+        step = solve(jacobian, residuals)
+        best = best + step / np.maximum(1.0, np.abs(step).max(axis=1, keepdims=True) / 0.5)
+    residuals, jacobian = model(best)
+    normal = np.einsum("fpi,fpj->fij", jacobian, jacobian)
+    values, vectors = np.linalg.eigh(normal)
+    root = vectors / np.sqrt(np.maximum(values, 1e-12 * values[:, 1:]))[:, None, :]
+    return best, root, np.square(residuals).sum(axis=1)

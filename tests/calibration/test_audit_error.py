@@ -51,7 +51,7 @@ def test_an_error_that_is_no_number_has_no_interval(wrong: float) -> None:
     json.dumps(plain(found), allow_nan=False)
 
 
-@pytest.mark.parametrize("count", [5, 40])
+@pytest.mark.parametrize("count", [5, 60])
 def test_errors_that_do_not_vary_have_an_interval_of_no_width(count: int) -> None:
     found = audit_error([label(f"t{n}", 0.1) for n in range(count)])
     assert found.low_eV_A == pytest.approx(0.1) and found.high_eV_A == pytest.approx(0.1)
@@ -65,9 +65,9 @@ def test_all_error_in_one_of_two_trajectories() -> None:
     assert found.low_eV_A < found.rmse_eV_A < found.high_eV_A, "wide, and no warning"
 
 
-@pytest.mark.parametrize("trajectories", [6, 30])
+@pytest.mark.parametrize("trajectories", [6, 30, 60])
 def test_intervals_hold_the_truth_as_often_as_they_say(trajectories: int) -> None:
-    """Nominal 90 %; with labels taken as independent the interval of 30 trajectories would hold it in three of four."""
+    """Nominal 90 %; with labels taken as independent the intervals would hold it in two of three draws."""
     rng = np.random.default_rng(trajectories)
     draws = 200
     found = [audit_error(clustered(rng, trajectories), confidence=0.9, seed=n) for n in range(draws)]
@@ -78,10 +78,10 @@ def test_intervals_hold_the_truth_as_often_as_they_say(trajectories: int) -> Non
 
 def test_trajectories_not_labels_decide_the_width() -> None:
     rng = np.random.default_rng(3)
-    base = [label(f"t{n}", 0.2 * rng.gamma(4, 1 / 4)) for n in range(25)]
+    base = [label(f"t{n}", 0.2 * rng.gamma(4, 1 / 4)) for n in range(55)]
     one, tenfold = audit_error(base), audit_error(base * 10)
     assert (tenfold.low_eV_A, tenfold.high_eV_A) == (pytest.approx(one.low_eV_A), pytest.approx(one.high_eV_A))
-    assert tenfold.labels == 250 and tenfold.trajectories == 25
+    assert tenfold.labels == 550 and tenfold.trajectories == 55
 
 
 def test_trajectories_of_one_name_in_two_glasses_are_two() -> None:
@@ -128,7 +128,7 @@ def test_what_is_no_label_is_refused() -> None:
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(2, 40), st.integers(0, 1000))
+@given(st.integers(2, 70), st.integers(0, 1000))
 def test_the_order_of_labels_and_a_common_weight_do_not_matter(count: int, seed: int) -> None:
     labels = clustered(np.random.default_rng(seed), count)
     shuffled = list(labels)
