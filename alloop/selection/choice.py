@@ -191,8 +191,8 @@ class Choice:
         return max(0, self.rules.max_labels - self.rules.audit - picked)
 
     def is_waiting(self, number: int) -> bool:
-        """Tell whether a frame may still be chosen, as far as that was looked at."""
-        return self._queued[number] > 0 and self._identities[number] not in self.taken
+        """Tell whether a frame may still be chosen; whether it is still new was looked at for the best ones only."""
+        return self._queued[number] > 0 and self._allowed(number)
 
     def holds(self, identity: str) -> bool:
         """Tell whether a frame of this content waits."""

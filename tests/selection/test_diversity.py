@@ -166,6 +166,8 @@ def test_what_was_added_can_be_taken_back_and_taken_along() -> None:
     assert known.novelty(queries)[0] == pytest.approx(4.0)
     newer = Known(plain(3)).with_added_of(known)
     assert newer.novelty(queries)[0] == pytest.approx(4.0) and newer.version == known.version
+    with pytest.raises(ValueError, match="one scale per campaign"):
+        Known(Scale.fit(drawn(9, 1, 3))).with_added_of(known)
 
 
 # ---------------------------------------------------------------------------------------- farthest first

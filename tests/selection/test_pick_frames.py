@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from alloop.selection.choice import Choice
 from alloop.selection.diversity import Environments, Known, Scale
+from alloop.selection.frontier import select_farthest
 from alloop.selection.picks import Candidate, Frames, Offending, Rules, columns, pick
 
 GENEROUS = Rules(max_labels=1000, max_per_trajectory=1000, min_separation_ps=0.0, audit=1000)
@@ -381,3 +382,23 @@ def test_columns_are_picked_from_as_candidates_are() -> None:
     assert len(table) == 60 and len(table.offending.environments) == 120
     assert pick(table, set(), rules, 7, training((0.0, 0.0))) == pick(frames, set(), rules, 7, training((0.0, 0.0)))
     assert len(columns([])) == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_lazy_order_is_that_of_looking_at_every_frame_again(seed: int) -> None:
+    """More frames than are looked at together, several atoms each, two elements."""
+    rng = np.random.default_rng(seed)
+
+    def atoms() -> Environments:
+        return Environments.together(
+            [shown(*rng.normal(size=(2, 2)).tolist()), shown(tuple(rng.normal(size=2)), element=8)]
+        )
+
+    def known() -> Known:
+        own = training((0.0, 0.0))
+        own.add(shown((0.0, 0.0), element=8))
+        return own
+
+    frames = [frame(f"{n}", offending={"candidate": atoms()}) for n in range(200)]
+    greedy = select_farthest([one.offending["candidate"] for one in frames], known(), 60)
+    assert [index for index, _ in pick(frames, set(), replace(GENEROUS, max_labels=60), seed, known())] == greedy
