@@ -10,6 +10,7 @@ data of four elements, 4096 environments each, are what novelty is measured agai
 Timed as selection: classes of all records and their counts per stratum, collecting what came home as columns, the
 distances to training data, and the picks. Apart: making up the frames, which explorations and their tasks do in a
 campaign, and thinning the training data, which a task does once per ensemble. Memory is that of the whole process.
+Then the same kind of frames one chunk after the other into a backlog from which labels are asked for one by one.
 """
 
 from __future__ import annotations
@@ -21,15 +22,17 @@ import resource
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from alloop.selection.backlog import Backlog
 from alloop.selection.classes import ACCURATE, CANDIDATE, CLASSES, class_codes
 from alloop.selection.diversity import CAPACITY, Environments, Known, Scale
-from alloop.selection.picks import Frames, Offending, Rules, pick
+from alloop.selection.picks import Candidate, Frames, Offending, Rules, pick
 
 RECORDS, DIMENSIONS = 1000, 32
 ELEMENTS = np.array([3, 5, 8, 14], dtype=np.int16)
@@ -233,6 +236,68 @@ def run(chunks: int, labels: int, seed: int) -> dict[str, Any]:
     }
 
 
+def streamed(chunks: int, picks: int, seed: int) -> dict[str, Any]:
+    """Return what taking in a chunk and asking for one label cost in a backlog that is never empty."""
+    world = World(seed)
+    reference = world.training(2 * CAPACITY)
+    known = Known(Scale.fit(reference))
+    known.cover(reference)
+    backlog = Backlog()
+    backlog.compare_with(known)
+    backlog.open_round(0, Rules(10**6, 10**6, 0.05, 0, dict.fromkeys(EVENTS, 10**6)), seed)
+    taking_in_s = asking_s = 0.0
+    candidates: dict[str, Candidate] = {}
+    for number in range(chunks):
+        made = list(entries(number, world.chunk(number)))
+        candidates |= {one.identity: one for one, _ in made}
+        began = time.process_time()
+        backlog.add(0, made)
+        taking_in_s += time.process_time() - began
+    waiting = backlog.size()
+    for _ in range(picks):
+        began = time.process_time()
+        assert backlog.newest() == 0 and backlog.size() > 0
+        reason, identity = backlog.take(0, 1)[0]
+        one = candidates[identity]
+        backlog.note_pick(0, identity, reason, one.trajectory, one.stratum, one.time_ps, one.temperature_K)
+        asking_s += time.process_time() - began
+    began = time.process_time()
+    together = backlog.take(0, 100)
+    return {
+        "waiting": waiting,
+        "ms_per_chunk": round(1e3 * taking_in_s / chunks, 3),
+        "ms_per_label": round(1e3 * asking_s / picks, 3),
+        "ms_for_100_together": round(1e3 * (time.process_time() - began), 1) if len(together) == 100 else None,
+    }
+
+
+def entries(number: int, chunk: Chunk) -> Iterator[tuple[Candidate, str]]:
+    codes = class_codes(chunk.deviations_eV_A[chunk.kept], LOW_eV_A, HIGH_eV_A)
+    for place, record in enumerate(chunk.kept.tolist()):
+        rows = chunk.atom_frames == place
+        offending = {
+            reason: chunk.environments[rows & (chunk.atom_reasons == code)]
+            for code, reason in enumerate(("candidate", *EVENTS))
+        }
+        events = frozenset(event for event, seen in zip(EVENTS, chunk.events[record], strict=True) if seen)
+        identity = f"{number:08x}{record:08x}"
+        yield (
+            Candidate(
+                identity,
+                f"trajectory {chunk.trajectory}",
+                0.002 * (number % 20 * RECORDS + record),
+                f"stratum {chunk.stratum}",
+                CLASSES[codes[place]],
+                "before_loss" if chunk.before_loss[place] else "",
+                float(chunk.deviations_eV_A[record]),
+                events,
+                float(chunk.temperatures_K[place]),
+                offending,
+            ),
+            identity,
+        )
+
+
 def peak_MB() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
@@ -244,7 +309,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    text = json.dumps(run(arguments.chunks, arguments.labels, arguments.seed), indent=1)
+    found = run(arguments.chunks, arguments.labels, arguments.seed)
+    found["streamed"] = streamed(max(1, arguments.chunks // 10), arguments.labels // 4, arguments.seed)
+    text = json.dumps(found, indent=1)
     print(text)
     if arguments.json:
         arguments.json.write_text(text + "\n")
