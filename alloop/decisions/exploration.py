@@ -296,7 +296,7 @@ class Explored:
             seed = derived_seed(self.param.seed, "backlog", iteration)
             state.backlog.open_round(iteration, selection_rules(self.param), seed)
             for made in state.picks_in.get(iteration, ()):
-                where = made["trajectory"], made["stratum"], made["time_ps"]
+                where = made["trajectory"], made["stratum"], made["time_ps"], made["temperature_K"]
                 state.backlog.note_pick(iteration, made["key"], made["reason"], *where)
         for entry in state.decisions[kind, iteration]["tasks"]:
             if entry["key"] in state.done:
