@@ -281,6 +281,7 @@ def _glass_row(
         "boroxol_rings": _mean([frame["boroxol"]["rings"] for frame in frames]),
         "max_force_deviation_eV_A": max((summary["max_force_deviation_eV_A"] for summary in summaries), default=None),
         "records_above_trust_high": 1 - trusted / records if records else None,
+        "events": {event: sum(s["events"][event] for s in summaries) for event in decision["common"]["events"]},
     }
 
 
