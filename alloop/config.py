@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -256,7 +257,7 @@ class SelectParam(Section):
     @field_validator("temperature_bands_K")
     @classmethod
     def _ascending(cls, edges_K: list[float]) -> list[float]:
-        if any(low >= high for low, high in zip(edges_K, edges_K[1:], strict=False)):
+        if any(low >= high for low, high in pairwise(edges_K)):
             raise ValueError(f"{edges_K} do not ascend; give each edge once, the lowest first")
         return edges_K
 

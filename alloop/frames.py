@@ -9,6 +9,7 @@ has ``values[offsets[f]:offsets[f + 1]]``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -87,5 +88,8 @@ def read_columns(result: Path) -> dict[str, np.ndarray]:
 def read_ragged(result: Path) -> dict[str, list[np.ndarray]]:
     """Return the ragged columns of a result's ``frames.npz``: by name, an array for each of the F frames."""
     with np.load(result / "frames.npz") as archive:
-        names = [name.removesuffix(_OFFSETS) for name in archive.files if name.endswith(_OFFSETS)]
-        return {name: np.split(archive[name + _VALUES], archive[name + _OFFSETS][1:-1]) for name in names}
+        found = {}
+        for name in (file.removesuffix(_OFFSETS) for file in archive.files if file.endswith(_OFFSETS)):
+            values, offsets = archive[name + _VALUES], archive[name + _OFFSETS].tolist()
+            found[name] = [values[begin:end] for begin, end in pairwise(offsets)]
+    return found

@@ -18,7 +18,7 @@ from alloop.event_params import definitions
 from alloop.frames import read_all_structures, read_columns
 from alloop.glass.composition import stoichiometric_counts
 from alloop.seeds import derived_seed
-from alloop.selection.bands import band_of
+from alloop.selection.bands import band_names, band_of
 from alloop.selection.picks import Candidate, Rules, pick
 from alloop.state import task_entries
 from alloop.store import Task, make_task
@@ -241,7 +241,8 @@ def decide_select(campaign: Campaign, param: Param, iteration: int) -> dict[str,
     decision = state.decisions["explore", iteration]
     by_name = {trajectory.name: trajectory for trajectory in trajectories(campaign_param(campaign, decision))}
     found: list[tuple[Candidate, dict[str, Any]]] = []
-    statistics = Statistics({name: own.events[name].quota if name in own.events else 0 for name in _watched(decision)})
+    quotas = {name: own.events[name].quota if name in own.events else 0 for name in _watched(decision)}
+    statistics = Statistics(quotas, band_names(own.temperature_bands_K))
     for entry in decision["tasks"]:
         trajectory = by_name[entry["name"].rsplit(".c", 1)[0]]
         if entry["key"] in state.done:
@@ -412,12 +413,12 @@ def campaign_param(campaign: Campaign, decision: dict[str, Any]) -> Param:
 class Statistics:
     """What an iteration's exploration saw, summed over chunks.
 
-    quotas: labels per temperature band, by event that was watched for.
+    quotas: labels per temperature band, by event that was watched for; bands: their names, coldest first.
     """
 
-    def __init__(self, quotas: dict[str, int]) -> None:
+    def __init__(self, quotas: dict[str, int], bands: list[str]) -> None:
         self.by_stratum: dict[str, Counter[str]] = {}
-        self.quotas = quotas
+        self.quotas, self.bands = quotas, bands
         self.events: dict[str, Counter[str]] = {event: Counter() for event in quotas}
         self.lost = 0
         self.failed_chunks = 0
@@ -454,7 +455,8 @@ class Statistics:
     def _event(self, event: str, picks: list[dict[str, Any]]) -> dict[str, Any]:
         """Return how many frames showed an event, how many labels it was the reason of, the quota, and both by band."""
         seen, labelled = self.events[event], Counter(item["band"] for item in picks if item["reason"] == event)
-        bands = {name: {"seen": seen[name], "labelled": labelled[name]} for name in sorted(seen | labelled)}
+        names = [name for name in dict.fromkeys([*self.bands, *seen, *labelled]) if seen[name] or labelled[name]]
+        bands = {name: {"seen": seen[name], "labelled": labelled[name]} for name in names}
         return {
             "seen": seen.total(),
             "labelled": labelled.total(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import pairwise
 
 
 def band_names(edges_K: Sequence[float]) -> list[str]:
@@ -13,7 +14,7 @@ def band_names(edges_K: Sequence[float]) -> list[str]:
     """
     if not edges_K:
         return ["all temperatures"]
-    between = [f"{low:g}-{high:g} K" for low, high in zip(edges_K, edges_K[1:], strict=False)]
+    between = [f"{low:g}-{high:g} K" for low, high in pairwise(edges_K)]
     return [f"below {edges_K[0]:g} K", *between, f"from {edges_K[-1]:g} K"]
 
 

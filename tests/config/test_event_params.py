@@ -141,7 +141,7 @@ def test_what_quotas_were_called_before_is_pointed_out():
 
 @pytest.mark.parametrize("edges_K", [[600, 600], [900, 600]])
 def test_bands_must_ascend(edges_K):
-    with pytest.raises(InputError, match="temperature_bands_K: .* do not ascend"):
+    with pytest.raises(InputError, match=r"temperature_bands_K: .* do not ascend"):
         parsed({}, temperature_bands_K=edges_K)
 
 
