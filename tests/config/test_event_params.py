@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from alloop import config
 from alloop.errors import InputError
@@ -159,9 +162,32 @@ def test_bands_must_ascend(edges_K):
     ],
 )
 def test_events_that_the_elements_cannot_show(events, elements, found):
-    import re
-
     own = config.SelectParam(events=events).events
     problems = [problem for name, event in own.items() if (problem := never_seen(name, event, elements))]
     assert len(problems) == (found is not None)
     assert found is None or re.search(found, problems[0])
+
+
+KEYS = sorted({"quota", "gates"} | {key for own in OWN.values() for key in own})
+plain = st.none() | st.booleans() | st.integers(-2, 9) | st.sampled_from(["Si", "O", "B-O", "any", "X", *KINDS])
+settings_ = st.recursive(
+    plain,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["B-O", "Si", "O", "any"]), inner),
+    max_leaves=4,
+)
+
+
+OF_A_KIND = st.fixed_dictionaries(
+    {"kind": st.sampled_from(KINDS)}, optional={key: settings_ for key in KEYS if key != "kind"}
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(st.sampled_from(["mine", *PRESETS]), OF_A_KIND | settings_, max_size=2))
+def test_anything_is_taken_or_refused_with_a_message(events):
+    try:
+        param = parsed(events)
+    except InputError as error:
+        assert "select.events" in str(error)
+    else:
+        assert Watch(definitions(param.select.events)).names == tuple(param.select.events)

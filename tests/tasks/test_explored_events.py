@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ase import Atoms
 
 from alloop.attempt import Context
 from alloop.config import SelectParam
-from alloop.decisions.exploration import Statistics, _events_by_band, selection_rules
+from alloop.decisions.exploration import Statistics, Trajectory, _events_by_band, _frames_of, selection_rules
 from alloop.event_params import definitions
 from alloop.frames import read_columns, read_ragged, read_structures, write_arrays
 from alloop.potential.conditions import MdState
@@ -200,6 +201,28 @@ def test_events_are_counted_by_band(tmp_path: Path) -> None:
         },
         "five_coordinated_Si": {"seen": 0, "labelled": 0, "quota": 0, "bands": {}},
     }
+
+
+def test_the_record_of_a_frame_has_its_band_and_events(run, tmp_path: Path) -> None:
+    ramp = {"temperature_start_K": 500.0, "temperature_end_K": 700.0}
+    out = run(explore, [(frame(5), CALM), (frame(5), CALM), (frame(5), CALM), (frame(), 0.5)], condition=ramp)
+    campaign: Any = SimpleNamespace(
+        result=lambda key: out,
+        level={"name": "level", "content": {"labeler": "none"}},
+        state=SimpleNamespace(trajectories={"G.n7.500-700K.t00": "training"}),
+    )
+    entry = {"key": "k", "name": "G.n7.500-700K.t00.c03", "spec": {"condition": CONDITION | ramp | {"n_steps": 80}}}
+    trajectory = Trajectory("G.n7.500-700K.t00", "G", 7, "nvt", 500.0, 700.0)
+    found = list(_frames_of(campaign, entry, trajectory, SelectParam()))
+    assert [record["band"] for _, record in found] == ["below 600 K"] + ["600-1250 K"] * 3
+    assert [record["events"] for _, record in found] == [
+        ["five_coordinated_Si", "hot"],
+        ["five_coordinated_Si", "hot"],
+        ["five_coordinated_Si", "hot"],
+        ["hot"],
+    ]
+    assert [set(record["events"]) for _, record in found] == [candidate.events for candidate, _ in found]
+    assert {candidate.trust_class for candidate, _ in found[:3]} == {"accurate"}
 
 
 def test_a_quota_of_zero_asks_for_nothing() -> None:
