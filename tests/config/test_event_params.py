@@ -182,7 +182,7 @@ OF_A_KIND = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.sampled_from(["mine", *PRESETS]), OF_A_KIND | settings_, max_size=2))
 def test_anything_is_taken_or_refused_with_a_message(events):
     try:
