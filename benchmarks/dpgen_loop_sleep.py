@@ -308,7 +308,7 @@ def alloop_param(folder: Path, work: Workload, start: Path) -> dict[str, Any]:
             "max_per_trajectory": RECORDS,
             "min_separation_ps": 0,
             "audit": 0,
-            "event_quota": {},
+            "events": {"overlap": {"quota": 0}, "five_coordinated_Si": {"quota": 0}},
             "held_out_fraction": 0,
         },
         "label": label,
