@@ -32,7 +32,7 @@ HELP = (
 
 
 def bench_select(
-    pool: Annotated[Path | None, typer.Argument(metavar="[FOLDER]", help="a labelled pool; the campaign's own")] = None,
+    pool: Annotated[Path | None, typer.Argument(metavar="FOLDER", help="a labelled pool; the campaign's own")] = None,
     folder: Annotated[
         Path, typer.Option("-C", "--campaign", metavar="DIR", help="campaign folder; relative paths start there")
     ] = Path(),
