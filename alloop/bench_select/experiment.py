@@ -152,6 +152,7 @@ class Experiment:
             "time_ps": np.array([frame.time_ps for frame in frames]),
             "events": self.pool.events,
             "first_atom": np.concatenate([[0], np.cumsum(sizes)]),
+            "elements": np.concatenate([frame.label.atoms.numbers for frame in frames]).astype(np.int16),
         }
 
     def first(self, seed: int) -> Round:

@@ -42,6 +42,7 @@ def make_view() -> Callable[..., PoolView]:
             "time_ps": np.arange(count) // 6 * 0.1,
             "events": [{} for _ in range(count)],
             "first_atom": np.arange(count + 1) * ATOMS,
+            "elements": np.tile(np.array([8, 14, 8, 5], dtype=np.int16), count),
             "descriptors": rng.normal(size=(count * ATOMS, 3)).astype(np.float32),
             "trust_levels_eV_A": (0.5, 1.5),
         }
