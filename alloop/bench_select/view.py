@@ -18,8 +18,9 @@ class PoolView:
     identity (F,): content key, equal for equal frames; labelled (F,): which frames the ensemble was trained on;
     max_deviation_eV_A (F,): largest force deviation, NaN where a model broke down; offending_atom (F,): its atom,
     within the frame; trajectory, glass (F,); temperature_K, time_ps (F,): NaN where not known; events: per frame, event
-    -> sorted indices of its atoms; first_atom (F + 1,): where each frame's atoms begin among all A; elements (A,) int16:
-    atomic numbers; descriptors (A, D) float32: environments of the atoms; trust_levels_eV_A: candidates have a deviation from low to below high.
+    -> sorted indices of its atoms; first_atom (F + 1,): where each frame's atoms begin among all A; elements (A,)
+    int16: atomic numbers; descriptors (A, D) float32: environments of the atoms; trust_levels_eV_A: candidates have a
+    deviation from low to below high.
     """
 
     identity: np.ndarray
