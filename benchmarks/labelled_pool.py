@@ -33,9 +33,9 @@ from rich.console import Console
 from rich.progress import track
 
 from alloop import labelers
+from alloop.bench_select.events import EVENTS, events_of, lost_reason
 from alloop.glass.composition import TABLE_1, cell_length_A, stoichiometric_counts
 from alloop.glass.crystals import perturbed
-from alloop.glass.events import frame_events
 from alloop.glass.force_field import REHEARSAL_PARAMETERS, lammps_pair_commands, write_lammps_table
 from alloop.glass.melt_quench import random_start, read_dump, run_lammps, write_lammps_data
 from alloop.labelling import as_atoms
@@ -149,7 +149,7 @@ def labelled(spec: dict[str, Any], frames: list[tuple[int, Atoms]]) -> list[Atom
     for step, atoms in frames:
         strained = bool(rng.random() < share)
         copy = perturbed(atoms, rattle_A=rattle_A, max_strain=strain, rng=rng) if strained else atoms
-        if frame_events(copy).lost_reason is not None:
+        if lost_reason(copy) is not None:
             continue
         info = {
             "trajectory": spec["name"],
@@ -178,15 +178,14 @@ def make_part(folder: Path, spec: dict[str, Any]) -> None:
 
 def describe(frames: list[Atoms]) -> dict[str, Any]:
     """Return what a set holds: frames, glasses, events, temperatures, the largest force."""
-    events = [frame_events(atoms) for atoms in frames]
+    events = [events_of(atoms) for atoms in frames]
     temperatures_K = np.array([atoms.info["temperature_K"] for atoms in frames])
     return {
         "frames": len(frames),
         "trajectories": len({atoms.info["trajectory"] for atoms in frames}),
         "by_glass": dict(Counter(atoms.info["glass"] for atoms in frames)),
         "atoms": {atoms.info["glass"]: len(atoms) for atoms in frames},
-        "with_overlap": sum(len(found.overlap_atoms) > 0 for found in events),
-        "with_five_coordinated_Si": sum(len(found.five_coordinated_Si_atoms) > 0 for found in events),
+        "with_event": {event: sum(event in found for found in events) for event in EVENTS},
         "strained": sum(bool(atoms.info["strained"]) for atoms in frames),
         "temperature_histogram": np.histogram(temperatures_K, np.linspace(COLD_K, HOT_K, 9))[0].tolist(),
         "max_force_eV_A": max(float(np.linalg.norm(atoms.get_forces(), axis=1).max()) for atoms in frames),

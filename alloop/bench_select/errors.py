@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from alloop.bench_select.pool import EVENTS, Pool
+from alloop.bench_select.events import EVENTS
+from alloop.bench_select.pool import Pool
 
 WORST_SHARE = 0.01
 UNITS = {"forces": "eV/Å", "worst_1_percent": "eV/Å", "energy": "eV/atom"} | {

@@ -19,16 +19,15 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 
+from alloop.bench_select.events import events_of
 from alloop.errors import InputError
 from alloop.frames import read_all_structures, read_columns, write_frames
-from alloop.glass.events import frame_events
 from alloop.structure import LabeledFrame, from_record
 
 if TYPE_CHECKING:
     from alloop.campaign import Campaign
 
 TEST_FILES = ("test.extxyz", "held_out.extxyz")
-EVENTS = ("overlap", "five_coordinated_Si")
 
 
 @dataclass(frozen=True)
@@ -73,13 +72,6 @@ class Pool:
     def test_events(self) -> tuple[dict[str, np.ndarray], ...]:
         """Return the same for each test frame."""
         return tuple(events_of(frame.label.atoms) for frame in self.test)
-
-
-def events_of(atoms: Atoms) -> dict[str, np.ndarray]:
-    """Return event -> sorted indices of its atoms, for the events that a structure shows."""
-    found = frame_events(atoms)
-    atoms_of = {"overlap": found.overlap_atoms, "five_coordinated_Si": found.five_coordinated_Si_atoms}
-    return {event: atoms_of[event] for event in EVENTS if len(atoms_of[event])}
 
 
 def make_pool(frames: Sequence[PoolFrame], test: Sequence[PoolFrame], source: str) -> Pool:

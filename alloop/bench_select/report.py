@@ -14,7 +14,8 @@ from rich.table import Table
 
 from alloop.bench_select.curves import Estimate, labels_needed, mean_curve
 from alloop.bench_select.errors import MEANING, UNITS
-from alloop.bench_select.pool import EVENTS, Pool
+from alloop.bench_select.events import EVENTS
+from alloop.bench_select.pool import Pool
 from alloop.errors import InputError
 
 BASE = "random"

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import alloop
+from alloop.bench_select.events import lost_reason
 from alloop.bench_select.pool import make_pool, read_folder
 from alloop.glass.crystals import crystal
-from alloop.glass.events import frame_events
 
 SCRIPT = Path(alloop.__file__).resolve().parents[1] / "benchmarks" / "labelled_pool.py"
 
@@ -48,7 +48,7 @@ def test_frames_past_a_hard_gate_are_left_out(script: ModuleType) -> None:
     sound = crystal("alpha-quartz") * (2, 2, 2)
     lost = sound.copy()
     lost.positions[1] = lost.positions[0] + [0.5, 0.0, 0.0]
-    assert frame_events(lost).lost_reason
+    assert lost_reason(lost)
     spec = {"name": "t", "glass": "g", "ramp_steps": 100, "copies": [0.0, 0.0, 0.0], "seed": 1}
     found = script.labelled(spec, [(0, sound), (10, lost), (20, sound)])
     assert [atoms.info["time_ps"] for atoms in found] == [0.0, 0.02]
