@@ -61,7 +61,7 @@ def test_a_short_trajectory_for_real(script: ModuleType, tmp_path: Path, monkeyp
     monkeypatch.setattr(script, "RAMP_STEPS", 440)
     monkeypatch.setattr(script, "MELT_STEPS", 100)
     (tmp_path / "parts").mkdir()
-    plan = script.specs(1, 40, {"pool": 1, "test": 1})[::3]
+    plan = script.specs(1, 63, {"pool": 1, "test": 1})[::3]
     for spec in plan:
         script.make_part(tmp_path, spec)
     found = script.gather(tmp_path, plan)
