@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from alloop import __version__
+from alloop.bench_select import command as bench_select
 from alloop.campaign import Campaign
 from alloop.dpgen import commands as dpgen_commands
 from alloop.errors import BAD_INPUT, NOT_CONVERGED, AlloopError, InputError
@@ -463,6 +464,7 @@ def schema(folder: From = HERE, as_json: AsJson = False) -> None:
 
 
 dpgen_commands.register(app)
+bench_select.register(app)
 
 
 def _version(wanted: bool) -> None:
