@@ -193,7 +193,7 @@ class State:
         picks = decision["picks"]
         self.picks_in.setdefault(iteration, []).extend(picks)
         for pick in picks if decision["kind"] == "pick" else ():
-            where = pick["trajectory"], pick["stratum"], pick["time_ps"], pick.get("temperature_K", math.nan)
+            where = pick["trajectory"], pick["stratum"], pick["time_ps"], pick.get("target_temperature_K", math.nan)
             self.backlog.note_pick(iteration, pick["key"], pick["reason"], *where)
         if decision["kind"] == "select":
             self.backlog.close_round(iteration)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import numpy as np
 from ase import Atoms
 
-from alloop.glass.events import frame_events
+from alloop.glass.events import ON_BY_DEFAULT, PRESETS
+from alloop.selection.events import Watch
 
-EVENTS = ("overlap", "five_coordinated_Si")
+EVENTS = ON_BY_DEFAULT
+_WATCH = Watch({event: PRESETS[event] for event in EVENTS})
 
 
 def events_of(atoms: Atoms) -> dict[str, np.ndarray]:
     """Return event -> sorted indices of its atoms, for the events that a structure shows."""
-    found = frame_events(atoms)
-    atoms_of = {"overlap": found.overlap_atoms, "five_coordinated_Si": found.five_coordinated_Si_atoms}
-    return {event: atoms_of[event] for event in EVENTS if len(atoms_of[event])}
+    found = _WATCH.look(atoms)
+    return {event: found.offending[event] for event in EVENTS if found.seen(event)}
 
 
 def lost_reason(atoms: Atoms) -> str | None:
     """Return why no label of a structure is worth having, or None."""
-    return frame_events(atoms).lost_reason
+    return _WATCH.look(atoms).lost_reason

@@ -258,8 +258,8 @@ def decide_select(campaign: Campaign, param: Param, iteration: int) -> dict[str,
     before = state.picks_in.get(iteration, [])
     rules = selection_rules(param)
     if streamed:
-        rules = replace(rules, event_quota={}, max_labels=own.audit)
-        found = [entry for entry in found if entry[0].kept_for == "audit"]
+        rules = replace(rules, event_quota={}, before_loss=0, max_labels=own.audit)
+        found = [entry for entry in found if entry[0].audit_of]
     else:
         rules = replace(rules, max_labels=max(0, own.max_labels - len(before)))
     seed = derived_seed(param.seed, "select", iteration)
@@ -295,7 +295,8 @@ def selection_rules(param: Param) -> Rules:
     """Return the rules of selection that `param.json` gives; an event with a quota of 0 is no reason for a label."""
     own = param.select
     quotas = {name: event.quota for name, event in own.events.items() if event.quota}
-    return Rules(own.max_labels, own.max_per_trajectory, own.min_separation_ps, own.audit, quotas)
+    bands_K = tuple(own.temperature_bands_K)
+    return Rules(own.max_labels, own.max_per_trajectory, own.min_separation_ps, own.audit, quotas, bands_K)
 
 
 class Explored:
@@ -323,7 +324,7 @@ class Explored:
             seed = derived_seed(self.param.seed, "backlog", iteration)
             state.backlog.open_round(iteration, selection_rules(self.param), seed)
             for made in state.picks_in.get(iteration, ()):
-                where = made["trajectory"], made["stratum"], made["time_ps"], made["temperature_K"]
+                where = made["trajectory"], made["stratum"], made["time_ps"], made["target_temperature_K"]
                 state.backlog.note_pick(iteration, made["key"], made["reason"], *where)
         for entry in state.decisions[kind, iteration]["tasks"]:
             if entry["key"] in state.done:
@@ -383,8 +384,21 @@ def _frames_of(
         deviation = float(columns["max_force_deviation_eV_A"][frame])
         events = frozenset(event for event in watched if columns[f"event:{event}"][frame])
         kept_for, trust = str(columns["kept_for"][frame]), str(columns["trust_class"][frame])
+        target_K = float(columns["target_temperature_K"][frame])
         yield (
-            Candidate(key, trajectory.name, time_ps, trajectory.stratum, trust, kept_for, deviation, events),
+            Candidate(
+                key,
+                trajectory.name,
+                time_ps,
+                trajectory.stratum,
+                trust,
+                kept_for,
+                deviation,
+                events,
+                target_K,
+                audit_of=int(columns["audit_of"][frame]),
+                chunk=entry["name"],
+            ),
             {
                 "key": key,
                 "name": f"{entry['name']}.s{step:04d}",
@@ -394,7 +408,8 @@ def _frames_of(
                 "trajectory": trajectory.name,
                 "role": campaign.state.trajectories[trajectory.name],
                 "stratum": trajectory.stratum,
-                "band": band_of(float(columns["target_temperature_K"][frame]), own.temperature_bands_K),
+                "target_temperature_K": target_K,
+                "band": band_of(target_K, own.temperature_bands_K),
                 "step": step,
                 "time_ps": time_ps,
                 "trust_class": trust,

@@ -28,7 +28,7 @@ def run(context: Context) -> None:
     if chunk.status == "lost":
         good = good[:-1] if good and good[-1] is chunk.records[-1].state.atoms else good
     kept = worth_asking(chunk, classes, spec)
-    _write_kept(context, chunk, classes, kept)
+    _write_kept(context, chunk, classes, kept, *drawn_for_audit(chunk, classes, spec))
     write_arrays(context.out / "table.npz", table)
     write_restart(context.out, chunk.end if chunk.status == "finished" else None, good[-1] if good else None)
     counts = {name: int((classes == name).sum()) for name in ("accurate", "candidate", "failed")}
@@ -50,18 +50,10 @@ def worth_asking(chunk: Chunk, classes: np.ndarray, spec: dict[str, Any]) -> dic
     """Return record index -> why its frame comes home, in order of time.
 
     Candidates (evenly spaced if there are more than `frames_per_chunk`), the last good frames before a loss, frames
-    with events whatever their deviation, and a seeded random few of the accurate ones for the audit. A frame past a
-    hard gate never does.
+    with events whatever their deviation, and those drawn for the audit. A frame past a hard gate never does.
     """
-    rng = np.random.default_rng(spec["seed"])
-    usable = np.array(
-        [record.events.lost_reason is None and np.isfinite(record.max_deviation) for record in chunk.records],
-        dtype=bool,
-    )
-    kept: dict[int, str] = {}
-    accurate = np.flatnonzero(usable & (classes == "accurate"))
-    for index in rng.permutation(accurate)[:_AUDIT_FRAMES]:
-        kept[int(index)] = "audit"
+    usable = _usable(chunk)
+    kept: dict[int, str] = dict.fromkeys(drawn_for_audit(chunk, classes, spec)[0], "audit")
     for event in chunk.events:
         seen = np.array([record.events.seen(event) for record in chunk.records], dtype=bool)
         for index in _spread(np.flatnonzero(usable & seen), _EVENT_FRAMES):
@@ -72,6 +64,19 @@ def worth_asking(chunk: Chunk, classes: np.ndarray, spec: dict[str, Any]) -> dic
         for index in _last_apart(np.flatnonzero(usable & (classes != "failed")), spec):
             kept[int(index)] = "before_loss"
     return dict(sorted(kept.items()))
+
+
+def drawn_for_audit(chunk: Chunk, classes: np.ndarray, spec: dict[str, Any]) -> tuple[list[int], int]:
+    """Return a seeded random few of the accurate records, whatever else they are kept for, and how many there are."""
+    accurate = np.flatnonzero(_usable(chunk) & (classes == "accurate"))
+    return np.random.default_rng(spec["seed"]).permutation(accurate)[:_AUDIT_FRAMES].tolist(), len(accurate)
+
+
+def _usable(chunk: Chunk) -> np.ndarray:
+    return np.array(
+        [record.events.lost_reason is None and np.isfinite(record.max_deviation) for record in chunk.records],
+        dtype=bool,
+    )
 
 
 def _last_apart(indices: np.ndarray, spec: dict[str, Any]) -> list[int]:
@@ -91,8 +96,13 @@ def _spread(indices: np.ndarray, count: int) -> np.ndarray:
     return indices[np.unique(np.linspace(0, len(indices) - 1, count).round().astype(int))]
 
 
-def _write_kept(context: Context, chunk: Chunk, classes: np.ndarray, kept: dict[int, str]) -> None:
-    """Write ``frames.npz``; ``offending:NAME`` has the atoms that show an event, empty where a frame does not."""
+def _write_kept(
+    context: Context, chunk: Chunk, classes: np.ndarray, kept: dict[int, str], drawn: list[int], accurate: int
+) -> None:
+    """Write ``frames.npz``; ``offending:NAME`` has the atoms that show an event, empty where a frame does not.
+
+    ``audit_of`` is how many accurate records those drawn for the audit stand for, 0 for the other frames.
+    """
     records = [chunk.records[index] for index in kept]
     deviations = [record.state.force_deviation_eV_A for record in records]
     write_frames(
@@ -106,6 +116,7 @@ def _write_kept(context: Context, chunk: Chunk, classes: np.ndarray, kept: dict[
         temperature_K=np.array([record.state.temperature_K for record in records]),
         target_temperature_K=np.array([record.target_temperature_K for record in records]),
         kept_for=np.array(list(kept.values()), dtype=str),
+        audit_of=np.array([accurate if index in drawn else 0 for index in kept], dtype=int),
         trust_class=classes[list(kept)] if kept else np.array([], dtype="U9"),
         **event_columns(records, chunk.events),
     )
