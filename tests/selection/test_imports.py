@@ -14,7 +14,7 @@ def test_importing_reads_and_writes_nothing(tmp_path: Path) -> None:
     assert "alloop.selection.diversity" in names
     code = (
         f"import sys, importlib; [importlib.import_module(name) for name in {names}]\n"
-        "print([name for name in ('deepmd', 'tensorflow', 'torch', 'ase') if name in sys.modules])"
+        "print([name for name in ('deepmd', 'tensorflow', 'torch', 'jax') if name in sys.modules])"
     )
     package = Path(alloop.selection.__path__[0]).parents[1]
     told = subprocess.run(
