@@ -149,8 +149,11 @@ def outlook(curve: LearningCurve, target_eV_A: float, core_hours_per_label: floa
     if labels.value == 0:
         return Outlook(labels, None, "the learning curve as a whole is there: what is left is in the places named")
     if labels.value > LABELS_OUT_OF_REACH:
-        floor = curve.floor_eV_A.value
-        why = f"levels off at {floor:.3f} eV/A" if floor else "falls too slowly"
+        floor = curve.floor_eV_A
+        levels_off = f"levels off at {floor.value:.3f} eV/A ({floor.low:.3f} to {floor.high:.3f})"
+        why = levels_off if floor.value else "falls too slowly"
+        if labels.low <= LABELS_OUT_OF_REACH:
+            why += f"; at best about {_count(labels.low)} more would do"
         return Outlook(labels, None, f"no affordable number of labels reaches {target_eV_A:g} eV/A: the curve {why}")
     text = f"about {_count(labels.value)} more labels ({_count(labels.low)} to {_count(labels.high)})"
     if core_hours_per_label is None or not math.isfinite(core_hours_per_label):

@@ -125,6 +125,12 @@ def test_what_cannot_be_foretold_is_not() -> None:
     assert "as a whole is there" in outlook(curve(), 1.0, 5.0).sentence
 
 
+def test_out_of_reach_by_the_best_guess_only_is_said() -> None:
+    found = outlook(fit_learning_curve([120, 160, 220, 300, 380, 470], [0.42, 0.36, 0.33, 0.30, 0.285, 0.27]), 0.2, 5.0)
+    assert "no affordable number" in found.sentence and "at best about" in found.sentence
+    assert "at best" not in outlook(curve(0.6, points=7, floor=0.1), 0.05, 5.0).sentence
+
+
 def test_an_end_beyond_reach_is_called_so() -> None:
     found = outlook(curve(0.25, noise=0.06, points=4, seed=3), 0.1, 5.0)
     assert found.labels is not None and "beyond reach" in found.sentence and "inf" not in found.sentence
