@@ -70,6 +70,7 @@ def write_chunk(campaign: Campaign, task: Task, out: Path) -> None:
         temperature_K=np.full(len(kept), 500.0),
         target_temperature_K=np.full(len(kept), 500.0),
         kept_for=np.array(["candidate"] * len(kept), dtype="U24"),
+        audit_of=np.zeros(len(kept), dtype=int),
         trust_class=classes[kept],
         **{f"event:{name}": none[kept] for name in task.spec["events"]},
     )

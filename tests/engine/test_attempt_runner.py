@@ -222,6 +222,7 @@ def test_attempt_that_a_person_had_ended_is_no_failure_of_its_own(
     process = start(attempt_command(folder))
     wait_for(lambda: any("labelling" in log.read_text() for log in folder.glob("attempts/*/log.txt")))
     if stopped:
+        (tmp_path / "iterations" / "run").mkdir(parents=True, exist_ok=True)
         write_json(tmp_path / "iterations" / "run" / "stop.json", {"mode": "now"})
     process.terminate()
     assert process.wait(30) != 0

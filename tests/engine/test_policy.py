@@ -326,7 +326,7 @@ def test_streaming_worlds_keep_the_rules_and_end_as_their_verdicts_say() -> None
         assert {found.state.tasks[key].kind for key in found.state.waiting} <= {"explore"}
         left = found.state.waiting.keys() | found.state.running
         assert ending.code == DONE or left <= found.state.retried.keys(), "of closed iterations, as a person asked"
-        assert {found.state.tasks[key].kind for key in found.state.running} <= {"explore"}
+        assert {found.state.tasks[key].kind for key in found.state.running} <= {"explore", "evaluate"}
         trained = [i for kind, i in found.order if kind == "train"]
         assert trained == list(range(len(trained))), "ensembles train one after the other"
         verdicts = {i for kind, i in found.order if kind == "verdict"}
