@@ -128,7 +128,7 @@ def _parsed_sizes(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise InputError(f"--sizes {text!r} is no list of whole numbers; expected such as 60,120,240,480") from None
+        raise InputError(f"--sizes {text!r} is no list of whole numbers; expected such as 40,80,160,320") from None
 
 
 def _parsed_methods(text: str) -> tuple[str, ...]:

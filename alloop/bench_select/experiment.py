@@ -67,7 +67,7 @@ class Profile:
 
 PROFILES = {
     "quick": Profile(sizes=(20, 40, 80), steps=400, warm_steps=300, cutoff_A=4.5, fitting_neuron=(32, 32)),
-    "full": Profile(sizes=(60, 120, 240, 480), steps=4000, warm_steps=3000),
+    "full": Profile(sizes=(40, 80, 160, 320), steps=5000, warm_steps=2500),
 }
 
 
