@@ -11,13 +11,13 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from alloop.bench_select.view import PoolView
-from alloop.selection.picks import Candidate, Rules, pick
+from alloop.selection.diversity import Environments, Known, Scale
+from alloop.selection.picks import AUDIT, LARGEST, Candidate, Rules, pick
 
-BAND_K = 500.0
+BAND_K = 500.0  # width of a stratum
+BANDS_K = (1000.0, 2000.0, 3000.0)  # between the bands that have event quotas of their own
 EVENT_SHARE, AUDIT_SHARE = 0.1, 0.1
 MIN_SEPARATION_PS = 0.05
-OVERSAMPLING = 2
-"""Picks of each kind before the most different ones are taken of them, as a multiple of what is wanted."""
 _BLOCK = 4096
 
 
@@ -54,60 +54,43 @@ def diversity(view: PoolView, n: int, seed: int) -> np.ndarray:
 
 
 def full(view: PoolView, n: int, seed: int) -> np.ndarray:
-    """Return events within quotas, a random audit, and candidates, spread over glass, temperature and trajectory.
+    """Return what a campaign's selector picks: a random audit, events within quotas per temperature band, candidates.
 
-    `alloop.selection.picks.pick` guards trajectories and their separation in time and returns more than is wanted; of
-    its picks of one kind those are taken whose atoms (of the event, or the offending one) are most unlike all labelled
-    atoms and each other.
+    Candidates and events go by how new their offending atoms are, against all atoms of labelled frames and each other.
+    No trajectory gives more than twice its share, no two frames of one are closer in time than `MIN_SEPARATION_PS`.
     """
-    quotas = dict.fromkeys(sorted({event for found in view.events for event in found}), max(1, round(EVENT_SHARE * n)))
-    audit = round(AUDIT_SHARE * n)
+    atoms = Environments(view.elements, view.descriptors)
+    known = Known(Scale.fit(atoms))
+    known.cover(atoms[np.repeat(view.labelled, np.diff(view.first_atom))])
+    events = sorted({event for found in view.events for event in found})
     rules = Rules(
-        max_labels=OVERSAMPLING * n,
+        max_labels=n,
         max_per_trajectory=max(1, math.ceil(2 * n / len(set(view.trajectory.tolist())))),
         min_separation_ps=MIN_SEPARATION_PS,
-        audit=audit,
-        event_quota={event: OVERSAMPLING * quota for event, quota in quotas.items()},
+        audit=round(AUDIT_SHARE * n),
+        event_quota=dict.fromkeys(events, math.ceil(EVENT_SHARE * n / (len(BANDS_K) + 1))),
+        bands_K=BANDS_K,
+        before_loss=0,
     )
-    frames = view.open
-    known = {str(view.identity[index]) for index in np.flatnonzero(view.labelled)}
-    classes = view.trust_class
-    found = pick([_candidate(view, int(index), str(classes[index])) for index in frames], known, rules, seed)
-    labelled_atoms = view.atoms_of(np.flatnonzero(view.labelled))
-    chosen: list[int] = []
-    for reason in (*quotas, "audit", "candidate"):
-        members = np.array([frames[index] for index, why in found if why == reason], dtype=np.int64)
-        wanted = min(quotas.get(reason, audit if reason == "audit" else n), n - len(chosen))
-        if reason == "audit":
-            chosen += members[:wanted].tolist()
-            continue
-        atoms = _representatives(view, members, reason, labelled_atoms)
-        chosen += members[farthest_first(atoms, labelled_atoms, wanted)].tolist()
-        labelled_atoms = np.concatenate([labelled_atoms, view.atoms_of(np.array(chosen, dtype=np.int64))])
-    return np.array(chosen, dtype=np.int64)
+    frames, classes = view.open, view.trust_class
+    asked_before = {str(view.identity[index]) for index in np.flatnonzero(view.labelled)}
+    candidates = [_candidate(view, int(index), str(classes[index]), atoms) for index in frames]
+    return frames[[index for index, _ in pick(candidates, asked_before, rules, seed, known)]]
 
 
-def _candidate(view: PoolView, index: int, trust: str) -> Candidate:
-    band = view.temperature_K[index] // BAND_K
+def _candidate(view: PoolView, index: int, trust: str, atoms: Environments) -> Candidate:
+    first, temperature_K = int(view.first_atom[index]), float(view.temperature_K[index])
+    offending = {LARGEST: atoms[[first + int(view.offending_atom[index])]]}
+    offending |= {event: atoms[first + found] for event, found in view.events[index].items()}
     return Candidate(
         identity=str(view.identity[index]),
         trajectory=str(view.trajectory[index]),
         time_ps=float(view.time_ps[index]),
-        stratum=f"{view.glass[index]} {band:g}",
+        stratum=f"{view.glass[index]} {temperature_K // BAND_K:g}",
         trust_class=trust,
-        kept_for="audit" if trust == "accurate" else "",
+        kept_for=AUDIT if trust == "accurate" else "",
         max_force_deviation_eV_A=float(view.max_deviation_eV_A[index]),
         events=frozenset(view.events[index]),
+        temperature_K=temperature_K,
+        offending=offending,
     )
-
-
-def _representatives(view: PoolView, frames: np.ndarray, reason: str, known: np.ndarray) -> np.ndarray:
-    """Return one descriptor per frame: that of the offending atom, or of the event's atom farthest from all known."""
-    if reason == "candidate" or not len(frames):
-        return view.offending(frames)
-    best = []
-    for frame in frames.tolist():
-        atoms = view.descriptors[view.first_atom[frame] + view.events[frame][reason]]
-        distance = cdist(atoms, known).min(axis=1) if len(known) else np.zeros(len(atoms))
-        best.append(atoms[int(distance.argmax())])
-    return np.array(best)
