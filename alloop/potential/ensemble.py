@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,8 @@ import numpy as np
 from ase import Atoms
 
 from alloop.potential.dataset import type_indices
+
+MAX_ATOMS = 20_000  # at once in memory: the results of four models on so many are 2 MB
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,19 @@ class Ensemble:
                 results[number] = EnsembleEvaluation(energies[:, frame], unsorted, virials[:, frame])
         return [results[number] for number in range(len(structures))]
 
+    def evaluate_stream(
+        self, structures: Iterable[Atoms], max_atoms: int = MAX_ATOMS
+    ) -> Iterator[tuple[Atoms, EnsembleEvaluation]]:
+        """Yield each structure of any iterable with its evaluation, in the order given, holding few at a time.
+
+        At most `max_atoms` atoms, or one structure, are evaluated at once, as by `evaluate_many`; of the rest only one
+        structure is taken before those have been yielded. ValueError, before anything is taken, for max_atoms < 1.
+        """
+        if max_atoms < 1:
+            raise ValueError(f"max_atoms is {max_atoms}; at least 1 is needed")
+        windows = bounded_windows(structures, max_atoms)
+        return (pair for window in windows for pair in zip(window, self.evaluate_many(window), strict=True))
+
     def _evaluate_batch(
         self, coords: np.ndarray, cells: np.ndarray, types: Sequence[int], type_map: Sequence[str]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -73,3 +88,17 @@ class Ensemble:
             forces.append(force.reshape(n_frames, n_atoms, 3))
             virials.append(virial.reshape(n_frames, 3, 3))
         return np.array(energies), np.array(forces), np.array(virials)
+
+
+def bounded_windows(structures: Iterable[Atoms], max_atoms: int) -> Iterator[list[Atoms]]:
+    """Yield the structures in order, in lists of at most `max_atoms` atoms; a larger structure comes alone."""
+    window: list[Atoms] = []
+    taken = 0
+    for atoms in structures:
+        if window and taken + len(atoms) > max_atoms:
+            yield window
+            window, taken = [], 0
+        window.append(atoms)
+        taken += len(atoms)
+    if window:
+        yield window
