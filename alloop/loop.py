@@ -14,7 +14,7 @@ from alloop import labelers, notify, requests, store
 from alloop.campaign import Campaign
 from alloop.config import Param, slots
 from alloop.decisions import DECIDERS
-from alloop.decisions.exploration import Explored, decide_pick
+from alloop.decisions.selection import Explored, decide_pick
 from alloop.errors import NOT_CONVERGED, CampaignHeldError, NeedsPersonError
 from alloop.failpoint import failpoint
 from alloop.faults import TASK_ATTEMPTS, ruling, signature
@@ -157,7 +157,7 @@ class Driver:
         else:
             content = DECIDERS[kind](self.campaign, self.param, iteration)
         self.campaign.decide(kind, iteration=iteration, **content)
-        if kind in ("explore", "rank") and self.explored is not None:
+        if kind in ("explore", "rank", "describe") and self.explored is not None:
             self.explored.begin(iteration, kind)
         self.watcher.decided(kind, iteration, content)
         if kind != "pick":

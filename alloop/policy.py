@@ -18,6 +18,8 @@ from alloop.state import State
 
 NEEDED = ("bootstrap", "train", "evaluate", "quench")
 """Kinds of task the campaign cannot go on without; a lost label or chunk costs itself only."""
+AIDS = ("describe", "rank")
+"""Decisions whose tasks only help to choose well: without them the campaign goes on."""
 ORDER = ("evaluate", "train", "quench", "bootstrap", "explore", "label")
 """Which kind of task a free slot of a common pool takes first."""
 SAME_BUG = 3
@@ -135,7 +137,7 @@ def _stopped(state: State, now: Now) -> Ending | None:
     """Return why nothing may go on: work the campaign cannot do without is quarantined, or the budget is used up."""
     for key, record in state.quarantined.items():
         task = state.tasks[key]
-        if task.kind in NEEDED and any(kind != "rank" for kind, _ in state.asked_in[key]):
+        if task.kind in NEEDED and any(kind not in AIDS for kind, _ in state.asked_in[key]):
             return Ending(NEEDS_PERSON, f"{task.kind} {task.name} failed for good: {record['message']}", "paused")
     return Ending(NOT_CONVERGED, now.budget_used_up, "budget") if now.budget_used_up else None
 
@@ -194,6 +196,8 @@ def _exploring(state: State, limits: Limits, i: int) -> tuple[str, int] | None:
     """Return what is due while the newest ensemble explores."""
     if not state.decided("explore", i):
         return "explore", i
+    if state.describer in state.done and not state.decided("describe", i):
+        return "describe", i
     if not limits.barrier and not state.decided("rank", i) and state.backlog.of(range(i)):
         return "rank", i
     return _early_ensemble(state, limits, i) or _judging(state, i)
@@ -201,7 +205,9 @@ def _exploring(state: State, limits: Limits, i: int) -> tuple[str, int] | None:
 
 def _judging(state: State, j: int) -> tuple[str, int] | None:
     """Return the next decision towards the verdict on ensemble j, None while work it rests on goes on."""
-    if state.open("explore", j) or (not state.decided("select", j) and state.backlog.open(j)):
+    if state.open("explore", j) or state.open("describe", j):
+        return None
+    if not state.decided("select", j) and state.backlog.open(j):
         return None
     for kind in ("select", "evaluate", "verdict"):
         if not state.decided(kind, j):
@@ -395,7 +401,7 @@ def has_ended(state: State, key: str) -> bool:
 
 def _explores(state: State, key: str) -> bool:
     """Tell whether a task serves the exploration of an ensemble that is not judged yet."""
-    stages = ("explore", "select", "evaluate", "rank")
+    stages = ("explore", "select", "evaluate", *AIDS)
     return any(kind in stages and iteration in state.unjudged for kind, iteration in state.asked_in[key])
 
 

@@ -22,6 +22,7 @@ _TASKS_OF = {
     "explore": ("explore", "iter.{iteration:06d}/explore"),
     "pick": ("label", "iter.{iteration:06d}/label"),
     "select": ("label", "iter.{iteration:06d}/label"),
+    "describe": ("evaluate", "iter.{iteration:06d}/describe"),
     "rank": ("evaluate", "iter.{iteration:06d}/rank"),
     "evaluate": ("evaluate", "iter.{iteration:06d}/evaluate"),
     "assess": ("assess", "production/assess"),
@@ -101,7 +102,8 @@ class State:
     at; foundation: of the cheap one it begins with, if any; levels: content of every level by name;
     retried: when quarantined work was given another chance; excluded: labels a person took out of training;
     superseded: what is no longer wanted: labels, as the level of theory changed before they were done, and chunks that
-    a newer ensemble made pointless before they began; requests: of persons, that have been decided.
+    a newer ensemble made pointless before they began; requests: of persons, that have been decided; describer: the
+    model by whose descriptor environments are compared, the first of the first ensemble for the whole campaign.
 
     For the streaming order: picks_in: of each iteration; explored: how the records of each iteration's finished chunks
     are classified; unjudged: iterations that explore and have no verdict; fresh: finished training labels that the
@@ -144,6 +146,7 @@ class State:
     needs_s: dict[str, float] = field(default_factory=dict)
     durations: dict[str, Durations] = field(default_factory=dict, compare=False)
     bugs: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    describer: str | None = None
 
     def apply(self, decision: dict[str, Any]) -> None:
         """Fold the next decision in."""
@@ -163,6 +166,8 @@ class State:
             self.decisions[kind, iteration] = decision
         if kind == "train":
             self.iteration, self.verdict, self.fresh = iteration, None, 0
+            own = (task["key"] for task in decision["tasks"] if task["spec"].get("describe"))
+            self.describer = self.describer or next(own, None)
         if kind == "explore":
             self.unjudged.add(iteration)
             self._withdraw(decision.get("withdrawn", ()))

@@ -7,10 +7,11 @@ from typing import Any
 
 from alloop.campaign import Campaign
 from alloop.config import Param
-from alloop.decisions.exploration import decide_explore, decide_rank, decide_select
+from alloop.decisions.exploration import decide_explore
 from alloop.decisions.levels import decide_pretrain, decide_promote
 from alloop.decisions.production import decide_assess, decide_quench
 from alloop.decisions.seeding import decide_bootstrap, decide_seed_labels
+from alloop.decisions.selection import decide_describe, decide_rank, decide_select
 from alloop.decisions.training import decide_evaluate, decide_train, decide_verdict
 
 Content = dict[str, Any]
@@ -22,6 +23,7 @@ DECIDERS: dict[str, Callable[[Campaign, Param, int], Content]] = {
     "pretrain": decide_pretrain,
     "train": decide_train,
     "explore": decide_explore,
+    "describe": decide_describe,
     "rank": decide_rank,
     "select": decide_select,
     "evaluate": decide_evaluate,

@@ -71,6 +71,8 @@ def training_tasks(
     for number in range(own.models):
         init = before[number] if continued else None
         spec = common | {"init": init, "seed": derived_seed(param.seed, kind, iteration, number)}
+        if kind == "train" and number == 0 and campaign.state.describer is None:
+            spec["describe"] = True
         if foreign:
             spec["init_sha256"] = checkpoint_hash(campaign.root / foreign[number], own.backend)
         inputs = (init,) if init else ()

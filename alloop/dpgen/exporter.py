@@ -12,7 +12,8 @@ import numpy as np
 
 from alloop.campaign import Campaign
 from alloop.config import CODES, Param, parse
-from alloop.decisions.exploration import campaign_param, trajectories
+from alloop.decisions.exploration import trajectories
+from alloop.decisions.selection import campaign_param
 from alloop.decisions.training import apply_network
 from alloop.dpgen.export_files import copy_originals, copy_system, read_original, write_model, write_readable
 from alloop.dpgen.export_iteration import Explored, write_iteration

@@ -21,6 +21,8 @@ from alloop.potential.dataset import type_indices
 from alloop.selection.diversity import Environments
 
 SUFFIX = ".dp"
+DESCRIBER = "describer.dp"
+"""In the result of the training whose model describes."""
 DIMENSIONS = 32
 _ATOMS_AT_ONCE = 64
 

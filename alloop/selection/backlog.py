@@ -52,6 +52,11 @@ class Backlog:
         self._diversity: Known | None = None
         self.known: set[str] = set()
 
+    @property
+    def compares(self) -> bool:
+        """Tell whether frames are ranked by how new they are beside training data."""
+        return self._diversity is not None
+
     def compare_with(self, training: Known) -> None:
         """Rank by how new frames are beside the environments of training data, from now on.
 

@@ -12,6 +12,7 @@ from alloop.potential.ensemble import Ensemble
 from alloop.selection.deviation import force_deviation
 from alloop.store import read_json, write_json
 from alloop.structure import from_record
+from alloop.tasks.describe import describe_labels
 from alloop.tasks.label import read_label
 
 
@@ -25,6 +26,9 @@ def run(context: Context) -> None:
     spec = context.spec
     if "frames" in spec:
         rank(context)
+        return
+    if "describer" in spec:
+        describe_labels(context)
         return
     keys = sorted({key for group in spec["sets"].values() for key in group})
     rows: dict[str, list[Any]] = {name: [] for name in _COLUMNS}

@@ -10,6 +10,7 @@ from alloop.attempt import Context
 from alloop.frames import write_arrays, write_frames
 from alloop.selection.classes import classify
 from alloop.store import write_json
+from alloop.tasks.describe import describe_kept
 from alloop.tasks.dynamics import Chunk, event_columns, run_chunk, write_restart
 
 _EVENT_FRAMES = 4
@@ -105,13 +106,17 @@ def _write_kept(
     """
     records = [chunk.records[index] for index in kept]
     deviations = [record.state.force_deviation_eV_A for record in records]
+    structures = [record.state.atoms for record in records]
+    largest = np.array([values.argmax() for values in deviations], dtype=int)
+    offending = {event: [record.events.offending[event] for record in records] for event in chunk.events}
+    describe_kept(context, structures, largest, offending)
     write_frames(
         context.out / "frames.npz",
-        [record.state.atoms for record in records],
-        {f"offending:{event}": [record.events.offending[event] for record in records] for event in chunk.events},
+        structures,
+        {f"offending:{event}": atoms for event, atoms in offending.items()},
         step=np.array([record.state.step for record in records], dtype=int),
         max_force_deviation_eV_A=np.array([record.max_deviation for record in records]),
-        max_force_deviation_atom=np.array([values.argmax() for values in deviations], dtype=int),
+        max_force_deviation_atom=largest,
         force_deviation_eV_A=np.array(deviations),
         temperature_K=np.array([record.state.temperature_K for record in records]),
         target_temperature_K=np.array([record.target_temperature_K for record in records]),

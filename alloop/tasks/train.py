@@ -12,6 +12,7 @@ from pathlib import Path
 
 from alloop.attempt import Context, TaskError
 from alloop.potential.dataset import write_systems
+from alloop.potential.descriptor import DESCRIBER, write_describer
 from alloop.potential.training import LCURVE, TrainRequest, last_step, train
 from alloop.store import read_json, write_json
 from alloop.structure import LabeledFrame
@@ -63,6 +64,9 @@ def run(context: Context) -> None:
     ]
     for file in [*files, *trained.checkpoint_files, directory / "input.json"]:
         shutil.move(file, context.out / file.name)
+    if spec.get("describe"):
+        model, checkpoint = context.out / trained.model.name, context.out / trained.checkpoint.name
+        write_describer(model, checkpoint, context.out / DESCRIBER, spec["backend"])
     driving = trained.compressed_model or trained.model
     write_json(
         context.out / "summary.json",

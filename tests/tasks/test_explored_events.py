@@ -13,7 +13,8 @@ from ase import Atoms
 
 from alloop.attempt import Context
 from alloop.config import SelectParam
-from alloop.decisions.exploration import Statistics, Trajectory, _events_by_band, _frames_of, selection_rules
+from alloop.decisions.exploration import Trajectory
+from alloop.decisions.selection import Statistics, _events_by_band, _frames_of, selection_rules
 from alloop.event_params import definitions
 from alloop.frames import read_columns, read_ragged, read_structures, write_arrays
 from alloop.potential.conditions import MdState

@@ -1,0 +1,107 @@
+"""What surrounds atoms, by the descriptor of the campaign's one describing model: of kept frames and of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ase import Atoms
+
+from alloop.attempt import Context
+from alloop.frames import write_arrays
+from alloop.selection.diversity import Environments, Known, Scale
+from alloop.selection.picks import LARGEST
+from alloop.store import write_json
+from alloop.tasks.label import read_label
+
+if TYPE_CHECKING:
+    from alloop.potential.descriptor import Describer
+
+ENVIRONMENTS = "environments.npz"
+KNOWN = "known.npz"
+_MOST_ATOMS = 16
+"""Atoms of one event that are described in a frame: where more show it, the first are as telling as the rest."""
+_LABELS_AT_ONCE = 32
+
+
+def describe_kept(
+    context: Context, structures: Sequence[Atoms], largest: np.ndarray, offending: Mapping[str, Sequence[np.ndarray]]
+) -> None:
+    """Write ``environments.npz`` of the kept frames of a chunk; nothing where the campaign has no describing model.
+
+    largest: (F,) atom of the largest deviation; offending: by event, the atoms of each frame. Arrays over n
+    environments: ``frame`` and ``elements`` (n,), ``reason`` (n,) index into ``reasons``, ``vectors`` (n, dimensions).
+    """
+    describer = describer_of(context)
+    if describer is None:
+        return
+    reasons = [LARGEST, *offending]
+    rows: list[tuple[int, int, int]] = []
+    for frame, atom in enumerate(largest.tolist()):
+        rows.append((frame, 0, atom))
+        for number, atoms in enumerate(offending.values(), start=1):
+            rows += [(frame, number, index) for index in atoms[frame][:_MOST_ATOMS].tolist()]
+    table = np.array(rows, dtype=np.int64).reshape(-1, 3)
+    found = describer.describe(structures, [table[table[:, 0] == frame, 2] for frame in range(len(structures))])
+    empty = Environments(np.zeros(0, dtype=np.int16), np.zeros((0, describer.dimensions), dtype=np.float32))
+    together = Environments.together([empty, *found])
+    arrays = {"frame": table[:, 0], "reason": table[:, 1], "reasons": np.array(reasons)}
+    write_arrays(context.out / ENVIRONMENTS, arrays | {"elements": together.elements, "vectors": together.vectors})
+
+
+def describer_of(context: Context) -> Describer | None:
+    """Return the campaign's describing model, None if there is none."""
+    from alloop.potential.descriptor import DESCRIBER, Describer
+
+    key = context.spec.get("describer")
+    file = context.result_of(key) / DESCRIBER if key else None
+    return Describer(file) if file is not None and file.exists() else None
+
+
+def read_environments(result: Path) -> list[dict[str, Environments]]:
+    """Return, frame by frame, the environments of the atoms behind each reason; empty if none were described."""
+    if not (result / ENVIRONMENTS).exists():
+        return []
+    with np.load(result / ENVIRONMENTS) as stored:
+        frames, codes, reasons = stored["frame"], stored["reason"], stored["reasons"].tolist()
+        table = Environments(stored["elements"], stored["vectors"])
+    found: list[dict[str, Environments]] = [{} for _ in range(int(frames.max(initial=-1)) + 1)]
+    for frame, code in dict.fromkeys(zip(frames.tolist(), codes.tolist(), strict=True)):
+        found[frame][reasons[code]] = table[(frames == frame) & (codes == code)]
+    return found
+
+
+def describe_labels(context: Context) -> None:
+    """Write ``known.npz``: what of the environments of training data stands for all of them (see `Known`).
+
+    spec: labels, those to take in; before, the task that took in earlier ones, if any. The first ones fix the scale
+    of distances for the whole campaign.
+    """
+    spec, describer = context.spec, describer_of(context)
+    known = read_known(context.result_of(spec["before"])) if spec["before"] else None
+    labels = spec["labels"] if describer is not None else []
+    parts: list[Environments] = []
+    for start in range(0, len(labels), _LABELS_AT_ONCE):
+        structures = [read_label(context.result_of(key)).atoms for key in labels[start : start + _LABELS_AT_ONCE]]
+        assert describer is not None
+        parts.append(Environments.together(describer.describe(structures)))
+        context.progress(min(1.0, (start + _LABELS_AT_ONCE) / len(labels)), "environments")
+        if known is not None:
+            known.cover(parts.pop())
+    if known is None and parts:
+        first = Environments.together(parts)
+        known = Known(Scale.fit(first))
+        known.cover(first)
+    if known is not None:
+        write_arrays(context.out / KNOWN, known.arrays())
+    write_json(context.out / "summary.json", {"labels": len(labels)})
+
+
+def read_known(result: Path) -> Known | None:
+    """Return what a result of `describe_labels` knows, None if there was nothing to describe with."""
+    if not (result / KNOWN).exists():
+        return None
+    with np.load(result / KNOWN) as stored:
+        return Known.from_arrays(dict(stored))
