@@ -73,8 +73,9 @@ def decide_explore(campaign: Campaign, param: Param, iteration: int) -> dict[str
         seed = derived_seed(param.seed, "held-out", iteration, glass)
         roles |= draw_roles(names, param.select.held_out_fraction, seed)
     starts = Starts(campaign)
+    models = state.models(iteration)
     common = {
-        "models": state.models(iteration),
+        "models": models,
         "type_map": param.elements,
         "engine": own.engine,
         "deviation_every": own.deviation_every,
@@ -100,7 +101,7 @@ def decide_explore(campaign: Campaign, param: Param, iteration: int) -> dict[str
             tasks.append(task)
             start = {"task": task.key, "state": "end"}
     return {
-        "inputs": [*common["models"], *({state.describer} - {None, *common["models"]})],
+        "inputs": list(dict.fromkeys([*models, *([state.describer] if state.describer else [])])),
         "common": common,
         "tasks": task_entries(tasks, common),
         "trajectories": roles,

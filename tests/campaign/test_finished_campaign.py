@@ -12,8 +12,10 @@ import pytest
 from harness import Outcome, alloop, assert_counts_add_up, assert_nothing_ran_twice
 
 from alloop.campaign import Campaign
+from alloop.decisions.selection import newest_known
 from alloop.potential.environment import md_environment
 from alloop.report.provenance import build_provenance
+from alloop.tasks.describe import read_environments
 
 pytestmark = pytest.mark.slow
 
@@ -111,6 +113,25 @@ def test_recorded_deviation_is_that_of_the_models_forces_by_definition(reference
     print(found)
     assert found["frames"] > 5
     assert found["worst"] < 1e-5
+
+
+def test_frames_are_compared_with_the_training_data_by_one_models_descriptor(campaign: Campaign) -> None:
+    state = campaign.state
+    describer = state.models(0)[0]
+    assert state.describer == describer
+    for iteration in (0, 1):
+        decision = state.decisions["describe", iteration]
+        assert decision["tasks"][0]["key"] in state.done and decision["labels"]
+        for entry in state.decisions["explore", iteration]["tasks"]:
+            assert state.tasks[entry["key"]].spec["describer"] == describer
+    known = newest_known(campaign)
+    assert known is not None
+    kept = [
+        environments["candidate"]
+        for entry in state.decisions["explore", 0]["tasks"]
+        for environments in read_environments(campaign.result(entry["key"]))
+    ]
+    assert len(kept) > 5 and all(np.isfinite(known.novelty(one)).all() for one in kept)
 
 
 def test_statistics_and_plot(reference: Path, tmp_path: Path) -> None:
