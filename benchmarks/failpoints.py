@@ -5,7 +5,8 @@ orders of the stages, and three places for the attempts: in the driver's process
 and in one that outlives the driver. A write is also torn after half of its bytes, random chains of deaths hit
 recoveries too, and drivers and attempts are stopped at their points, to wake up when another driver has finished the
 campaign: they must change nothing. In the classical order the end must be that of an undisturbed campaign; in the
-streaming order all that was asked for must be done or given up, once, and the counts must add up.
+streaming order all that was asked for must be done or given up, once, and the counts must add up. Two cores go twice
+as fast with ``--share 1 2`` and ``--share 2 2`` side by side; the plain command then sums up.
 Writes ``benchmarks/results/failpoints.json``, after `--seconds` with as much as was run, in random order.
 """
 
@@ -111,6 +112,7 @@ def main() -> int:
     parser.add_argument("--sample", type=int, metavar="SEED", help="one decision's cycle, then others in random order")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so many")
     parser.add_argument("--most", type=int, help="stop after so many crashes")
+    parser.add_argument("--share", type=int, nargs=2, default=(1, 1), metavar=("I", "N"), help="the I-th of N shares")
     parser.add_argument("--place", type=Path, help="folder for the campaigns")
     arguments = parser.parse_args()
     part = None if arguments.sample is not None else RECORD.with_suffix(f".{_commit()}.part")
@@ -124,10 +126,11 @@ def main() -> int:
             wanted = shuffled(crashes(crasher, arguments.every), 1)
         else:
             wanted = sample(crasher, arguments.sample)
-        run(crasher, wanted[: arguments.most], known, part, arguments.seconds)
+        number, of = arguments.share
+        run(crasher, wanted[: arguments.most][number - 1 :: of], known, part, arguments.seconds)
         found = {"planned": len(wanted)} | summary(crasher, known)
     print(json.dumps(found, indent=1))
-    if part is not None:
+    if part is not None and of == 1:
         RECORD.write_text(json.dumps(found, indent=1) + "\n")
         if len(known) == len(wanted):
             part.unlink()
