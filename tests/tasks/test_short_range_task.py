@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from alloop.campaign import State
+from alloop.campaign import State, label_task
 from alloop.config import ConfigError, parse
 from alloop.decisions import training
-from alloop.decisions.training import decide_train
+from alloop.decisions.training import apply_network, decide_train
+from alloop.glass.crystals import crystal, perturbed
 from alloop.potential import short_range as walls
-from alloop.potential.short_range import ShortRange, short_range
+from alloop.potential.environment import md_environment
+from alloop.potential.short_range import MODEL_KEYS, ShortRange, short_range
+from alloop.resources import find_template
+from alloop.store import Store, make_task, read_json
+from alloop.structure import to_record
 
 PARAM: dict[str, Any] = {
     "name": "walled",
@@ -60,3 +71,49 @@ def test_other_walls_are_refused() -> None:
         parse(PARAM | {"train": {"short_range": "lj"}})
     assert parse(PARAM | {"train": {"short_range": "zbl"}}).train.short_range == "zbl"
     assert parse(PARAM).train.short_range is None
+
+
+def _run(folder: Path) -> int:
+    command = [sys.executable, "-m", "alloop.attempt", str(folder)]
+    return subprocess.run(command, env=os.environ | md_environment(1), timeout=300).returncode
+
+
+@pytest.mark.slow
+def test_training_task_brings_the_table_home_or_says_that_it_is_another(tmp_path: Path) -> None:
+    store, type_map = Store(tmp_path), ["Li", "B", "O", "Si"]
+    atoms = perturbed(crystal("LiBSiO4").repeat(2), rattle_A=0.05, max_strain=0.02, rng=np.random.default_rng(5))
+    label = label_task("label", "l", to_record(atoms), {"labeler": "teter-rehearsal", "options": {}}, ())
+    assert _run(store.prepare(label, "test", {})) == 0
+    wall = short_range("zbl", type_map)
+    network = {"cutoff_A": 4.0, "smoothing_A": 0.5, "sel": [24, 24, 48, 24], "neuron": [4, 8], "axis_neuron": 3}
+    network |= {"fitting_neuron": [8, 8], "short_range": asdict(wall)}
+    spec = {
+        "type_map": type_map,
+        "training": [label.key],
+        "held_out": [],
+        "template": apply_network(json.loads(find_template("deepmd/input.json").read_text()), network),
+        "network": network,
+        "backend": "tensorflow",
+        "steps": 10,
+        "start_lr": 0.005,
+        "stop_lr": 0.0005,
+        "save_every": 10,
+        "compress": False,
+        "resume": "checkpoint",
+        "init": None,
+        "seed": 1,
+    }
+    inputs = {label.key: label.folder}
+    task = make_task("train", "train", "walled", spec, tuple(inputs))
+    assert _run(store.prepare(task, "test", inputs)) == 0
+    result = store.result(task)
+    model = read_json(result / "input.json")["model"]
+    assert {key: model[key] for key in MODEL_KEYS} == wall.model_section()
+    assert (result / wall.file_name).read_text() == walls.table_text("zbl", type_map)
+
+    network["short_range"] = asdict(wall) | {"table_sha256": "0" * 64}
+    other = make_task("train", "train", "other", spec, tuple(inputs))
+    folder = store.prepare(other, "test", inputs)
+    assert _run(folder) == 1
+    (failure,) = folder.glob("attempts/*/failed.json")
+    assert "use the version of alloop that asked for it" in read_json(failure)["message"]
