@@ -227,8 +227,13 @@ def _publish_patiently(attempt: Attempt, key: str, record: dict[str, Any]) -> bo
 def _record_the_end(folder: Path) -> None:
     """Say in the attempt's folder that the process was told to end: by its job's walltime, or by somebody."""
     remaining_s = float(os.environ.get("ALLOOP_JOB_END", "inf")) - time.time()
+    run_folder = folder.parents[_depth(folder)] / "run"
     if remaining_s < LAST_SECONDS:
         fail(folder, "walltime", "the walltime of its batch job ended")
+    elif (run_folder / "stop.json").exists():
+        fail(folder, "interrupted", "a person had it ended: alloop stop --now, or Ctrl-C twice")
+    elif "ALLOOP_JOB_END" not in os.environ and "SLURM_JOB_ID" in os.environ:
+        fail(folder, "interrupted", "the job of its driver ended")
     else:
         fail(folder, "killed", "the process was told to end from outside (SIGTERM)")
 

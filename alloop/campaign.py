@@ -192,6 +192,21 @@ class Campaign:
                 f"elements changed from {before.elements} to {param.elements}; the models' type map is fixed\n"
                 "  set it back, or start a new campaign folder"
             )
+        self._check_glasses(param)
+
+    def _check_glasses(self, param: Param) -> None:
+        """Refuse a glass that came after the bootstrap: nothing could be explored of it."""
+        bootstrap = self.state.decisions.get(("bootstrap", -1))
+        if bootstrap is None:
+            return
+        then = [start["config"] for start in self.state.starts if start["number"] < bootstrap["number"]][-1]
+        known = {glass["name"] for glass in then["glasses"]}
+        if new := [glass.name for glass in param.glasses if glass.name not in known]:
+            raise InputError(
+                f"glasses: {', '.join(new)} came after the bootstrap, from which all explorations start\n"
+                "  take it out; for a campaign with it, begin one in a new folder (alloop init DIR) and give it the "
+                "labels of this one: alloop export, then bootstrap.data"
+            )
 
     def _check_levels(self, param: Param) -> None:
         """Refuse a configuration at another level of theory than the labels asked for so far."""

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from alloop import __version__
+from alloop.bench_select import command as bench_select
 from alloop.campaign import Campaign
 from alloop.dpgen import commands as dpgen_commands
 from alloop.errors import BAD_INPUT, NOT_CONVERGED, AlloopError, InputError
@@ -187,7 +188,7 @@ def run(
     campaign.load()
     limit = param.stop.max_iterations
     if iterations is not None:
-        limit = sum(kind == "verdict" for kind, _ in campaign.state.decisions) + iterations
+        limit = campaign.state.explored_through() + iterations
     _drive(campaign, param, loop.limits(param, limit, barrier=barrier), take_over=take_over)
 
 
@@ -463,6 +464,7 @@ def schema(folder: From = HERE, as_json: AsJson = False) -> None:
 
 
 dpgen_commands.register(app)
+bench_select.register(app)
 
 
 def _version(wanted: bool) -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import difflib
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from ase.data import atomic_numbers
-from pydantic import AfterValidator, Field, StrictBool, ValidationError, field_validator, model_validator
+from pydantic import Field, StrictBool, ValidationError, field_validator, model_validator
 
 from alloop.errors import InputError
+from alloop.event_params import EventsParam, default_events
 from alloop.glass.composition import OXIDES, TABLE_1, Glass
+from alloop.glass.events import ON_BY_DEFAULT, PRESETS
 from alloop.param_file import ConfigError, explain, not_an_object, read_json_object
 from alloop.param_types import (
     CellSize,
     Count,
     CountOrZero,
+    Element,
     Fraction,
     NonNegative,
     Positive,
@@ -254,10 +257,23 @@ class SelectParam(Section):
     max_per_trajectory: Count = Field(8, description="labels asked for from one trajectory and iteration at most")
     min_separation_ps: NonNegative = Field(0.05, description="between two picks of one trajectory")
     audit: CountOrZero = Field(5, description="random picks from the accurate region per iteration")
-    event_quota: dict[Literal["overlap", "five_coordinated_Si"], CountOrZero] = Field(
-        {"overlap": 5, "five_coordinated_Si": 5}, description="labels per event and iteration"
+    events: EventsParam = Field(
+        default_events(),
+        description="reasons to label besides the deviation: a preset's name with what differs from it, or an own "
+        f"name with its kind; presets: {', '.join(PRESETS)} (the first two are always watched for)",
+        json_schema_extra={"default": {name: {} for name in ON_BY_DEFAULT}},
+    )
+    temperature_bands_K: list[Positive] = Field(
+        [600.0, 1250.0, 2250.0], description="ascending edges of the temperature bands, over which events have quotas"
     )
     held_out_fraction: Fraction = Field(0.15, description="share of exploration trajectories never trained on")
+
+    @field_validator("temperature_bands_K")
+    @classmethod
+    def _ascending(cls, edges_K: list[float]) -> list[float]:
+        if any(low >= high for low, high in pairwise(edges_K)):
+            raise ValueError(f"{edges_K} do not ascend; give each edge once, the lowest first")
+        return edges_K
 
     @model_validator(mode="after")
     def _ordered(self) -> SelectParam:
@@ -422,15 +438,6 @@ class NotifyParam(Section):
         if command is not None and not command.strip():
             raise ValueError("command is empty; give one, such as 'mail -s \"$ALLOOP_EVENT\" me', or null for none")
         return command
-
-
-def _known_element(symbol: str) -> str:
-    if symbol not in atomic_numbers or symbol == "X":
-        raise ValueError(f"{symbol!r} is not a chemical element")
-    return symbol
-
-
-Element = Annotated[str, AfterValidator(_known_element)]
 
 
 class Param(Section):

@@ -13,7 +13,7 @@ _SHORTEST_S = 0.1
 
 
 def allotment() -> dict[str, Any]:
-    """Return what this process was given: pool, job, threads, cores and GPUs of one task.
+    """Return what this process was given: pool, job, slot, threads, cores and GPUs of one task.
 
     ALLOOP_CORES counts all cores of a task, also those of a code started with ``mpirun -np N``; without it a task has
     as many as it has threads.
@@ -22,6 +22,7 @@ def allotment() -> dict[str, Any]:
     return {
         "pool": os.environ.get("ALLOOP_POOL"),
         "job": os.environ.get("ALLOOP_JOB"),
+        "slot": _number("ALLOOP_SLOT", 0) if "ALLOOP_SLOT" in os.environ else None,
         "threads": threads,
         "cores": _number("ALLOOP_CORES", threads),
         "gpus": _number("ALLOOP_GPUS", 0),

@@ -2,11 +2,14 @@
 
 Arrays over F frames of at most N atoms: ``symbols`` (F, N), ``n_atoms`` (F,), ``cell_A`` (F, 3, 3),
 ``positions_A`` (F, N, 3), and any further arrays of length F, such as ``step`` or ``max_force_deviation_eV_A``.
+What has another length for each frame is stored flat: ``NAME:values``, and ``NAME:offsets`` (F + 1,) so that frame f
+has ``values[offsets[f]:offsets[f + 1]]``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,15 @@ from ase import Atoms
 
 from alloop.structure import Record, to_record
 
+Ragged = Mapping[str, Sequence[np.ndarray]]
+_VALUES, _OFFSETS = ":values", ":offsets"
 
-def write_frames(path: Path, frames: Sequence[Atoms], **columns: Any) -> None:
-    """Write frames and their columns (each of length F); F may be 0."""
+
+def write_frames(path: Path, frames: Sequence[Atoms], ragged: Ragged | None = None, **columns: Any) -> None:
+    """Write frames and their columns (each of length F, ragged ones with an array of integers per frame); F may be 0.
+
+    ValueError for a column of another length.
+    """
     count, width = len(frames), max((len(atoms) for atoms in frames), default=0)
     symbols = np.full((count, width), "", dtype="U2")
     positions = np.zeros((count, width, 3))
@@ -29,10 +38,13 @@ def write_frames(path: Path, frames: Sequence[Atoms], **columns: Any) -> None:
         cells[index] = record["cell_A"]
     sizes = np.array([len(atoms) for atoms in frames], dtype=int)
     arrays = {name: np.asarray(column) for name, column in columns.items()}
-    for name, column in arrays.items():
+    for name, column in {**arrays, **(ragged or {})}.items():
         if len(column) != count:
             raise ValueError(f"column {name} has {len(column)} entries for {count} frames")
     structures = {"symbols": symbols, "n_atoms": sizes, "cell_A": cells, "positions_A": positions}
+    for name, parts in (ragged or {}).items():
+        arrays[name + _VALUES] = np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+        arrays[name + _OFFSETS] = np.cumsum([0, *map(len, parts)])
     write_arrays(path, structures | arrays)
 
 
@@ -67,6 +79,17 @@ def read_all_structures(result: Path) -> list[Record]:
 
 
 def read_columns(result: Path) -> dict[str, np.ndarray]:
-    """Return all columns of a result's ``frames.npz`` but the structures themselves."""
+    """Return all columns of a result's ``frames.npz``, each of length F, but the structures and the ragged ones."""
     with np.load(result / "frames.npz") as archive:
-        return {name: archive[name] for name in archive.files if name not in ("symbols", "cell_A", "positions_A")}
+        others = ("symbols", "cell_A", "positions_A")
+        return {n: archive[n] for n in archive.files if n not in others and not n.endswith((_VALUES, _OFFSETS))}
+
+
+def read_ragged(result: Path) -> dict[str, list[np.ndarray]]:
+    """Return the ragged columns of a result's ``frames.npz``: by name, an array for each of the F frames."""
+    with np.load(result / "frames.npz") as archive:
+        found = {}
+        for name in (file.removesuffix(_OFFSETS) for file in archive.files if file.endswith(_OFFSETS)):
+            values, offsets = archive[name + _VALUES], archive[name + _OFFSETS].tolist()
+            found[name] = [values[begin:end] for begin, end in pairwise(offsets)]
+    return found

@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import signal
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ from alloop.policy import ORDER, Ending, Launch, Limits, Now, policy
 from alloop.pool_params import LOCAL, job_time_s, pool_of
 from alloop.pools import Ended
 from alloop.pools.fleet import Fleet, open_fleet
-from alloop.report.cost import used_up
+from alloop.report.cost import labels_left, used_up
 from alloop.report.progress import Watcher
 from alloop.report.snapshot import TROUBLES, Snapshots
 from alloop.report.status import write_iteration
@@ -56,8 +56,8 @@ def limits(param: Param, max_iterations: int, *, quench_only: bool = False, barr
 HANDED_OVER_FILE = "handed-over"
 """In ``run/``: the driver before this one left for its successor."""
 _NOTIFY_SECONDS = 5.0
-_STILLBORN = 4
-"""So many processes in a row may end before they begin where a batch pool's node may be to blame, or a signal is."""
+_STILLBORN = 9
+"""So many processes in a row may end before they begin where nodes of a batch pool may be to blame, or a signal is."""
 
 STOPPED = Ending(NOT_CONVERGED, "stopped by a person; nothing finished is lost, go on with: alloop run", "stopped")
 HANDED_OVER = Ending(NOT_CONVERGED, "handed over: running work goes on, and the next driver adopts it", "stopped")
@@ -77,6 +77,7 @@ class Driver:
         self.interrupts = 0
         self.leaves = False
         self._ended: deque[Ended] = deque()
+        self._started: dict[tuple[str, ...], str] = {}
         self._stillborn = 0
         self._troubles: list[str] = []
 
@@ -86,6 +87,8 @@ class Driver:
         ending = self._patiently(self._cycle)
         while ending is None:
             ending = self._patiently(self._cycle)
+        if ending.event == "budget" and self._hours_used_up() and not self._asked_to_stop():
+            request_stop(self.campaign, now=False)  # batches that run shall not begin their further tasks
         return ending if ending is HANDED_OVER else self._finish(ending)
 
     def _begin(self) -> None:
@@ -108,7 +111,9 @@ class Driver:
             return HANDED_OVER
         if self._asked_to_stop():
             return STOPPED
-        now = Now(tuple(self.pool.free_slots()), time.monotonic(), self._budget_used_up(), self._disk_full())
+        left = labels_left(self.campaign.costs, self.campaign.state, self.param.budget)
+        slots = tuple(self.pool.free_slots())
+        now = Now(slots, time.monotonic(), self._budget_used_up(), self._disk_full(), left, self._leaving())
         plan = policy(self.campaign.state, self.limits, now)
         self._launch(plan.launch)
         if plan.due:
@@ -166,8 +171,14 @@ class Driver:
             failpoint("launch:before")
             self.pool.start(item.slot, item.keys, folders)
             failpoint("launch:after")
+            self._started[item.keys] = item.slot.pool
             for key in item.keys:
                 self.campaign.state.begin(key)
+
+    def _leaving(self) -> Counter[str]:
+        """Count, per pool, the processes that have published all their results, and have yet to end."""
+        running = self.campaign.state.running
+        return Counter(pool for keys, pool in self._started.items() if running.isdisjoint(keys))
 
     def _adopt(self) -> None:
         """Take over attempts that an earlier driver started and that still run; they occupy their slots."""
@@ -194,6 +205,7 @@ class Driver:
         self._ended += self.pool.wait(seconds)
         while self._ended:
             batch = self._ended[0]
+            self._started.pop(batch.keys, None)
             self._check_begun(batch)
             for key in batch.keys:
                 if key in self.campaign.state.running:
@@ -206,7 +218,7 @@ class Driver:
             self._wait_for_space()
             return
         begun = any(self.campaign.attempts_at(key) for key in batch.keys)
-        self._stillborn = 0 if begun or batch.return_code in (None, 0) or batch.cause else self._stillborn + 1
+        self._stillborn = 0 if begun or batch.return_code in (None, 0) else self._stillborn + 1
         kind = self.campaign.state.tasks[batch.keys[0]].kind
         own_fault = self.limits.pool(kind) == LOCAL and (batch.return_code or 0) > 0
         if self._stillborn > (0 if own_fault else _STILLBORN):
@@ -283,6 +295,10 @@ class Driver:
         """Return what of the budget is used up, if a run is to end there."""
         budget = self.param.budget
         return used_up(self.campaign.costs, self.campaign.state, budget) if budget.when_used_up == "stop" else None
+
+    def _hours_used_up(self) -> bool:
+        budget = self.param.budget.model_copy(update={"labels": None})
+        return used_up(self.campaign.costs, self.campaign.state, budget) is not None
 
     def _disk_full(self) -> bool:
         """Tell whether less than the floor is free where results are written; nothing new begins then."""

@@ -107,10 +107,10 @@ _MUST_BE = {
 
 def explain(item: Any, model: type[BaseModel]) -> tuple[str, str]:
     """Return key (such as ``glasses[0].n_atoms``) and message of one error pydantic found in `model`."""
-    location, section = _without_variant([part for part in item["loc"] if part != "[key]"], model)
+    location, own_keys = _without_variant([part for part in item["loc"] if part != "[key]"], model)
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
     if item["type"] == "extra_forbidden":
-        return where, f"unknown key; {_hint(location, model, section)}"
+        return where, f"unknown key; {_hint(location, model, own_keys)}"
     if item["type"] == "missing":
         return where, "is missing"
     if item["type"] == "value_error":
@@ -121,17 +121,21 @@ def explain(item: Any, model: type[BaseModel]) -> tuple[str, str]:
     return where, f"found {shown if len(shown) <= 60 else shown[:57] + '...'}, {must}"
 
 
-def _without_variant(location: list[Any], model: type[BaseModel]) -> tuple[list[Any], type[BaseModel] | None]:
-    """Return a location without the name of the variant that a section of several kinds has, and that variant.
+def _without_variant(location: list[Any], model: type[BaseModel]) -> tuple[list[Any], list[str] | None]:
+    """Return a location without the name of the variant that a section of several kinds has, and that variant's keys.
 
-    Such sections are values of an object: ``pools.NAME`` is a local or a batch pool.
+    Such sections are values of an object: ``pools.NAME`` is a local or a batch pool. The keys are None where the
+    location does not end in one of the variant's own.
     """
-    if len(location) < 3 or not isinstance(location[0], str) or location[0] not in model.model_fields:
-        return location, None
-    variants = _variants(model.model_fields[location[0]].annotation)
-    if location[2] not in variants:
-        return location, None
-    return location[:2] + location[3:], variants[location[2]]
+    section: type[BaseModel] | None = model
+    for depth, part in enumerate(location[:-2]):
+        field = section.model_fields.get(part) if section else None
+        variants = _variants(field.annotation) if field else {}
+        if location[depth + 2] in variants:
+            keys = list(variants[location[depth + 2]].model_fields) if len(location) == depth + 4 else None
+            return location[: depth + 2] + location[depth + 3 :], keys
+        section = _section_of(field.annotation) if field else None
+    return location, None
 
 
 def _variants(annotation: Any) -> dict[str, type[BaseModel]]:
@@ -145,10 +149,10 @@ def _variants(annotation: Any) -> dict[str, type[BaseModel]]:
     return found
 
 
-def _hint(location: list[Any], model: type[BaseModel], variant: type[BaseModel] | None = None) -> str:
+def _hint(location: list[Any], model: type[BaseModel], own_keys: list[str] | None = None) -> str:
     """Return what an unknown key may have been meant to be: one of another unit, one of another section, a near one."""
     wrong = str(location[-1])
-    known = list(variant.model_fields) if variant and len(location) == 3 else _known_keys(location[:-1], model)
+    known = own_keys or _known_keys(location[:-1], model)
     for key in known:
         stem, _, unit = key.rpartition("_")
         if unit in _UNITS and stem == wrong.rpartition("_")[0]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from ase.data import atomic_numbers
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def _a_number(value: Any) -> Any:
@@ -24,6 +25,15 @@ CountOrZero = Annotated[int, Field(ge=0), _NUMBER]
 TwoOrMore = Annotated[int, Field(ge=2), _NUMBER]
 CellSize = Annotated[int, Field(ge=12, le=20000), _NUMBER]
 Seed = Annotated[int, Field(ge=0, lt=2**31), _NUMBER]
+
+
+def _known_element(symbol: str) -> str:
+    if symbol not in atomic_numbers or symbol == "X":
+        raise ValueError(f"{symbol!r} is not a chemical element")
+    return symbol
+
+
+Element = Annotated[str, AfterValidator(_known_element)]
 
 
 class Section(BaseModel):

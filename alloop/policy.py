@@ -5,9 +5,10 @@ The same function drives real pools and the simulator. It reads queues and count
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from alloop.errors import DONE, NEEDS_PERSON, NOT_CONVERGED
@@ -55,12 +56,18 @@ class Limits:
 
 @dataclass(frozen=True)
 class Now:
-    """What the policy must know of the moment: free slots, the driver's clock, and what forbids new work."""
+    """What the policy must know of the moment: free slots, the driver's clock, and what forbids new work.
+
+    labels_left: how many more paid labels the budget lets begin; leaving: per pool, processes that have published all
+    their results and are about to free their slots.
+    """
 
     slots: tuple[Slot, ...]
     time_s: float = 0.0
     budget_used_up: str | None = None
     disk_full: bool = False
+    labels_left: float = math.inf
+    leaving: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,23 +114,21 @@ def policy(state: State, limits: Limits, now: Now) -> Plan:
     if stop is not None:
         return Plan(ending=stop)
     due = next_decision(state, limits)
-    if isinstance(due, Ending):
-        if limits.quench_only or not _labelling(state, limits):
-            return Plan(ending=due)
-        late = () if now.disk_full else launches(state, limits, now, ("label",))
-        return Plan(late, demand=_demand(state, limits))
-    if due is not None and not now.disk_full:
+    ends = isinstance(due, Ending)
+    if isinstance(due, Ending) and (limits.quench_only or not _labelling(state, limits)):
+        return Plan(ending=due)
+    if due is not None and not isinstance(due, Ending) and not now.disk_full:
         return Plan(due=due)
-    kinds = [kind for kind in ORDER if kind != "explore" or not converged(state)]
+    kinds = ("label",) if ends else tuple(kind for kind in ORDER if kind != "explore" or not converged(state))
+    picking = not (ends or limits.barrier or limits.quench_only or converged(state))
     launch = () if now.disk_full else launches(state, limits, now, kinds)
-    picking = not (now.disk_full or limits.barrier or limits.quench_only or converged(state))
-    picks = _room_for_labels(state, limits, now, launch) if picking else 0
+    picks = _room_for_labels(state, limits, now, launch) if picking and not now.disk_full else 0
     newest = state.backlog.newest() if picks else None
     if newest is not None:
         return Plan(launch, ("pick", newest), picks=picks)
     if not launch and not state.running and (stuck := _stuck(state)) is not None:
         return Plan(ending=stuck)
-    return Plan(launch, demand=_demand(state, limits))
+    return Plan(launch, demand=_demand(state, limits, kinds, picking=picking))
 
 
 def _stopped(state: State, now: Now) -> Ending | None:
@@ -144,7 +149,8 @@ def _labelling(state: State, limits: Limits) -> bool:
 def _stuck(state: State) -> Ending | None:
     """Return the ending of a campaign in which all that waits is of kinds that met the same bug again and again."""
     for (kind, bug), keys in state.bugs.items():
-        if len(keys) >= SAME_BUG and state.waiting_of.get(kind):
+        waits = state.waiting_of.get(kind) or (kind == "label" and state.backlog.newest() is not None)
+        if len(keys) >= SAME_BUG and waits:
             return Ending(NEEDS_PERSON, f"{len(keys)} {kind} tasks met the same bug, so the rest wait: {bug}", "paused")
     return None
 
@@ -157,7 +163,7 @@ def next_decision(state: State, limits: Limits) -> tuple[str, int] | Ending | No
     for kind in ("bootstrap", "seed_labels"):
         if not state.decided(kind):
             return kind, -1
-        if state.open(kind):
+        if state.open(kind) and (limits.barrier or state.iteration < 0):  # later it is work given another chance
             return None
     i = state.iteration
     if i < 0 or state.decided("relabel", i):
@@ -171,7 +177,7 @@ def next_decision(state: State, limits: Limits) -> tuple[str, int] | Ending | No
             return due
     if state.open("train", i):
         return None
-    if i < limits.max_iterations and not state.decided("verdict", i):
+    if (i < limits.max_iterations or i in state.unjudged) and not state.decided("verdict", i):
         return _exploring(state, limits, i)
     if state.unjudged:
         return None
@@ -190,7 +196,7 @@ def _exploring(state: State, limits: Limits, i: int) -> tuple[str, int] | None:
         return "explore", i
     if not limits.barrier and not state.decided("rank", i) and state.backlog.of(range(i)):
         return "rank", i
-    return _judging(state, i) or _early_ensemble(state, limits, i)
+    return _early_ensemble(state, limits, i) or _judging(state, i)
 
 
 def _judging(state: State, j: int) -> tuple[str, int] | None:
@@ -208,13 +214,17 @@ def _judging(state: State, j: int) -> tuple[str, int] | None:
 def _early_ensemble(state: State, limits: Limits, i: int) -> tuple[str, int] | None:
     """Return the training of the next ensemble if it need not wait for the verdict on this one.
 
-    Enough labels that it asked for have landed, and what it has explored does not look converged: else its verdict
-    comes first. The last ensemble waits for all labels, and a change of the level of theory for its verdict.
+    Enough labels that it asked for have landed (for the last ensemble: all labels), and what it has explored does not
+    look converged: else its verdict comes first. A change of the level of theory waits for the verdict, too.
     """
     leaves_foundation = state.foundation_level is not None and i + 1 >= limits.foundation_iterations
-    if limits.barrier or i + 1 >= limits.max_iterations or leaves_foundation or state.fresh < limits.train_after:
+    if limits.barrier or leaves_foundation or looks_converged(state, limits, i):
         return None
-    return None if looks_converged(state, limits, i) else _next_ensemble(state, limits, i + 1)
+    if i + 1 < limits.max_iterations:
+        enough = state.fresh >= limits.train_after
+    else:
+        enough = state.unjudged == {i} and state.decided("select", i) and not state.open("select", i)
+    return _next_ensemble(state, limits, i + 1) if enough else None
 
 
 def looks_converged(state: State, limits: Limits, iteration: int) -> bool:
@@ -306,9 +316,12 @@ def _launches_of(state: State, limits: Limits, now: Now, kind: str, slots: list[
     """Return the batches of one kind, and take the slots they start on from `slots`."""
     most = at_most_together(state, limits, kind)
     chains = _ready_chains(state, limits, now, kind, len(slots) * most)
+    if kind == "label":
+        chains = _affordable(state, chains, now.labels_left)
     found = []
+    leaving = now.leaving.get(limits.pool(kind), 0)
     while chains and slots:
-        share = -(-len(chains) // len(slots))
+        share = -(-len(chains) // (len(slots) + leaving))
         together = [key for chain in chains[:share] for key in chain][:most]
         most_s = limits.longest_s.get(limits.pool(kind), math.inf)
         place = next((slot for slot in slots if needs_s(state, together, most_s) <= slot.remaining_s), None)
@@ -366,6 +379,15 @@ def _ready_chains(state: State, limits: Limits, now: Now, kind: str, enough: int
     return chains
 
 
+def _affordable(state: State, chains: list[list[str]], labels_left: float) -> list[list[str]]:
+    """Return the labels that the budget lets begin: all imported ones, of the others so many."""
+    if labels_left == math.inf:
+        return chains
+    paid = [not state.picks[chain[0]].get("given") for chain in chains]
+    begun = itertools.accumulate(paid)
+    return [chain for chain, pays, count in zip(chains, paid, begun, strict=True) if not pays or count <= labels_left]
+
+
 def has_ended(state: State, key: str) -> bool:
     """Tell whether nothing more will come of a task: it is done, given up, or no longer wanted and not running."""
     return key in state.done or key in state.quarantined or (key in state.superseded and key not in state.running)
@@ -385,15 +407,20 @@ def _room_for_labels(state: State, limits: Limits, now: Now, launch: tuple[Launc
     free = sum(slot.pool == pool for slot in now.slots) - sum(item.slot.pool == pool for item in launch)
     launched = sum(state.tasks[key].kind == "label" for item in launch for key in item.keys)
     waiting = len(state.waiting_of.get("label", ())) - launched
-    return max(0, free * at_most_together(state, limits, "label") - waiting)
+    room = free * at_most_together(state, limits, "label")
+    return int(max(0, min(room, now.labels_left - launched) - waiting))
 
 
-def _demand(state: State, limits: Limits) -> dict[str, tuple[int, float | None]]:
+def _demand(
+    state: State, limits: Limits, kinds: Iterable[str], *, picking: bool
+) -> dict[str, tuple[int, float | None]]:
     """Return, per pool, how many batches wait for it and the time the longest task of them may need."""
     wanted: dict[str, tuple[int, float | None]] = {}
-    for kind in ORDER:
+    for kind in kinds:
         keys = state.waiting_of.get(kind, {})
-        count = len(keys) + (state.backlog.size() if kind == "label" and not limits.barrier else 0)
+        if limits.quench_only:
+            keys = {key: None for key in keys if not _explores(state, key)}
+        count = len(keys) + (state.backlog.size() if kind == "label" and picking else 0)
         if count == 0 or _held_back(state, limits, kind):
             continue
         before, longest = wanted.get(limits.pool(kind), (0, None))

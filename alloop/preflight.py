@@ -20,6 +20,7 @@ from alloop import config, labelers
 from alloop.campaign import Campaign
 from alloop.config import CODES, Param
 from alloop.errors import AlloopError, InputError
+from alloop.event_params import never_seen
 from alloop.glass.composition import TABLE_1, stoichiometric_counts
 from alloop.glass.crystals import CRYSTALS
 from alloop.labelers import levels
@@ -208,9 +209,10 @@ def _overrides(campaign: Campaign, param: Param) -> Iterator[Problem]:
     if own.vasp is None:
         return
     glasses = [glass.name for glass in param.glasses]
+    reasons = ("bootstrap", "candidate", "audit", *param.select.events)  # as labels record it
     for key, what, names, known in (
         ("incar_by_glass", "glass", own.vasp.incar_by_glass, glasses),
-        ("incar_by_event", "reason of selection", own.vasp.incar_by_event, _REASONS),
+        ("incar_by_event", "reason of selection", own.vasp.incar_by_event, reasons),
     ):
         for name in names:
             if name not in known:
@@ -219,8 +221,12 @@ def _overrides(campaign: Campaign, param: Param) -> Iterator[Problem]:
                 yield Problem(_at(f"label.vasp.{key}.{name}"), f"this campaign has no {what} {name!r}", remedy)
 
 
-_REASONS = ("bootstrap", "candidate", "audit", *config.SelectParam().event_quota)
-"""Why a structure is labelled, as labels record it."""
+def _events(campaign: Campaign, param: Param) -> Iterator[Problem]:
+    """Events that the campaign's elements can never show."""
+    for name, event in param.select.events.items():
+        found = never_seen(name, event, param.elements)
+        if found is not None:
+            yield Problem(_at(f"select.events.{name}"), found, "add the element to elements, or take the event out")
 
 
 def _given_levels(campaign: Campaign, param: Param) -> Iterator[Problem]:
@@ -319,4 +325,15 @@ def _pools(campaign: Campaign, param: Param) -> Iterator[Problem]:
             yield Problem(_at(f"pools.{name}.{key}"), found, remedy)
 
 
-_SELF_CONTAINED = (_templates, _programs, _labeler, _overrides, _glasses, _own_files, _init_models, _pools, _disk)
+_SELF_CONTAINED = (
+    _templates,
+    _programs,
+    _labeler,
+    _overrides,
+    _events,
+    _glasses,
+    _own_files,
+    _init_models,
+    _pools,
+    _disk,
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -192,10 +193,12 @@ class State:
         picks = decision["picks"]
         self.picks_in.setdefault(iteration, []).extend(picks)
         for pick in picks if decision["kind"] == "pick" else ():
-            where = pick["trajectory"], pick["stratum"], pick["time_ps"]
+            where = pick["trajectory"], pick["stratum"], pick["time_ps"], pick.get("target_temperature_K", math.nan)
             self.backlog.note_pick(iteration, pick["key"], pick["reason"], *where)
         if decision["kind"] == "select":
             self.backlog.close_round(iteration)
+            missed = {"missed": decision.get("missed_records", 0)}
+            self.explored[iteration] = Counter(decision.get("classes", {}) | missed)
 
     def _withdraw(self, keys: Iterable[str]) -> None:
         for key in keys:
@@ -332,7 +335,7 @@ class State:
         return newest and pick["role"] == "training" and pick.get("level") == self.level
 
     def note_chunk(self, key: str, classes: dict[str, int]) -> None:
-        """Count the classes of a finished chunk's records."""
+        """Count the classes of a finished chunk's records, and those it missed as its trajectory was lost."""
         for kind, iteration in self.asked_in[key]:
             if kind == "explore":
                 self.explored.setdefault(iteration, Counter()).update(classes)
@@ -353,6 +356,11 @@ class State:
         """Return the keys of the trained models of an iteration's ensemble, in order."""
         decision = self.decisions.get(("train", iteration))
         return [task["key"] for task in decision["tasks"] if task["key"] in self.done] if decision else []
+
+    def explored_through(self) -> int:
+        """Return how many iterations are behind the campaign: the one that goes on, or is to begin, is not."""
+        over = self.decided("verdict", self.iteration) or self.decided("relabel", self.iteration)
+        return self.iteration + 1 if over else max(0, self.iteration)
 
     def stage_counts(self, kind: str, iteration: int) -> tuple[int, int]:
         """Return (finished, all) tasks of a decision."""

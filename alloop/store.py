@@ -383,10 +383,14 @@ def record_death(
 
     One that ended while no driver watched is interrupted, as by a kill of everything or a power cut. Nobody saw with
     which code an adopted process ended (return code None); it counts as killed. cause: failure class, if the pool knows
-    that the end was no doing of the task. One on another host that belongs to no job cannot be seen, and is left alone.
+    that the end was no doing of the task; the newest attempt may have been told to end, and know no better than that
+    it was killed. One on another host that belongs to no job cannot be seen, and is left alone.
     """
+    newest = max(attempts(task_folder), key=_began_ns, default=None) if cause else None
     for folder in attempts(task_folder):
         record = attempt_record(folder)
+        if folder == newest:
+            _know_better(folder / "failed.json", cause)
         if record is None or (folder / "failed.json").exists() or not (folder / "out").exists():
             continue
         seen = ProcessIdentity.from_json(record).is_local() or record.get("job")
@@ -405,6 +409,22 @@ def record_death(
             fail(folder, "infra", "no space left on the disk", tail)
         else:
             fail(folder, "crash", f"the process ended with code {return_code}", tail)
+
+
+def _began_ns(attempt_folder: Path) -> int:
+    with contextlib.suppress(OSError):  # it may just be swept away
+        return (attempt_folder / "attempt.json").stat().st_mtime_ns
+    return 0
+
+
+def _know_better(failed: Path, cause: str) -> None:
+    """Have the cause that the pool knows replace what an attempt says that was told to end and knows not why."""
+    try:
+        record = read_json(failed)
+    except (OSError, ValueError):
+        return
+    if record.get("class") == "killed":
+        write_json(failed, record | {"class": cause, "message": _CAUSES.get(cause, cause)})
 
 
 _CAUSES = {

@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from alloop.campaign import Campaign, label_task
-from alloop.config import ExploreParam, GlassParam, Param, parse, steps
+from alloop.config import ExploreParam, GlassParam, Param, SelectParam, parse, steps
 from alloop.decisions.seeding import draw_roles
 from alloop.errors import NeedsPersonError
+from alloop.event_params import definitions
 from alloop.frames import read_all_structures, read_columns
 from alloop.glass.composition import stoichiometric_counts
 from alloop.seeds import derived_seed
+from alloop.selection.bands import band_names, band_of
 from alloop.selection.picks import Candidate, Rules, pick
 from alloop.state import task_entries
 from alloop.store import Task, make_task
-from alloop.tasks.explore import EVENTS
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def decide_explore(campaign: Campaign, param: Param, iteration: int) -> dict[str
         "trust_high_eV_A": param.select.trust_high_eV_A,
         "lost_eV_A": own.lost_eV_A,
         "frames_per_chunk": own.frames_per_chunk,
+        "events": definitions(param.select.events),
     }
     last = _last_good_chunks(campaign, iteration)
     tasks: list[Task] = []
@@ -238,12 +241,15 @@ def decide_select(campaign: Campaign, param: Param, iteration: int) -> dict[str,
     decision = state.decisions["explore", iteration]
     by_name = {trajectory.name: trajectory for trajectory in trajectories(campaign_param(campaign, decision))}
     found: list[tuple[Candidate, dict[str, Any]]] = []
-    statistics = Statistics()
+    quotas = {name: own.events[name].quota if name in own.events else 0 for name in _watched(decision)}
+    statistics = Statistics(quotas, band_names(own.temperature_bands_K))
     for entry in decision["tasks"]:
         trajectory = by_name[entry["name"].rsplit(".c", 1)[0]]
         if entry["key"] in state.done:
-            statistics.add(trajectory.stratum, campaign.summary(entry["key"]))
-            found += _frames_of(campaign, entry, trajectory)
+            summary = campaign.summary(entry["key"])
+            seen = _events_by_band(campaign.result(entry["key"]), entry["spec"]["condition"], summary, own)
+            statistics.add(trajectory.stratum, summary, seen)
+            found += _frames_of(campaign, entry, trajectory, own)
         elif entry["key"] in state.superseded:
             statistics.withdrawn += 1
         else:
@@ -252,8 +258,8 @@ def decide_select(campaign: Campaign, param: Param, iteration: int) -> dict[str,
     before = state.picks_in.get(iteration, [])
     rules = selection_rules(param)
     if streamed:
-        rules = replace(rules, event_quota={}, max_labels=own.audit)
-        found = [entry for entry in found if entry[0].kept_for == "audit"]
+        rules = replace(rules, event_quota={}, before_loss=0, max_labels=own.audit)
+        found = [entry for entry in found if entry[0].audit_of]
     else:
         rules = replace(rules, max_labels=max(0, own.max_labels - len(before)))
     seed = derived_seed(param.seed, "select", iteration)
@@ -264,11 +270,33 @@ def decide_select(campaign: Campaign, param: Param, iteration: int) -> dict[str,
     return content | {"level": campaign.level, "picks": picks, "trust_levels_eV_A": trust_levels}
 
 
+def _watched(decision: dict[str, Any]) -> list[str]:
+    """Return the names of the events that an exploration was told to watch for."""
+    return list(decision["common"]["events"])
+
+
+def _events_by_band(
+    result: Path, condition: dict[str, Any], summary: dict[str, Any], own: SelectParam
+) -> dict[str, Counter[str]]:
+    """Return, by event, how many of a chunk's records show it in each temperature band.
+
+    The table of records is read only where the chunk's target crosses an edge and something was seen.
+    """
+    edges_K, seen = own.temperature_bands_K, {event: count for event, count in summary["events"].items() if count}
+    first, last = (band_of(condition[f"temperature_{end}_K"], edges_K) for end in ("start", "end"))
+    if first == last or not seen:
+        return {event: Counter({first: count}) for event, count in seen.items()}
+    with np.load(result / "table.npz") as table:
+        bands = np.array([band_of(target_K, edges_K) for target_K in table["target_temperature_K"].tolist()])
+        return {event: Counter(bands[table[f"event:{event}"]].tolist()) for event in seen}
+
+
 def selection_rules(param: Param) -> Rules:
-    """Return the rules of selection that `param.json` gives."""
+    """Return the rules of selection that `param.json` gives; an event with a quota of 0 is no reason for a label."""
     own = param.select
-    quotas = {str(event): quota for event, quota in own.event_quota.items()}
-    return Rules(own.max_labels, own.max_per_trajectory, own.min_separation_ps, own.audit, quotas)
+    quotas = {name: event.quota for name, event in own.events.items() if event.quota}
+    bands_K = tuple(own.temperature_bands_K)
+    return Rules(own.max_labels, own.max_per_trajectory, own.min_separation_ps, own.audit, quotas, bands_K)
 
 
 class Explored:
@@ -285,8 +313,8 @@ class Explored:
         open_iterations = [i for i in sorted(state.unjudged) if not state.decided("select", i)]
         for iteration in open_iterations:
             self.begin(iteration)
-        for iteration in open_iterations:
-            if state.decided("rank", iteration):
+        for kind, iteration in sorted(state.decisions):
+            if kind == "rank" and iteration > min(open_iterations, default=iteration):
                 self.begin(iteration, "rank")
 
     def begin(self, iteration: int, kind: str = "explore") -> None:
@@ -296,7 +324,7 @@ class Explored:
             seed = derived_seed(self.param.seed, "backlog", iteration)
             state.backlog.open_round(iteration, selection_rules(self.param), seed)
             for made in state.picks_in.get(iteration, ()):
-                where = made["trajectory"], made["stratum"], made["time_ps"]
+                where = made["trajectory"], made["stratum"], made["time_ps"], made["target_temperature_K"]
                 state.backlog.note_pick(iteration, made["key"], made["reason"], *where)
         for entry in state.decisions[kind, iteration]["tasks"]:
             if entry["key"] in state.done:
@@ -309,7 +337,8 @@ class Explored:
             if kind == "rank":
                 self._rerank(key)
             elif kind == "explore" and iteration in state.backlog.iterations():
-                state.note_chunk(key, self.campaign.summary(key)["classes"])
+                summary = self.campaign.summary(key)
+                state.note_chunk(key, summary["classes"] | {"missed": summary.get("missed", 0)})
                 state.backlog.add(iteration, self._frames(key, iteration))
 
     def _frames(self, key: str, iteration: int) -> Iterator[tuple[Candidate, dict[str, Any]]]:
@@ -320,7 +349,7 @@ class Explored:
         task = self.campaign.state.tasks[key]
         trajectory = self._trajectories[iteration][task.name.rsplit(".c", 1)[0]]
         entry = {"key": key, "name": task.name, "spec": task.spec}
-        return _frames_of(self.campaign, entry, trajectory)
+        return _frames_of(self.campaign, entry, trajectory, self.param.select)
 
     def _rerank(self, key: str) -> None:
         with np.load(self.campaign.result(key) / "ranks.npz") as ranks:
@@ -338,21 +367,38 @@ class Explored:
 
 
 def _frames_of(
-    campaign: Campaign, entry: dict[str, Any], trajectory: Trajectory
+    campaign: Campaign, entry: dict[str, Any], trajectory: Trajectory, own: SelectParam
 ) -> Iterator[tuple[Candidate, dict[str, Any]]]:
-    """Yield what the selector needs of each frame a chunk brought home, with the record of a pick it would become."""
+    """Yield what the selector needs of each frame a chunk brought home, with the record of a pick it would become.
+
+    The band of a frame is that of its target temperature, which along a ramp changes.
+    """
     condition, chunk = entry["spec"]["condition"], int(entry["name"].rsplit(".c", 1)[1])
     result = campaign.result(entry["key"])
     columns, level = read_columns(result), campaign.level
+    watched = [name.removeprefix("event:") for name in columns if name.startswith("event:")]
     for frame, structure in enumerate(read_all_structures(result)):
         step = int(columns["step"][frame])
         key = label_task("", "", structure, level["content"], ()).key
         time_ps = (chunk * condition["n_steps"] + step) * condition["timestep_fs"] / 1000
         deviation = float(columns["max_force_deviation_eV_A"][frame])
-        events = frozenset(event for event in EVENTS if columns[event][frame])
+        events = frozenset(event for event in watched if columns[f"event:{event}"][frame])
         kept_for, trust = str(columns["kept_for"][frame]), str(columns["trust_class"][frame])
+        target_K = float(columns["target_temperature_K"][frame])
         yield (
-            Candidate(key, trajectory.name, time_ps, trajectory.stratum, trust, kept_for, deviation, events),
+            Candidate(
+                key,
+                trajectory.name,
+                time_ps,
+                trajectory.stratum,
+                trust,
+                kept_for,
+                deviation,
+                events,
+                target_K,
+                audit_of=int(columns["audit_of"][frame]),
+                chunk=entry["name"],
+            ),
             {
                 "key": key,
                 "name": f"{entry['name']}.s{step:04d}",
@@ -362,6 +408,8 @@ def _frames_of(
                 "trajectory": trajectory.name,
                 "role": campaign.state.trajectories[trajectory.name],
                 "stratum": trajectory.stratum,
+                "target_temperature_K": target_K,
+                "band": band_of(target_K, own.temperature_bands_K),
                 "step": step,
                 "time_ps": time_ps,
                 "trust_class": trust,
@@ -379,22 +427,28 @@ def campaign_param(campaign: Campaign, decision: dict[str, Any]) -> Param:
 
 
 class Statistics:
-    """What an iteration's exploration saw, summed over chunks."""
+    """What an iteration's exploration saw, summed over chunks.
 
-    def __init__(self) -> None:
+    quotas: labels per temperature band, by event that was watched for; bands: their names, coldest first.
+    """
+
+    def __init__(self, quotas: dict[str, int], bands: list[str]) -> None:
         self.by_stratum: dict[str, Counter[str]] = {}
-        self.events: Counter[str] = Counter()
-        self.lost = 0
+        self.quotas, self.bands = quotas, bands
+        self.events: dict[str, Counter[str]] = {event: Counter() for event in quotas}
+        self.lost = self.missed = 0
         self.failed_chunks = 0
         self.withdrawn = 0
 
-    def add(self, stratum: str, summary: dict[str, Any]) -> None:
-        """Count one chunk's records."""
+    def add(self, stratum: str, summary: dict[str, Any], events: dict[str, Counter[str]]) -> None:
+        """Count one chunk's records; events: by event, how many show it in each temperature band."""
         entry = self.by_stratum.setdefault(stratum, Counter(accurate=0, candidate=0, failed=0, lost=0))
         entry.update(summary["classes"])
         entry["lost"] += summary["status"] == "lost"
         self.lost += summary["status"] == "lost"
-        self.events.update(summary["events"])
+        self.missed += summary.get("missed", 0)
+        for event, by_band in events.items():
+            self.events[event].update(by_band)
 
     def content(self, picks: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the record for the decision: classes, per stratum, per event seen and labelled, labels by reason."""
@@ -408,9 +462,22 @@ class Statistics:
                 name: dict(entry) | {"labels": sum(item["stratum"] == name for item in picks)}
                 for name, entry in sorted(self.by_stratum.items())
             },
-            "events": {event: {"seen": self.events[event], "labelled": reasons[event]} for event in EVENTS},
+            "events": {event: self._event(event, picks) for event in self.events},
             "reasons": dict(reasons),
             "lost_chunks": self.lost,
+            "missed_records": self.missed,
             "failed_chunks": self.failed_chunks,
             "withdrawn_chunks": self.withdrawn,
+        }
+
+    def _event(self, event: str, picks: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return how many frames showed an event, how many labels it was the reason of, the quota, and both by band."""
+        seen, labelled = self.events[event], Counter(item["band"] for item in picks if item["reason"] == event)
+        names = [name for name in dict.fromkeys([*self.bands, *seen, *labelled]) if seen[name] or labelled[name]]
+        bands = {name: {"seen": seen[name], "labelled": labelled[name]} for name in names}
+        return {
+            "seen": seen.total(),
+            "labelled": labelled.total(),
+            "quota": self.quotas[event],
+            "bands": bands,
         }

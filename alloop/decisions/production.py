@@ -8,6 +8,7 @@ from alloop.campaign import Campaign
 from alloop.config import Param, QuenchParam, steps
 from alloop.decisions.exploration import Starts
 from alloop.decisions.training import evaluation_task, held_out_sets
+from alloop.event_params import definitions
 from alloop.glass.composition import stoichiometric_counts
 from alloop.seeds import derived_seed
 from alloop.state import task_entries
@@ -41,6 +42,7 @@ def decide_quench(campaign: Campaign, param: Param, iteration: int) -> dict[str,
         "trust_low_eV_A": param.select.trust_low_eV_A,
         "trust_high_eV_A": param.select.trust_high_eV_A,
         "lost_eV_A": param.explore.lost_eV_A,
+        "events": definitions(param.select.events),
         "cooling_rate_K_ps": own.cooling_rate_K_ps,
     }
     starts = Starts(campaign)

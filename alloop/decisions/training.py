@@ -193,29 +193,38 @@ def decide_verdict(campaign: Campaign, param: Param, iteration: int) -> dict[str
     state = campaign.state
     select = state.decisions["select", iteration]
     errors = campaign.summary(state.decisions["evaluate", iteration]["tasks"][0]["key"])
-    problems = verdict_problems(select["classes"], errors, param.stop.accurate_fraction, param.stop.force_rmse_eV_A)
+    missed = select.get("missed_records", 0)
+    problems = verdict_problems(
+        select["classes"], errors, param.stop.accurate_fraction, param.stop.force_rmse_eV_A, missed
+    )
     problems += [f"{count} chunk(s) could not be run" for count in [select["failed_chunks"]] if count]
     withdrawn = select.get("withdrawn_chunks", 0)
     problems += [f"{withdrawn} chunk(s) were left to ensemble {iteration + 1}"] if withdrawn else []
     if state.decided("train", iteration + 1):
-        problems.append(f"ensemble {iteration + 1} was trained meanwhile, and is judged in its place")
+        problems.append(f"ensemble {iteration + 1} was trained meanwhile")
     if state.foundation_level is not None:
         problems.append(f"labels so far are the foundation's ({state.foundation_level})")
     return {"converged": not problems, "reason": "; ".join(problems) or "all criteria met", "errors": errors}
 
 
 def verdict_problems(
-    classes: dict[str, int], errors: dict[str, Any], accurate_fraction: float, force_rmse_eV_A: float
+    classes: dict[str, int],
+    errors: dict[str, Any],
+    accurate_fraction: float,
+    force_rmse_eV_A: float,
+    missed: int = 0,
 ) -> list[str]:
     """Return what still speaks against convergence, each as a phrase; an empty list means converged.
 
-    With no new labels the audit decides; with neither, nothing was measured and the campaign is not converged.
+    missed: records that were never made, as their trajectory had been lost; they count as not accurate. With no new
+    labels the audit decides; with neither, nothing was measured and the campaign is not converged.
     """
     problems = []
-    total = sum(classes.values())
+    total = sum(classes.values()) + missed
     fraction = classes["accurate"] / total if total else 0.0
     if fraction < accurate_fraction:
-        problems.append(f"accurate fraction {fraction:.3f} < {accurate_fraction:g}")
+        lost = f" ({missed} records of lost trajectories count as not accurate)" if missed else ""
+        problems.append(f"accurate fraction {fraction:.3f} < {accurate_fraction:g}{lost}")
     newest = "new" if errors["new"]["labels"] else "audit"
     names = {newest: "new labels" if newest == "new" else "audit labels (there were no others)"}
     names |= {"held_out_bootstrap": "held-out bootstrap labels", "held_out_explore": "held-out exploration labels"}

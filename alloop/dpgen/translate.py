@@ -17,6 +17,7 @@ from alloop.dpgen.keys import JOB_KEYS, LEFT_OUT, NEUTRAL, OLD_JOB_NAMES, OLD_KE
 from alloop.dpgen.programs import label_section, pool_section
 from alloop.dpgen.translation import BACKENDS, Known, Translation, as_list
 from alloop.errors import InputError
+from alloop.glass.events import ON_BY_DEFAULT
 
 _DEFAULTS: Any = Param.model_fields
 _UNSET_V_TRUST = 1e9
@@ -250,11 +251,12 @@ def _select(param: Mapping[str, Any], job: Mapping[str, Any], known: Known, foun
     systems = len({system.system for system in known.systems}) or 1
     if "fp_task_max" in param:
         total = max(1, int(param["fp_task_max"]) * systems)
-        share = max(1, round(0.05 * total))
+        share = 0.05 * total  # for the audit, and for each event over all temperature bands
+        bands = 1 + len(_default("select", "temperature_bands_K"))
         own |= {
             "max_labels": total,
-            "audit": share,
-            "event_quota": {"overlap": share, "five_coordinated_Si": share},
+            "audit": max(1, round(share)),
+            "events": {name: {"quota": max(1, round(share / bands))} for name in ON_BY_DEFAULT},
         }
         found.leave_out("fp_task_max", f"is per system; alloop's max_labels is for all {systems} together, {total}")
     return own

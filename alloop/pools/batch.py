@@ -24,6 +24,7 @@ from alloop.pools.link import Worker
 from alloop.pools.nodes import FAILURES, Nodes
 from alloop.pools.queues import Look
 from alloop.pools.running import Batch, existing_attempts, sign_of_end
+from alloop.pools.starting import CANNOT_START, free_number, log_problem, outcome
 from alloop.pools.submission import BackOff, Submitter
 from alloop.pools.worker import Share, run_attempt, terminate
 from alloop.process import ProcessIdentity
@@ -68,6 +69,7 @@ class BatchPool:
         back_off = BackOff(self._timing.backoff, self._timing.longest_backoff)
         self._submitter = Submitter(name, param, self._place, back_off)
         self._nodes = Nodes(self._timing.avoid)
+        self._ended: set[ProcessIdentity] = set()
         self._look = 0
         self._early_deaths = 0
         self._trouble: dict[str, str] = {}
@@ -137,13 +139,15 @@ class BatchPool:
                     batch.keys = tuple(dict.fromkeys(batch.keys + keys))
                     batch.folders += [folder for folder in folders if folder not in batch.folders]
                     return
-            slot = next(number for number in range(len(live.busy) + 1) if number not in live.busy)
+            slot = free_number(owner.get("slot"), live.job.slots, live.busy)
             live.busy[slot] = Batch(keys, list(folders), slot, "", owner=process, watched=time.monotonic())
 
     def alive(self, owner: dict[str, Any]) -> bool:
         """Tell whether the process of an attempt's record may still run: it is here, or its job is not known gone."""
         process = ProcessIdentity.from_json(owner)
-        return process.alive() if process.is_local() else owner.get("job") not in self._gone
+        if process.is_local():
+            return process.alive()
+        return owner.get("job") not in self._gone and process not in self._ended
 
     def end(self, owners: Iterable[dict[str, Any]]) -> None:
         """End attempts with all their children: here, through their job's worker, or with their job."""
@@ -230,9 +234,13 @@ class BatchPool:
 
     def _heard(self, live: Live, batch: Batch, future: Any) -> None:
         """Note what dask says of a batch, from any thread: its end, or that it is out of sight."""
-        code = future.result() if future.status == "finished" else None
+        code, problem = outcome(future)
         future.release()
+        if problem:
+            log_problem(self._engine.run_folder / "attempts.log", problem)
         with self._lock:
+            if problem:
+                self._trouble["start"] = f"no process could be started on node {live.job.node}: {problem}"
             batch.future = None
             if live.busy.get(batch.slot) is not batch:
                 return
@@ -256,11 +264,18 @@ class BatchPool:
     def _finish(self, live: Live, batch: Batch, cause: str) -> None:
         live.busy.pop(batch.slot, None)
         live.idle_since = time.monotonic()
+        batch.find_owner(live.job.name)
+        if batch.owner is not None:
+            self._ended.add(batch.owner)
         if batch.return_code == 0:
             self._nodes.succeeded(live.job.node)
-        elif (cause == "infra" and live.job.told is None) or batch.left_infra_failure():
+        elif self._blames_node(live, batch, cause):
             self._nodes.failed(live.job.node)
         self._events.put(Ended(batch.keys, batch.return_code, cause))
+
+    def _blames_node(self, live: Live, batch: Batch, cause: str) -> bool:
+        lost = cause == "infra" and live.job.told is None
+        return lost or batch.return_code == CANNOT_START or batch.left_infra_failure()
 
     def _watch_batches(self) -> None:
         for live in list(self._live.values()):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from alloop.config import Param
+from alloop.errors import InputError
 from alloop.pool_params import LOCAL, BatchPoolParam, LocalPoolParam, pool_slots
 from alloop.pools import Ended, Pool, Slot
 from alloop.pools.local import LocalHost, LocalPool
@@ -94,4 +95,9 @@ def open_fleet(param: Param, run_folder: Path, campaign_id: str, epoch: int) -> 
     from alloop.pools.batch_host import open_batch_pools  # a second of imports that only batch systems need
 
     jobs = open_batch_pools(batch, events, run_folder, campaign_id, epoch)
+    for name in jobs.pools.keys() & pools.keys():
+        raise InputError(
+            f"pools.{name} is local now, but batch jobs of a pool of this name are on record\n"
+            "  give the local pool another name, or cancel those jobs first: alloop stop --cancel-jobs"
+        )
     return Fleet(pools | dict(jobs.pools), events, host, jobs)

@@ -25,6 +25,7 @@ from alloop.process import ProcessIdentity
 
 CALL_SECONDS = 15.0
 FAILED_POLLS = 3
+_LONGEST_PAUSE_S = 60.0
 """A scheduler that does not answer so often in a row is given up, even if its process lives."""
 DESCRIBE_SECONDS = 10.0
 
@@ -41,6 +42,13 @@ class Worker:
     ends: float
     seen: float
     attempts: frozenset[ProcessIdentity]
+
+
+def pause_s(failures: int, poll_s: float) -> float:
+    """Return how long to wait for the next look after so many in a row that failed, at most a minute."""
+    if failures < FAILED_POLLS:
+        return poll_s
+    return min(2.0 ** min(failures, 16), _LONGEST_PAUSE_S)
 
 
 class Link:
@@ -142,7 +150,7 @@ class Link:
                 dead = self._record is not None and scheduler.is_gone(self._record)
                 if dead or self._failed >= FAILED_POLLS:
                     self._let_go()
-            self._wake.wait(self._poll_s if self._failed < FAILED_POLLS else min(2.0**self._failed, 60.0))
+            self._wake.wait(pause_s(self._failed, self._poll_s))
             self._wake.clear()
         self._let_go()
 

@@ -10,8 +10,6 @@ import os
 import queue
 import select
 import signal
-import subprocess
-import sys
 import threading
 import uuid
 from collections.abc import Iterable
@@ -20,22 +18,9 @@ from typing import Any
 
 from alloop.pool_params import LocalPoolParam, pool_slots
 from alloop.pools import Ended, Slot
+from alloop.pools.starting import attempt_command, free_number, log_problem, outcome, run_process
 from alloop.potential.environment import md_environment
 from alloop.process import ProcessIdentity
-
-
-def run_process(command: list[str], environment: dict[str, str], log: str) -> int:
-    """Run a command in its own session, its output appended to a file, and return its return code."""
-    with Path(log).open("ab") as stream:
-        child = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
-        )
-        return child.wait()
-
-
-def attempt_command(python: str | None, epoch: int, folders: list[Path]) -> list[str]:
-    """Return the command that runs tasks one after the other."""
-    return [python or sys.executable, "-m", "alloop.attempt", "--epoch", str(epoch), *map(str, folders)]
 
 
 class LocalHost:
@@ -82,13 +67,16 @@ class LocalPool:
         self._events = events
         self._lock = threading.Lock()
         self._busy: dict[int, str] = {}
-        self._adopted: dict[ProcessIdentity, tuple[str, ...]] = {}
+        self._adopted: dict[ProcessIdentity, tuple[int, tuple[str, ...]]] = {}
 
     def free_slots(self) -> list[Slot]:
         """Return the slots without work; attempts adopted from an earlier driver count as work."""
         with self._lock:
-            free = [number for number in range(self.slots) if number not in self._busy]
-            return [Slot(self.name, str(number)) for number in free[len(self._adopted) :]]
+            taken = self._taken()
+            return [Slot(self.name, str(number)) for number in range(self.slots) if number not in taken]
+
+    def _taken(self) -> set[int]:
+        return {*self._busy, *(number for number, _ in self._adopted.values())}
 
     def demand(self, batches: int, longest_s: float | None) -> None:
         """Do nothing: a machine does not grow."""
@@ -106,12 +94,15 @@ class LocalPool:
         def report(done: Any) -> None:
             with self._lock:
                 del self._busy[number]
-            self._events.put(Ended(keys, done.result() if done.status == "finished" else None))
+            code, problem = outcome(done)
+            if problem:
+                log_problem(self._log, problem)
+            self._events.put(Ended(keys, code))
 
         future.add_done_callback(report)
 
     def _environment(self, number: int) -> dict[str, str]:
-        own = {"ALLOOP_POOL": self.name, "ALLOOP_CORES": str(self._param.threads)}
+        own = {"ALLOOP_POOL": self.name, "ALLOOP_SLOT": str(number), "ALLOOP_CORES": str(self._param.threads)}
         if self._param.gpus:
             own |= {"CUDA_VISIBLE_DEVICES": str(number % self._param.gpus), "ALLOOP_GPUS": "1"}
         return os.environ | md_environment(self._param.threads) | own
@@ -121,7 +112,9 @@ class LocalPool:
         process = ProcessIdentity.from_json(owner)
         with self._lock:
             watched = process in self._adopted
-            self._adopted[process] = tuple(dict.fromkeys(self._adopted.get(process, ()) + keys))
+            place, known = self._adopted.get(process, (None, ()))
+            place = free_number(owner.get("slot"), self.slots, self._taken()) if place is None else place
+            self._adopted[process] = place, tuple(dict.fromkeys(known + keys))
         if not watched:
             threading.Thread(target=self._watch, args=(process,), daemon=True).start()
 
@@ -134,7 +127,7 @@ class LocalPool:
             finally:
                 os.close(descriptor)
         with self._lock:
-            ended = self._adopted.pop(process)
+            _, ended = self._adopted.pop(process)
         self._events.put(Ended(ended, None))
 
     def alive(self, owner: dict[str, Any]) -> bool:
@@ -182,6 +175,7 @@ def _start_cluster(slots: int) -> tuple[Any, Any]:
             dashboard_address="127.0.0.1:0",
             memory_limit=0,
             silence_logs=50,
+            security=True,  # keys that live in memory only: an open port would be an open account
         )
         return cluster, Client(cluster)
     finally:

@@ -6,12 +6,14 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from alloop.pool_params import BatchPoolParam
 from alloop.pools import jobqueue
 from alloop.pools.queues import CommandError
+
+_CLOSING_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Submitter:
         self._under_way = False
         self._failures = 0
         self._not_before = 0.0
+        self._to_cancel: set[str] = set()
+        self._cancellations: list[Future[None]] = []
 
     def ready(self) -> bool:
         """Tell whether a job may be submitted now."""
@@ -75,18 +79,26 @@ class Submitter:
 
     def cancel(self, kind: str, ids: list[str]) -> None:
         """Cancel jobs; one that is gone cannot be cancelled, and who cares asks again."""
+        fresh = [job_id for job_id in ids if job_id not in self._to_cancel]
 
         def quietly() -> None:
-            with contextlib.suppress(CommandError):
-                jobqueue.cancel(kind, ids)
+            try:
+                with contextlib.suppress(CommandError):
+                    jobqueue.cancel(kind, fresh)
+            finally:
+                self._to_cancel.difference_update(fresh)
 
         with contextlib.suppress(RuntimeError):  # the pool has been closed
-            self._commands.submit(quietly)
+            if fresh:
+                self._to_cancel.update(fresh)
+                self._cancellations.append(self._commands.submit(quietly))
+                self._cancellations = [future for future in self._cancellations if not future.done()]
 
     def close(self) -> None:
-        """End after the cancellations that are under way; a submission's answer is not waited for."""
+        """End after the cancellations asked for, or a minute of them; a submission's answer is not waited for."""
         self._closing.set()
-        self._commands.shutdown(wait=True)
+        wait(self._cancellations, timeout=_CLOSING_SECONDS)
+        self._commands.shutdown(wait=False, cancel_futures=True)
 
 
 def without_nodes(param: BatchPoolParam, nodes: set[str]) -> BatchPoolParam:

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from alloop.pools.drain import attempts_in_job
-from alloop.pools.local import attempt_command, run_process
+from alloop.pools.starting import attempt_command, run_process
 from alloop.process import ProcessIdentity
 
 
@@ -33,7 +33,7 @@ def run_attempt(python: str | None, epoch: int, folders: list[str], share: Share
     """Run tasks as one process of its own session on the worker's node and return its return code."""
     from alloop.potential.environment import md_environment
 
-    own = {"ALLOOP_CORES": str(share.cores)}
+    own = {"ALLOOP_CORES": str(share.cores), "ALLOOP_SLOT": str(share.slot)}
     if share.gpus_of_job:
         devices = gpu_share(os.environ.get("CUDA_VISIBLE_DEVICES"), share)
         own |= {"CUDA_VISIBLE_DEVICES": devices, "ALLOOP_GPUS": str(devices.count(",") + 1)}

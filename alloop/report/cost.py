@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,13 +63,25 @@ def used_up(costs: Costs, state: State, budget: Budget) -> str | None:
     Core- and GPU-hours of running work are not known before it ends, so that a campaign may exceed these limits by
     what runs when they are reached.
     """
-    under_way = sum(state.tasks[key].kind == "label" for key in state.running)
-    for what, entry in shares_used(costs, budget, under_way).items():
+    for what, entry in shares_used(costs, budget, labels_under_way(state)).items():
         if entry["used"] >= entry["limit"]:
             return (
                 f"the budget of {entry['limit']:g} {_UNITS[what]} is used up ({entry['used']:g}); raise budget.{what}"
             )
     return None
+
+
+def labels_under_way(state: State) -> int:
+    """Return how many labels that count against the budget run: all but imported ones."""
+    labels = (key for key in state.running if state.tasks[key].kind == "label")
+    return sum(not state.picks[key].get("given") for key in labels)
+
+
+def labels_left(costs: Costs, state: State, budget: Budget) -> float:
+    """Return how many more labels the budget lets begin; infinity without a limit, or one that only warns."""
+    if budget.labels is None or budget.when_used_up != "stop":
+        return math.inf
+    return max(0, budget.labels - costs.paid_labels - labels_under_way(state))
 
 
 def budget_record(config: Mapping[str, Any] | None, costs: Costs) -> dict[str, Any] | None:

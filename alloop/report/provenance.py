@@ -16,7 +16,7 @@ from alloop import store
 from alloop.campaign import Campaign
 from alloop.cost import cores_of
 from alloop.errors import InputError
-from alloop.frames import read_structure
+from alloop.frames import read_ragged, read_structure
 from alloop.labelers.vasp.inputs import kpoint_mesh
 from alloop.potential.dataset import composition
 from alloop.store import MANIFEST, read_json
@@ -135,7 +135,7 @@ def build_provenance(campaign: Campaign, key: str) -> dict[str, Any]:
         "imported": bool(pick.get("given")),
         "structure": _describe(structure, campaign.elements) if structure else None,
         "level": {"name": pick.get("level"), "content": content},
-        "selection": _selection(pick),
+        "selection": _selection(pick) | {"offending_atoms": _offending(campaign, pick)},
         "origin": _origin(campaign, pick),
         "hashes": _hashes(structure, content),
         "result": _result(campaign, key, manifest),
@@ -186,7 +186,17 @@ def _level_content(campaign: Campaign, pick: dict[str, Any]) -> dict[str, Any]:
 
 def _selection(pick: dict[str, Any]) -> dict[str, Any]:
     keys = ("iteration", "reason", "trust_class", "max_force_deviation_eV_A", "events", "temperature_K", "stratum")
-    return {key: pick.get(key) for key in keys}
+    return {key: pick.get(key) for key in (*keys, "band")}
+
+
+def _offending(campaign: Campaign, pick: dict[str, Any]) -> dict[str, list[int]]:
+    """Return, by event that the frame showed, the indices of the atoms that did; {} where that is not known."""
+    try:
+        found = read_ragged(campaign.result(pick["source"]["task"]))
+        frame, showed = pick["source"]["frame"], pick.get("events") or ()
+        return {event: found[f"offending:{event}"][frame].tolist() for event in showed}
+    except _DAMAGED:
+        return {}
 
 
 def _origin(campaign: Campaign, pick: dict[str, Any]) -> dict[str, Any]:

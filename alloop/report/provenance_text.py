@@ -10,6 +10,7 @@ from rich.console import Console
 from alloop.campaign import flat
 
 Line = tuple[str, str]
+_ATOMS = 8  # of an event, told by their indices
 
 
 def print_provenance(found: dict[str, Any], console: Console) -> None:
@@ -74,10 +75,19 @@ def _selected(selection: dict[str, Any]) -> str:
     if deviation_eV_A is not None:
         parts.append(f"{selection['trust_class']}, largest force deviation {deviation_eV_A:.3f} eV/A")
     if selection["events"]:
-        parts.append(f"events {', '.join(selection['events'])}")
+        parts.append(f"events {', '.join(_event(event, selection) for event in selection['events'])}")
     if temperature_K is not None:
-        parts.append(f"{temperature_K:.0f} K")
+        band = f" (band {selection['band']})" if selection["band"] else ""
+        parts.append(f"{temperature_K:.0f} K{band}")
     return "; ".join(parts)
+
+
+def _event(event: str, selection: dict[str, Any]) -> str:
+    atoms = selection["offending_atoms"].get(event, [])
+    if not atoms:
+        return event
+    more = f" and {len(atoms) - _ATOMS} more" if len(atoms) > _ATOMS else ""
+    return f"{event} (atoms {' '.join(map(str, atoms[:_ATOMS]))}{more})"
 
 
 def _origin(origin: dict[str, Any]) -> Iterator[Line]:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from alloop.config import Param
 from alloop.glass.composition import TABLE_1
+from alloop.glass.events import PRESETS
 
 Schema = dict[str, Any]
 
@@ -31,7 +32,15 @@ def json_schema() -> Schema:
     schema = Param.model_json_schema()
     glasses = schema["properties"]["glasses"]
     glasses["items"] = {"anyOf": [{"type": "string", "enum": sorted(TABLE_1)}, glasses["items"]]}
+    events = schema["$defs"]["SelectParam"]["properties"]["events"]
+    events["properties"] = {name: _complete(preset["kind"], schema) for name, preset in PRESETS.items()}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema | {"title": "param.json of alloop"}
+
+
+def _complete(kind: str, schema: Schema) -> Schema:
+    """Return the schema of an event that a preset completes, so that it requires no key."""
+    (found,) = (d for d in schema["$defs"].values() if d["properties"].get("kind", {}).get("const") == kind)
+    return {key: value for key, value in found.items() if key != "required"}
 
 
 def schema_rows() -> dict[str, tuple[str, list[Row]]]:
@@ -45,7 +54,7 @@ def schema_rows() -> dict[str, tuple[str, list[Row]]]:
         for key, entry in section["properties"].items():
             name, target = prefix + key, _target(entry, schema)
             for variant in _variants(entry, schema):
-                walk(f"{name}.NAME ({' | '.join(variant['properties']['type'].get('enum', ['local']))}).", variant)
+                walk(f"{name}.NAME ({' | '.join(_kinds(variant))}).", variant)
             default = json.dumps(entry["default"]) if "default" in entry else "required"
             if target is None:
                 rows.append(Row(name, _kind(entry), default, entry.get("description", "")))
@@ -94,6 +103,13 @@ def _variants(entry: Schema, schema: Schema) -> list[Schema]:
     values: Any = entry.get("additionalProperties", next(iter(entry.get("patternProperties", {}).values()), None))
     options: list[Schema] = values.get("oneOf") or values.get("anyOf") or [] if isinstance(values, dict) else []
     return [schema["$defs"][option["$ref"].rpartition("/")[2]] for option in options if "$ref" in option]
+
+
+def _kinds(variant: Schema) -> list[str]:
+    """Return the values of the key that tells a variant from the others, its `type` or `kind`."""
+    own = variant["properties"]
+    key: Schema = own["type"] if "type" in own else own["kind"]
+    return key.get("enum") or [key["const"]]
 
 
 def _kind(entry: Schema) -> str:

@@ -80,11 +80,10 @@ def print_statistics(statistics: dict[str, Any], console: Console) -> None:
             str(labels),
         )
         console.print(table)
-        events = ", ".join(
-            f"{name} {e['seen']} seen / {e['labelled']} labelled" for name, e in record["events"].items()
-        )
+        if record["events"]:
+            console.print(_events_table(record["events"]))
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(record["reasons"].items())) or "none"
-        console.print(f" events: {events}\n labels: {reasons}\n", highlight=False)
+        console.print(f" labels: {reasons}\n", highlight=False)
     for row in statistics["final_held_out"]:
         console.print(
             f" ensemble {row['iteration']} on the final held-out sets: "
@@ -92,6 +91,18 @@ def print_statistics(statistics: dict[str, Any], console: Console) -> None:
             highlight=False,
         )
     print_costs(statistics["cost"], console)
+
+
+def _events_table(events: dict[str, dict[str, Any]]) -> Table:
+    """Return a table of the declared events: frames that showed each, and labels asked for because of it, by band."""
+    table = Table("event and temperature band", caption="quota: labels per band; 0 watches without asking")
+    for column in ("frames", "labels", "quota"):
+        table.add_column(column, justify="right")
+    for name, entry in events.items():
+        table.add_row(name, str(entry["seen"]), str(entry["labelled"]), str(entry.get("quota", "")))
+        for band, counts in entry.get("bands", {}).items():
+            table.add_row(f"  {band}", str(counts["seen"]), str(counts["labelled"]), "", style="dim")
+    return table
 
 
 def plot_statistics(statistics: dict[str, Any], file: Path) -> None:

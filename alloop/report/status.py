@@ -281,6 +281,7 @@ def _glass_row(
         "boroxol_rings": _mean([frame["boroxol"]["rings"] for frame in frames]),
         "max_force_deviation_eV_A": max((summary["max_force_deviation_eV_A"] for summary in summaries), default=None),
         "records_above_trust_high": 1 - trusted / records if records else None,
+        "events": {event: sum(s["events"][event] for s in summaries) for event in decision["common"]["events"]},
     }
 
 
@@ -335,6 +336,9 @@ def print_status(status: dict[str, Any], console: Console) -> None:
         console.print(text, highlight=False)
     for change in status["config_changes"]:
         console.print(f" changed    {change}", highlight=False)
+    for row in [row for row in status["iterations"] if row.get("events")][-1:]:
+        text = ", ".join(f"{name} {e['seen']} ({e['labelled']})" for name, e in row["events"].items())
+        console.print(f" events     {text}: frames (labels) of iteration {row['iteration']}", highlight=False)
     if status["iterations"]:
         console.print(_iteration_table(status["iterations"]))
     if status["final_held_out"]:
@@ -420,6 +424,9 @@ def glass_text_table(rows: list[dict[str, Any]]) -> Table:
     rates = sorted({row["cooling_rate_K_ps"] for row in rows})
     table.caption = f"cooled at {', '.join(f'{rate:g}' for rate in rates)} K/ps; means over the final hold"
     table.caption += "".join(f"\n{row['run']} lost at {row['lost_reason']}" for row in rows if row["lost_reason"])
+    for row in rows:
+        seen = ", ".join(f"{event} {count}" for event, count in row["events"].items() if count)
+        table.caption += f"\n{row['run']} records with {seen}" if seen else ""
     for row in rows:
         above = row["records_above_trust_high"]
         table.add_row(

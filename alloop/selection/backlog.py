@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import heapq
-import math
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from alloop.selection.picks import Candidate, Rules
+from alloop.selection.picks import BEFORE_LOSS, LARGEST, Candidate, Rules, columns
 
-if TYPE_CHECKING:  # the state of a campaign is read without it
-    import numpy as np
+if TYPE_CHECKING:  # the state of a campaign is read without them
+    from alloop.selection.choice import Choice
+    from alloop.selection.diversity import Environments, Known
 
 Entry = tuple[Candidate, Any]
 """A frame, and what the campaign needs of it to ask for its label."""
@@ -22,77 +20,65 @@ Entry = tuple[Candidate, Any]
 class _Round:
     """What one ensemble's exploration has brought home and not yet been asked about."""
 
-    rules: Rules
-    rng: np.random.Generator
-    entries: dict[str, Entry] = field(default_factory=dict)
-    queues: dict[tuple[str, str], list[tuple[float, str]]] = field(default_factory=dict)
-    served: Counter[tuple[str, str]] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    times: dict[str, list[float]] = field(default_factory=dict)
+    choice: Choice
+    entries: dict[int, Entry] = field(default_factory=dict)
 
-    def put(self, entry: Entry, priority: float) -> None:
-        candidate = entry[0]
-        asked = candidate.trust_class == "candidate" or candidate.kept_for == "before_loss"
-        reasons = (*sorted(candidate.events & self.rules.event_quota.keys()), *(["candidate"] if asked else []))
-        if reasons:
-            self.entries[candidate.identity] = entry
-        for reason in reasons:
-            heapq.heappush(self.queues.setdefault((reason, candidate.stratum), []), (priority, candidate.identity))
+    def put(self, entries: list[Entry], known: set[str]) -> None:
+        """Queue frames, of those with the same content the first."""
+        own = {entry[0].identity: entry for entry in reversed(entries)}
+        new = [own[name] for name in sorted(own) if not self.choice.holds(name)]
+        if not new:
+            return
+        first = self.choice.accepted
+        for number, index in enumerate(self.choice.add(columns([entry[0] for entry in new]), known).tolist()):
+            self.entries[first + number] = new[index]
 
-    def allowed(self, candidate: Candidate) -> bool:
-        """Tell whether the rules of a trajectory leave room for this frame; once they do not, they never will."""
-        times = self.times.get(candidate.trajectory, ())
-        if len(times) >= self.rules.max_per_trajectory or not math.isfinite(candidate.max_force_deviation_eV_A):
-            return False
-        return all(abs(candidate.time_ps - time) >= self.rules.min_separation_ps for time in times)
-
-    def head(self, queue: tuple[str, str]) -> str | None:
-        """Return the identity of the best frame of a queue; frames no longer wanted are thrown off it."""
-        heap = self.queues[queue]
-        while heap:
-            entry = self.entries.get(heap[0][1])
-            if entry is not None and self.allowed(entry[0]):
-                return heap[0][1]
-            heapq.heappop(heap)
-            if entry is not None:
-                self.entries.pop(entry[0].identity)
-        return None
-
-    def best(self) -> tuple[str, str] | None:
-        """Return (reason, identity) of the best frame: events below their quota first, then strata in turn."""
-        room = self.rules.max_labels - self.rules.audit - self.reasons.total()
-        if room <= 0:
-            return None
-        ranked = [
-            (reason == "candidate", self.served[reason, stratum], reason, stratum)
-            for reason, stratum in self.queues
-            if reason == "candidate" or self.reasons[reason] < self.rules.event_quota[reason]
-        ]
-        for _, _, reason, stratum in sorted(ranked):
-            identity = self.head((reason, stratum))
-            if identity is not None:
-                return reason, identity
-        return None
-
-    def take(self, reason: str, candidate: Candidate) -> None:
-        self.entries.pop(candidate.identity, None)
-        self.served[reason, candidate.stratum] += 1
-        self.reasons[reason] += 1
-        self.times.setdefault(candidate.trajectory, []).append(candidate.time_ps)
+    def waiting(self) -> list[Entry]:
+        """Return the frames that may still be asked about; the others are forgotten."""
+        self.entries = {number: own for number, own in self.entries.items() if self.choice.is_waiting(number)}
+        return list(self.entries.values())
 
 
 class Backlog:
-    """The ranked frames of every ensemble whose exploration is not closed yet, newest ensemble first."""
+    """The ranked frames of every ensemble whose exploration is not closed yet, newest ensemble first.
+
+    The rules are those of `picks.pick`, applied whenever a frame is asked for to the chunks that have come home. The
+    order depends on the seeds and on the frames that are there, not on the order in which they came, so that a
+    backlog filled again from disk, picks first, goes on as the one before would have.
+    """
 
     def __init__(self) -> None:
         self._rounds: dict[int, _Round] = {}
+        self._diversity: Known | None = None
         self.known: set[str] = set()
+
+    def compare_with(self, training: Known) -> None:
+        """Rank by how new frames are beside the environments of training data, from now on.
+
+        What was learned of frames asked for stays known. Call it before rounds are opened, and again as newer
+        training data are there.
+        """
+        if self._diversity is not None:
+            training = training.with_added_of(self._diversity)
+        self._diversity = training
+        for own in self._rounds.values():
+            self._refill(own, own.waiting())
+
+    def learn(self, environments: Environments) -> None:
+        """Take in environments of labels in flight that no open round knows; nothing without `compare_with`."""
+        if self._diversity is not None:
+            self._diversity.add(environments)
+
+    def _refill(self, own: _Round, entries: list[Entry]) -> None:
+        own.choice, own.entries = own.choice.again(self._diversity), {}
+        own.put(entries, self.known)
 
     def open_round(self, iteration: int, rules: Rules, seed: int) -> None:
         """Begin to collect the frames of an iteration."""
-        import numpy as np
+        from alloop.selection.choice import Choice
 
-        self._rounds.setdefault(iteration, _Round(rules, np.random.default_rng(seed)))
+        if iteration not in self._rounds:
+            self._rounds[iteration] = _Round(Choice(rules, seed, self._diversity))
 
     def close_round(self, iteration: int) -> None:
         """Forget what is left of an iteration."""
@@ -101,82 +87,84 @@ class Backlog:
     def add(self, iteration: int, entries: Iterable[Entry]) -> None:
         """Take in the frames of one chunk; those that are accurate without an event, or known already, are left out."""
         own = self._rounds.get(iteration)
-        if own is None:
-            return
-        for entry in sorted(entries, key=lambda entry: entry[0].identity):
-            priority = float(own.rng.random())
-            if entry[0].identity not in self.known and entry[0].identity not in own.entries:
-                own.put(entry, priority)
+        if own is not None:
+            own.put(list(entries), self.known)
 
-    def note_pick(self, iteration: int, identity: str, reason: str, trajectory: str, stratum: str, time: float) -> None:
-        """Count a frame that was decided on, from now or from before a restart."""
+    def note_pick(
+        self,
+        iteration: int,
+        identity: str,
+        reason: str,
+        trajectory: str,
+        stratum: str,
+        time: float,
+        temperature_K: float = float("nan"),
+    ) -> None:
+        """Count a frame that was decided on, from now or from before a restart; once, however often it is told."""
         self.known.add(identity)
         own = self._rounds.get(iteration)
         if own is not None:
-            own.take(reason, Candidate(identity, trajectory, time, stratum, "", "", 0.0))
+            by_stratum = reason in (LARGEST, BEFORE_LOSS)
+            place = stratum if by_stratum else str(own.choice.rules.band(temperature_K))
+            own.choice.note(identity, reason, trajectory, time, place)
 
     def newest(self) -> int | None:
         """Return the newest iteration that has a frame to ask about, None if there is none."""
-        return next((i for i in sorted(self._rounds, reverse=True) if self._rounds[i].best() is not None), None)
+        return next((i for i in sorted(self._rounds, reverse=True) if self.open(i)), None)
 
     def open(self, iteration: int) -> bool:
         """Tell whether an iteration has a frame to ask about within its rules."""
         own = self._rounds.get(iteration)
-        return own is not None and own.best() is not None
+        return own is not None and bool(own.choice.take(1))
 
     def size(self) -> int:
         """Return how many frames wait, at most as many as the rules let be labelled."""
-        return sum(
-            min(len(own.entries), max(0, own.rules.max_labels - own.rules.audit - own.reasons.total()))
-            for own in self._rounds.values()
-        )
+        return sum(min(own.choice.waiting, own.choice.room) for own in self._rounds.values())
 
     def take(self, iteration: int, count: int) -> list[tuple[str, Any]]:
         """Return (reason, record) of the best `count` frames, without deciding: `note_pick` makes it so."""
         own = self._rounds[iteration]
-        trial = replace(
-            own,
-            entries=dict(own.entries) if count > 1 else own.entries,
-            queues={queue: list(heap) for queue, heap in own.queues.items()} if count > 1 else own.queues,
-            served=own.served.copy(),
-            reasons=own.reasons.copy(),
-            times={name: list(times) for name, times in own.times.items()} if count > 1 else own.times,
-        )
-        found: list[tuple[str, Any]] = []
-        while len(found) < count and (best := trial.best()) is not None:
-            candidate, record = trial.entries[best[1]]
-            found.append((best[0], record))
-            if count == 1:
-                break
-            trial.take(best[0], candidate)
-        return found
+        return [(best.reason, own.entries[best.number][1]) for best in own.choice.take(count)]
 
     def of(self, iterations: Iterable[int]) -> list[tuple[int, Entry]]:
         """Return all frames of some iterations."""
-        found = ((i, self._rounds[i].entries.values()) for i in iterations if i in self._rounds)
-        return [(i, entry) for i, entries in found for entry in entries]
+        return [(i, entry) for i in iterations if i in self._rounds for entry in self._rounds[i].waiting()]
 
     def iterations(self) -> list[int]:
         """Return the iterations that are collected, oldest first."""
         return sorted(self._rounds)
 
-    def rerank(self, deviations_eV_A: dict[str, float], trust_low_eV_A: float, trust_high_eV_A: float) -> int:
+    def rerank(
+        self,
+        deviations_eV_A: Mapping[str, float],
+        trust_low_eV_A: float,
+        trust_high_eV_A: float,
+        offending: Mapping[str, Environments] | None = None,
+    ) -> int:
         """Judge waiting frames by a newer ensemble's largest force deviation; return how many were dropped.
 
-        deviations_eV_A: by identity. What is accurate now, or beyond trust, is no candidate any more; events stay.
+        deviations_eV_A: by identity; offending: likewise the environment of the atom of largest deviation by that
+        ensemble, where it is known. What is accurate now, or beyond trust, is no candidate any more; events stay.
         """
         dropped = 0
         for own in self._rounds.values():
-            entries, own.entries, own.queues = own.entries, {}, {}
-            for identity, (candidate, record) in entries.items():
-                deviation = deviations_eV_A.get(identity, candidate.max_force_deviation_eV_A)
-                known = not trust_low_eV_A <= deviation < trust_high_eV_A
-                trust = "accurate" if known else "candidate"
-                kept_for = "" if known else candidate.kept_for
-                newer = replace(candidate, max_force_deviation_eV_A=deviation, trust_class=trust, kept_for=kept_for)
-                if identity in deviations_eV_A and known and not candidate.events:
+            left: list[Entry] = []
+            for candidate, record in own.waiting():
+                deviation = deviations_eV_A.get(candidate.identity)
+                if deviation is None:
+                    left.append((candidate, record))
+                elif trust_low_eV_A <= deviation < trust_high_eV_A:
+                    newer = replace(candidate, max_force_deviation_eV_A=deviation, trust_class="candidate")
+                    left.append((_by_newer_atom(newer, offending), record))
+                elif candidate.events:
+                    calm = replace(candidate, trust_class="accurate", kept_for="")
+                    left.append((replace(calm, max_force_deviation_eV_A=deviation), record))
+                else:
                     dropped += 1
-                    continue
-                changed = newer if identity in deviations_eV_A else candidate
-                own.put((changed, record), float(own.rng.random()))
+            self._refill(own, left)
         return dropped
+
+
+def _by_newer_atom(candidate: Candidate, offending: Mapping[str, Environments] | None) -> Candidate:
+    found = (offending or {}).get(candidate.identity)
+    return candidate if found is None else replace(candidate, offending={**candidate.offending, LARGEST: found})

@@ -1,10 +1,21 @@
-"""Which of the frames that came home are asked about: strata with quotas, spread over trajectories, seeded."""
+"""Which of the frames that came home are asked about: strata with quotas, the newest environments first, seeded."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the state of a campaign is read without them
+    import numpy as np
+
+    from alloop.selection.diversity import Environments, Known
+
+LARGEST = "candidate"
+"""The reason of frames that are uncertain, and the key of their offending atom: the one of largest deviation."""
+BEFORE_LOSS = "before_loss"
+AUDIT = "audit"
 
 
 @dataclass(frozen=True)
@@ -13,7 +24,10 @@ class Candidate:
 
     identity: content key of its label, equal for equal frames; trajectory: what it was drawn from; time_ps: along
     that trajectory; stratum: glass and temperature; trust_class: accurate, candidate or failed; kept_for: why it came
-    home (candidate, audit, before_loss, or an event); events: which events it shows.
+    home (candidate, audit, before_loss, or an event); events: which events it shows; temperature_K: what puts it into
+    a temperature band; offending: per reason (an event, or "candidate") the environments of the atoms that give it.
+    audit_of: how many accurate records of its chunk stood behind the random draw it came home in, 0 if it was not
+    drawn; chunk: the name of that draw.
     """
 
     identity: str
@@ -24,73 +38,172 @@ class Candidate:
     kept_for: str
     max_force_deviation_eV_A: float
     events: frozenset[str] = frozenset()
+    temperature_K: float = float("nan")
+    offending: Mapping[str, Environments] = field(default_factory=dict, compare=False)
+    audit_of: int = 0
+    chunk: str = ""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How many picks of which kind: see `SelectParam` in the configuration."""
+    """How many picks of which kind: see `SelectParam` in the configuration.
+
+    event_quota: per event and temperature band; bands_K: ascending temperatures at which one band ends and the next
+    begins, one band if there are none (a frame without a temperature is in the last); before_loss: last good frames
+    before a trajectory was lost; tolerance: distance below which two environments are the same.
+    """
 
     max_labels: int
     max_per_trajectory: int
     min_separation_ps: float
     audit: int
-    event_quota: dict[str, int] = field(default_factory=dict)
+    event_quota: Mapping[str, int] = field(default_factory=dict)
+    bands_K: tuple[float, ...] = ()
+    before_loss: int = 5
+    tolerance: float = 1e-3
+
+    def band(self, temperature_K: float) -> int:
+        """Return the number of the temperature band, from 0; a limit belongs to the band above it."""
+        return bisect_right(self.bands_K, temperature_K) if temperature_K == temperature_K else len(self.bands_K)
 
 
-def pick(frames: Sequence[Candidate], known: set[str], rules: Rules, seed: int) -> list[tuple[int, str]]:
-    """Return (index, reason) of the frames to label, in order of choice.
+@dataclass(frozen=True)
+class Offending:
+    """The offending atoms of F frames, as one table of n environments.
 
-    Strata are served one after the other, each up to its quota: events (also where the ensemble agrees), the audit
-    (accurate frames at random), and candidates with what is left. Within a stratum the draw goes round over glass
-    and temperature, at random within each; a trajectory gives at most `max_per_trajectory` picks, none closer in
-    time than `min_separation_ps`. Nothing in `known` (identities already labelled or asked for) is picked,
-    nothing twice, and no frame whose deviation is not finite. The same frames, in any order, and the same seed
-    give the same picks.
+    frames (n,): which frame; reasons (n,) int8: 0 for the atom of largest deviation, 1 + e for event e of the frames.
     """
-    taken: set[str] = set(known)
-    times: dict[str, list[float]] = {}
-    picks: list[tuple[int, str]] = []
-    order = [i for i in _seeded_order(frames, seed) if math.isfinite(frames[i].max_force_deviation_eV_A)]
 
-    def serve(reason: str, members: list[int], quota: int) -> None:
-        for index in _round_robin(members, frames):
-            frame = frames[index]
-            earlier = times.setdefault(frame.trajectory, [])
-            if quota <= 0 or len(picks) >= rules.max_labels:
-                return
-            close = any(abs(frame.time_ps - time) < rules.min_separation_ps for time in earlier)
-            if frame.identity in taken or close or len(earlier) >= rules.max_per_trajectory:
-                continue
-            taken.add(frame.identity)
-            earlier.append(frame.time_ps)
-            picks.append((index, reason))
-            quota -= 1
-
-    for event, quota in sorted(rules.event_quota.items()):
-        serve(event, [i for i in order if event in frames[i].events], quota)
-    serve("audit", [i for i in order if frames[i].kept_for == "audit"], rules.audit)
-    asked = [i for i in order if frames[i].trust_class == "candidate" or frames[i].kept_for == "before_loss"]
-    serve("candidate", asked, rules.max_labels)
-    return picks
+    frames: np.ndarray
+    reasons: np.ndarray
+    environments: Environments
 
 
-def _seeded_order(frames: Sequence[Candidate], seed: int) -> list[int]:
-    """Return all indices in an order that depends on the seed and the frames' content, not on their order."""
-    sorted_indices = sorted(
-        range(len(frames)), key=lambda i: (frames[i].identity, frames[i].trajectory, frames[i].time_ps)
-    )
+@dataclass(frozen=True)
+class Frames:
+    """F frames that could be labelled, as columns: see `Candidate`.
+
+    identities (F,) strings; trajectories, strata, chunks (F,) numbers into the names; trust (F,) int8, an index into
+    `classes.CLASSES`; events (F, E) bool. Frames without `offending` atoms are taken in seeded random order.
+    """
+
+    identities: np.ndarray
+    trajectories: np.ndarray
+    times_ps: np.ndarray
+    strata: np.ndarray
+    temperatures_K: np.ndarray
+    trust: np.ndarray
+    max_force_deviations_eV_A: np.ndarray
+    before_loss: np.ndarray
+    audit_of: np.ndarray
+    chunks: np.ndarray
+    events: np.ndarray
+    trajectory_names: Sequence[str]
+    stratum_names: Sequence[str]
+    chunk_names: Sequence[str]
+    event_names: Sequence[str]
+    offending: Offending | None = None
+
+    def __len__(self) -> int:
+        return len(self.identities)
+
+    def describe(self, index: int) -> str:
+        """Return what tells a frame from any other: its content, and where it was found."""
+        name = self.trajectory_names[int(self.trajectories[index])]
+        return f"{self.identities[index]}/{name}/{float(self.times_ps[index])!r}"
+
+
+def columns(candidates: Sequence[Candidate]) -> Frames:
+    """Return candidates as columns. A draw for the audit of unknown extent counts as if all it drew from came home."""
     import numpy as np
 
-    shuffled = np.random.default_rng(seed).permutation(len(frames))
-    return [sorted_indices[i] for i in shuffled]
+    from alloop.selection.classes import CLASSES
+
+    events = sorted(set().union(*(one.events for one in candidates)))
+    trajectories, trajectory_names = _numbered([one.trajectory for one in candidates])
+    strata, stratum_names = _numbered([one.stratum for one in candidates])
+    chunks, chunk_names = _numbered(
+        [one.chunk or f"{one.identity}/{one.trajectory}/{one.time_ps!r}" for one in candidates]
+    )
+    return Frames(
+        np.array([one.identity for one in candidates], dtype=str),
+        trajectories,
+        np.array([one.time_ps for one in candidates], dtype=float),
+        strata,
+        np.array([one.temperature_K for one in candidates], dtype=float),
+        np.array([CLASSES.index(one.trust_class) for one in candidates], dtype=np.int8),
+        np.array([one.max_force_deviation_eV_A for one in candidates], dtype=float),
+        np.array([one.kept_for == BEFORE_LOSS for one in candidates], dtype=bool),
+        np.array([one.audit_of or int(one.kept_for == AUDIT) for one in candidates], dtype=int),
+        chunks,
+        np.array([[event in one.events for event in events] for one in candidates], dtype=bool).reshape(
+            len(candidates), len(events)
+        ),
+        trajectory_names,
+        stratum_names,
+        chunk_names,
+        events,
+        _offending(candidates, events),
+    )
 
 
-def _round_robin(members: list[int], frames: Sequence[Candidate]) -> list[int]:
-    """Return the members so that strata alternate, each stratum keeping its order."""
-    turn: dict[str, int] = {}
-    keyed = []
-    for position, index in enumerate(members):
-        stratum = frames[index].stratum
-        turn[stratum] = turn.get(stratum, -1) + 1
-        keyed.append((turn[stratum], position, index))
-    return [index for _, _, index in sorted(keyed)]
+def _numbered(names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    import numpy as np
+
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return np.array([numbers[name] for name in names], dtype=np.int32), list(numbers)
+
+
+def _offending(candidates: Sequence[Candidate], events: Sequence[str]) -> Offending | None:
+    import numpy as np
+
+    from alloop.selection.diversity import Environments
+
+    codes = {LARGEST: 0} | {event: 1 + number for number, event in enumerate(events)}
+    parts = [
+        (frame, codes[reason], found)
+        for frame, one in enumerate(candidates)
+        for reason, found in one.offending.items()
+        if reason in codes and len(found)
+    ]
+    if not parts:
+        return None
+    counts = [len(found) for _, _, found in parts]
+    return Offending(
+        np.repeat(np.array([frame for frame, _, _ in parts], dtype=np.int32), counts),
+        np.repeat(np.array([code for _, code, _ in parts], dtype=np.int8), counts),
+        Environments.together(found for _, _, found in parts),
+    )
+
+
+def pick(
+    frames: Sequence[Candidate] | Frames, known: set[str], rules: Rules, seed: int, diversity: Known | None = None
+) -> list[tuple[int, str]]:
+    """Return (index, reason) of the frames to label, in order of choice.
+
+    First the audit: `rules.audit` of all accurate records at random (`audit.audit_sample`), whatever else is picked;
+    those of the sample that are `known` have a label already and are left out. Then, each up to its quota: events per
+    temperature band (also where the ensemble agrees), last good frames before a loss, and candidates, whose strata
+    of glass and temperature take turns. Among these the frame whose offending atoms are farthest from all that is
+    in `diversity` and from the frames chosen before comes first; one nearer than `rules.tolerance` is a duplicate and
+    never picked. Frames without described atoms follow in random order. A trajectory gives at most
+    `max_per_trajectory` of these, none closer in time than `min_separation_ps` to another pick. Nothing in `known`
+    (identities already labelled or asked for) is picked, nothing twice, and no frame whose deviation is not finite.
+    The same frames, in any order, and the same seed give the same picks. What is chosen is added to `diversity`.
+    """
+    from alloop.selection.audit import audit_sample
+    from alloop.selection.choice import Choice
+
+    table = frames if isinstance(frames, Frames) else columns(frames)
+    choice = Choice(rules, seed, diversity)
+    picks: list[tuple[int, str]] = []
+    for index in audit_sample(table, min(rules.audit, rules.max_labels), seed).tolist():
+        identity = str(table.identities[index])
+        if identity not in known and identity not in choice.taken:
+            choice.note(identity, AUDIT, table.trajectory_names[int(table.trajectories[index])], table.times_ps[index])
+            picks.append((index, AUDIT))
+    indices = choice.add(table, known)
+    while len(picks) < rules.max_labels and (best := choice.best()) is not None:
+        picks.append((int(indices[best.number]), best.reason))
+        choice.choose(best)
+    return picks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from ase import Atoms
 
 from alloop.attempt import Context
 from alloop.frames import read_structure
-from alloop.glass.events import FrameEvents, frame_events
 from alloop.potential.engines import ENGINES, Engine, MdCondition, MdState, TrajectoryLost
+from alloop.selection.events import FrameEvents, Watch
 from alloop.store import read_json, write_json
 from alloop.structure import from_record, to_record
 from alloop.tasks.evaluate import model_file
@@ -24,6 +24,7 @@ class Record:
     """What was seen at one recorded step."""
 
     state: MdState
+    target_temperature_K: float
     events: FrameEvents
 
     @property
@@ -34,15 +35,19 @@ class Record:
 
 @dataclass
 class Chunk:
-    """All records of a chunk, and how it ended: finished, lost (with the reason) or void (no state to start from)."""
+    """All records of a chunk, and how it ended: finished, lost (with the reason) or void (no state to start from).
+
+    events: the names of those it was watched for.
+    """
 
     status: str
     reason: str = ""
     records: list[Record] = field(default_factory=list)
     end: Atoms | None = None
+    events: tuple[str, ...] = ()
 
     def table(self) -> dict[str, np.ndarray]:
-        """Return the compact table: one row per record, nearest distances in one column per element pair."""
+        """Return the compact table: one row per record, a column per event and one per element pair that came near."""
         rows = self.records
         pairs = sorted({pair for row in rows for pair in row.events.min_distance_A})
         deviation = [row.state.force_deviation_eV_A for row in rows]
@@ -54,22 +59,28 @@ class Chunk:
             "max_virial_deviation_eV": [row.state.virial_deviation_eV for row in rows],
             "potential_energy_eV": [row.state.potential_energy_eV for row in rows],
             "temperature_K": [row.state.temperature_K for row in rows],
+            "target_temperature_K": [row.target_temperature_K for row in rows],
             "pressure_bar": [row.state.pressure_bar for row in rows],
             "volume_A3": [row.state.atoms.get_volume() for row in rows],
-            "overlap": [len(row.events.overlap_atoms) > 0 for row in rows],
-            "five_coordinated_Si": [len(row.events.five_coordinated_Si_atoms) > 0 for row in rows],
         }
+        columns |= event_columns(rows, self.events)
         for pair in pairs:
             columns[f"min_distance_A:{pair}"] = [row.events.min_distance_A.get(pair, np.nan) for row in rows]
         return {name: np.asarray(values) for name, values in columns.items()}
+
+
+def event_columns(records: Sequence[Record], events: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return ``event:NAME``, whether each record shows it, for every event."""
+    return {f"event:{name}": np.array([r.events.seen(name) for r in records], dtype=bool) for name in events}
 
 
 def run_chunk(context: Context, on_record: Callable[[Record], None] | None = None) -> Chunk:
     """Run the chunk that the spec describes, from its start, until its end or until the trajectory is lost."""
     spec = context.spec
     start = starting_state(context)
+    watch = Watch(spec["events"], start)
     if start is None:
-        return Chunk("void", "the chunk before it was lost")
+        return Chunk("void", "the chunk before it was lost", events=watch.names)
     condition = MdCondition(**spec["condition"])
     engine: Engine = ENGINES[spec["engine"]](
         [model_file(context, key) for key in spec["models"]],
@@ -79,9 +90,9 @@ def run_chunk(context: Context, on_record: Callable[[Record], None] | None = Non
         directory=context.work,
         deviation_every=spec["deviation_every"],
     )
-    chunk = Chunk("finished", end=start)
+    chunk = Chunk("finished", end=start, events=watch.names)
     try:
-        for record in _records(engine, condition.n_steps, spec, context):
+        for record in _records(engine, condition, watch, context):
             chunk.records.append(record)
             if on_record is not None:
                 on_record(record)
@@ -97,15 +108,17 @@ def run_chunk(context: Context, on_record: Callable[[Record], None] | None = Non
     return chunk
 
 
-def _records(engine: Any, n_steps: int, spec: dict[str, Any], context: Context) -> Iterator[Record]:
-    done = 0
-    while done < n_steps:
-        engine.advance(spec["deviation_every"])
-        done += spec["deviation_every"]
+def _records(engine: Engine, condition: MdCondition, watch: Watch, context: Context) -> Iterator[Record]:
+    every, done = context.spec["deviation_every"], 0
+    while done < condition.n_steps:
+        engine.advance(every)
+        done += every
         state = engine.state()
-        yield Record(state, frame_events(state.atoms))
-        if done % (50 * spec["deviation_every"]) == 0:
-            context.progress(done / n_steps, f"{state.temperature_K:.0f} K")
+        target_K = condition.temperature_K(state.step)
+        seen = watch.look(state.atoms, temperature_K=state.temperature_K, target_temperature_K=target_K)
+        yield Record(state, target_K, seen)
+        if done % (50 * every) == 0:
+            context.progress(done / condition.n_steps, f"{state.temperature_K:.0f} K")
 
 
 def lost_reason(record: Record, lost_eV_A: float) -> str | None:

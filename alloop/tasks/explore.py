@@ -10,11 +10,12 @@ from alloop.attempt import Context
 from alloop.frames import write_arrays, write_frames
 from alloop.selection.classes import classify
 from alloop.store import write_json
-from alloop.tasks.dynamics import Chunk, Record, run_chunk, write_restart
+from alloop.tasks.dynamics import Chunk, event_columns, run_chunk, write_restart
 
-EVENTS = ("overlap", "five_coordinated_Si")
 _EVENT_FRAMES = 4
 _AUDIT_FRAMES = 3
+_BEFORE_LOSS_FRAMES = 2
+_BEFORE_LOSS_SPACING_FS = 100.0  # a few periods of a bond's vibration: nearer frames teach much the same
 
 
 def run(context: Context) -> None:
@@ -27,16 +28,18 @@ def run(context: Context) -> None:
     if chunk.status == "lost":
         good = good[:-1] if good and good[-1] is chunk.records[-1].state.atoms else good
     kept = worth_asking(chunk, classes, spec)
-    _write_kept(context, chunk, classes, kept)
+    _write_kept(context, chunk, classes, kept, *drawn_for_audit(chunk, classes, spec))
     write_arrays(context.out / "table.npz", table)
     write_restart(context.out, chunk.end if chunk.status == "finished" else None, good[-1] if good else None)
     counts = {name: int((classes == name).sum()) for name in ("accurate", "candidate", "failed")}
+    planned = spec["condition"]["n_steps"] // spec["deviation_every"]
     summary = {
         "status": chunk.status,
         "reason": chunk.reason,
         "records": len(chunk.records),
+        "missed": planned - len(chunk.records),
         "classes": counts,
-        "events": {event: int(table[event].sum()) for event in EVENTS},
+        "events": {event: int(table[f"event:{event}"].sum()) for event in chunk.events},
         "kept_frames": len(kept),
         "has_good_state": bool(good),
     }
@@ -46,33 +49,45 @@ def run(context: Context) -> None:
 def worth_asking(chunk: Chunk, classes: np.ndarray, spec: dict[str, Any]) -> dict[int, str]:
     """Return record index -> why its frame comes home, in order of time.
 
-    Candidates (evenly spaced if there are more than `frames_per_chunk`), the last good frame before a loss, frames
-    with events, and a seeded random few of the accurate ones for the audit. A frame past the hard gate never does.
+    Candidates (evenly spaced if there are more than `frames_per_chunk`), the last good frames before a loss, frames
+    with events whatever their deviation, and those drawn for the audit. A frame past a hard gate never does.
     """
-    rng = np.random.default_rng(spec["seed"])
-    usable = np.array(
-        [record.events.lost_reason is None and np.isfinite(record.max_deviation) for record in chunk.records],
-        dtype=bool,
-    )
-    kept: dict[int, str] = {}
-    accurate = np.flatnonzero(usable & (classes == "accurate"))
-    for index in rng.permutation(accurate)[:_AUDIT_FRAMES]:
-        kept[int(index)] = "audit"
-    for event in EVENTS:
-        seen = np.array([_has(record, event) for record in chunk.records], dtype=bool)
+    usable = _usable(chunk)
+    kept: dict[int, str] = dict.fromkeys(drawn_for_audit(chunk, classes, spec)[0], "audit")
+    for event in chunk.events:
+        seen = np.array([record.events.seen(event) for record in chunk.records], dtype=bool)
         for index in _spread(np.flatnonzero(usable & seen), _EVENT_FRAMES):
             kept[int(index)] = event
     for index in _spread(np.flatnonzero(usable & (classes == "candidate")), spec["frames_per_chunk"]):
         kept[int(index)] = "candidate"
     if chunk.status == "lost":
-        before = np.flatnonzero(usable & (classes != "failed"))
-        if before.size:
-            kept[int(before[-1])] = "before_loss"
+        for index in _last_apart(np.flatnonzero(usable & (classes != "failed")), spec):
+            kept[int(index)] = "before_loss"
     return dict(sorted(kept.items()))
 
 
-def _has(record: Record, event: str) -> bool:
-    return len(record.events.overlap_atoms if event == "overlap" else record.events.five_coordinated_Si_atoms) > 0
+def drawn_for_audit(chunk: Chunk, classes: np.ndarray, spec: dict[str, Any]) -> tuple[list[int], int]:
+    """Return a seeded random few of the accurate records, whatever else they are kept for, and how many there are."""
+    accurate = np.flatnonzero(_usable(chunk) & (classes == "accurate"))
+    return np.random.default_rng(spec["seed"]).permutation(accurate)[:_AUDIT_FRAMES].tolist(), len(accurate)
+
+
+def _usable(chunk: Chunk) -> np.ndarray:
+    return np.array(
+        [record.events.lost_reason is None and np.isfinite(record.max_deviation) for record in chunk.records],
+        dtype=bool,
+    )
+
+
+def _last_apart(indices: np.ndarray, spec: dict[str, Any]) -> list[int]:
+    """Return the last of ascending record indices, and earlier ones so far from it and each other in time."""
+    between_fs = spec["deviation_every"] * spec["condition"]["timestep_fs"]
+    least = max(1, round(_BEFORE_LOSS_SPACING_FS / between_fs))
+    chosen: list[int] = []
+    while len(indices) and len(chosen) < _BEFORE_LOSS_FRAMES:
+        chosen.append(int(indices[-1]))
+        indices = indices[indices <= indices[-1] - least]
+    return chosen
 
 
 def _spread(indices: np.ndarray, count: int) -> np.ndarray:
@@ -81,16 +96,27 @@ def _spread(indices: np.ndarray, count: int) -> np.ndarray:
     return indices[np.unique(np.linspace(0, len(indices) - 1, count).round().astype(int))]
 
 
-def _write_kept(context: Context, chunk: Chunk, classes: np.ndarray, kept: dict[int, str]) -> None:
+def _write_kept(
+    context: Context, chunk: Chunk, classes: np.ndarray, kept: dict[int, str], drawn: list[int], accurate: int
+) -> None:
+    """Write ``frames.npz``; ``offending:NAME`` has the atoms that show an event, empty where a frame does not.
+
+    ``audit_of`` is how many accurate records those drawn for the audit stand for, 0 for the other frames.
+    """
     records = [chunk.records[index] for index in kept]
+    deviations = [record.state.force_deviation_eV_A for record in records]
     write_frames(
         context.out / "frames.npz",
         [record.state.atoms for record in records],
+        {f"offending:{event}": [record.events.offending[event] for record in records] for event in chunk.events},
         step=np.array([record.state.step for record in records], dtype=int),
         max_force_deviation_eV_A=np.array([record.max_deviation for record in records]),
-        force_deviation_eV_A=np.array([record.state.force_deviation_eV_A for record in records]),
+        max_force_deviation_atom=np.array([values.argmax() for values in deviations], dtype=int),
+        force_deviation_eV_A=np.array(deviations),
         temperature_K=np.array([record.state.temperature_K for record in records]),
-        kept_for=np.array(list(kept.values()), dtype="U24"),
+        target_temperature_K=np.array([record.target_temperature_K for record in records]),
+        kept_for=np.array(list(kept.values()), dtype=str),
+        audit_of=np.array([accurate if index in drawn else 0 for index in kept], dtype=int),
         trust_class=classes[list(kept)] if kept else np.array([], dtype="U9"),
-        **{event: np.array([_has(record, event) for record in records], dtype=bool) for event in EVENTS},
+        **event_columns(records, chunk.events),
     )

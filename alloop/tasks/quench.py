@@ -49,6 +49,7 @@ def run(context: Context) -> None:
         "stage": spec["stage"],
         "records": len(chunk.records),
         "classes": {name: int((classes == name).sum()) for name in ("accurate", "candidate", "failed")},
+        "events": {event: int(table[f"event:{event}"].sum()) for event in chunk.events},
         "max_force_deviation_eV_A": float(np.max(table["max_force_deviation_eV_A"], initial=0.0)),
     }
     write_json(context.out / "summary.json", summary)

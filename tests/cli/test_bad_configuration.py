@@ -80,6 +80,18 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"select": {"trust_low_eV_A": 1.0, "trust_high_eV_A": 0.5}},
         ["select: trust_low_eV_A is 1.0, trust_high_eV_A 0.5; low must be below high"],
     ),
+    "event misspelt": (
+        {"select": {"events": {"five_coordinate_Si": {}}}},
+        ["select.events: 'five_coordinate_Si' is no preset", "did you mean five_coordinated_Si?"],
+    ),
+    "gate beyond its threshold": (
+        {"select": {"events": {"overlap": {"gate_A": {"O-O": 2.0}}}}},
+        ["select.events.overlap: for O-O gate_A is 2 and below_A 1.85; a gate must lie below"],
+    ),
+    "event of an element that is not there": (
+        {"select": {"events": {"near": {"kind": "pair_distance", "below_A": {"Na-O": 1.5}}}}},
+        ["param.json: select.events.near", "names Na, which elements", "add the element"],
+    ),
     "zero models": ({"train": {"models": 0}}, ["train.models: found 0, must be greater than or equal to 2"]),
     "number as text": ({"train": {"steps": "4000"}}, ['train.steps: found "4000", must be a number without quotes']),
     "true as number": ({"train": {"models": True}}, ["train.models: found true, must be a number without quotes"]),

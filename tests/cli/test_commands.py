@@ -16,10 +16,27 @@ import typer.main
 
 import alloop
 from alloop import cli, config
+from alloop.event_params import (
+    CoordinationParam,
+    DensityParam,
+    EdgeSharingParam,
+    PairDistanceParam,
+    RingParam,
+    TemperatureParam,
+)
 from alloop.glass.composition import TABLE_1
 from alloop.pool_params import BatchPoolParam, LocalPoolParam
 from alloop.report.schema import json_schema, schema_rows
 
+EVENT_MODELS = (
+    PairDistanceParam,
+    CoordinationParam,
+    EdgeSharingParam,
+    RingParam,
+    DensityParam,
+    TemperatureParam,
+)
+_VARIED = ("pools.", "select.events.")  # objects whose values are sections of several kinds
 REPOSITORY = Path(alloop.__file__).resolve().parents[1]
 COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 
@@ -127,7 +144,9 @@ def accepts(schema: dict[str, Any], value: Any, root: dict[str, Any]) -> bool:
         return accepts(root["$defs"][schema["$ref"].rpartition("/")[2]], value, root)
     if "anyOf" in schema:
         return any(accepts(option, value, root) for option in schema["anyOf"])
-    if "enum" in schema and value not in schema["enum"]:
+    if "oneOf" in schema:
+        return sum(accepts(option, value, root) for option in schema["oneOf"]) == 1
+    if value not in schema.get("enum", [schema.get("const", value)]):
         return False
     number = isinstance(value, int | float) and not isinstance(value, bool)
     kinds = {
@@ -146,7 +165,11 @@ def accepts(schema: dict[str, Any], value: Any, root: dict[str, Any]) -> bool:
     if isinstance(value, list):
         return all(accepts(schema.get("items", {}), entry, root) for entry in value)
     if isinstance(value, dict) and "properties" in schema:
-        known = set(value) <= set(schema["properties"]) or schema.get("additionalProperties", True)
+        others = schema.get("additionalProperties", True)
+        known = all(
+            accepts(others, value[key], root) if isinstance(others, dict) else others
+            for key in value.keys() - schema["properties"].keys()
+        )
         complete = set(schema.get("required", ())) <= set(value)
         return bool(known and complete) and all(
             accepts(schema["properties"][key], entry, root)
@@ -184,6 +207,17 @@ def test_json_schema_accepts_the_shipped_param_json(alloop_process):
     assert not accepts(schema, shipped | {"train": {"cutoff_nm": 0.6}}, schema)
     assert not accepts(schema, shipped | {"train": {"models": 0}}, schema)
     assert not accepts(schema, {key: shipped[key] for key in shipped if key != "name"}, schema)
+    for events, good in (
+        (
+            {"under_coordinated_B": {}, "overlap": {"below_A": {"B-O": 1.2}}, "own": {"kind": "density", "quota": 0}},
+            True,
+        ),
+        ({"five_coordinated_Si": {"cutoff_A": 2.1, "by": "O"}}, True),
+        ({"five_coordinated_Si": {"quotas": 3}}, False),
+        ({"own": {"kind": "coordination"}}, False),
+        ({"own": {}}, False),
+    ):
+        assert accepts(schema, shipped | {"select": {"events": events}}, schema) is good, events
     effective = config.parse(shipped).model_dump(mode="json")
     assert accepts(schema, effective, schema)
 
@@ -202,7 +236,10 @@ def test_json_schema_holds_every_section_and_key():
                     found |= names(inner, f"{prefix}{key}{listed}.")
         return found
 
-    assert {key for key in names(schema) if not key.startswith("pools.")} == keys_of(config.Param)
+    assert {key for key in names(schema) if not key.startswith(_VARIED)} == keys_of(config.Param)
+    assert {key for key in names(schema) if key.startswith("select.events.")} == {
+        f"select.events.{name}" for event in EVENT_MODELS for name in event.model_fields
+    }
     assert {key for key in names(schema) if key.startswith("pools.")} == {
         f"pools.{name}" for pool in (LocalPoolParam, BatchPoolParam) for name in pool.model_fields
     }
@@ -211,7 +248,7 @@ def test_json_schema_holds_every_section_and_key():
 
 def test_schema_table_tells_every_key_with_type_default_and_meaning():
     rows = {row.key: row for _, section in schema_rows().values() for row in section}
-    assert {key for key in rows if not key.startswith("pools.")} == keys_of(config.Param)
+    assert {key for key in rows if not key.startswith(_VARIED)} == keys_of(config.Param)
     for row in rows.values():
         assert row.meaning, f"{row.key} has no meaning"
         assert row.kind
@@ -222,6 +259,8 @@ def test_schema_table_tells_every_key_with_type_default_and_meaning():
     assert rows["train.backend"].kind == '"tensorflow" | "pytorch" | "jax"'
     assert rows["glasses[].mole_fractions"].kind == "object, text: number ≥ 0 or null"
     assert rows["pools.NAME (local).slots"].default == "null"
+    assert rows["select.events.NAME (ring).size"].kind == "integer ≥ 2, ≤ 12"
+    assert rows["select.events"].default == '{"overlap": {}, "five_coordinated_Si": {}}'
     assert json.loads(rows["explore.ramps"].default) == [
         {"from_K": 300, "to_K": 3000},
         {"from_K": 3000, "to_K": 300},

@@ -334,6 +334,8 @@ def test_provenance_of_a_selected_label(opened: Campaign) -> None:
         "events": ["overlap"],
         "temperature_K": 300.0,
         "stratum": None,
+        "band": None,
+        "offending_atoms": {},
     }
     origin = found["origin"]
     assert (origin["trajectory"], origin["chunk"], origin["step"], origin["frame"]) == (CHUNK[:-4], 4, 411, 1)

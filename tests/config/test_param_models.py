@@ -14,6 +14,7 @@ import alloop
 from alloop import config
 from alloop.errors import InputError
 from alloop.glass.composition import TABLE_1
+from alloop.glass.events import ON_BY_DEFAULT, PRESETS
 from alloop.labelers.levels import target_level
 from alloop.param_file import ConfigError, read_json_object
 
@@ -82,7 +83,10 @@ glasses = st.one_of(
 
 
 plain_values = st.integers() | st.booleans() | positive | st.text(max_size=5)
-quotas = st.dictionaries(st.sampled_from(["overlap", "five_coordinated_Si"]), st.integers(0, 9))
+quotas = st.fixed_dictionaries(
+    {name: st.builds(lambda quota: {"quota": quota}, st.integers(0, 9)) for name in ON_BY_DEFAULT},
+    optional={name: st.just({}) for name in PRESETS if name not in ON_BY_DEFAULT},
+)
 
 
 @st.composite
@@ -100,7 +104,7 @@ def parameters(draw: st.DrawFn) -> dict[str, Any]:
             "ensembles": draw(st.sampled_from([["nvt"], ["npt"], ["npt", "nvt"]])),
             "pressure_bar": draw(st.floats(-1e5, 1e5)),
         },
-        "select": {"trust_low_eV_A": low, "trust_high_eV_A": high, "event_quota": draw(quotas)},
+        "select": {"trust_low_eV_A": low, "trust_high_eV_A": high, "events": draw(quotas)},
         "label": {
             "labeler": "ase.calculators.lj:LennardJones",
             "options": draw(st.dictionaries(st.text(max_size=5), plain_values, max_size=3)),
@@ -120,7 +124,9 @@ def test_effective_configuration_round_trips(data):
     for section, values in data.items():
         if isinstance(values, dict):
             for key, value in values.items():
-                if section != "explore" or key != "ramps":
+                if key == "events":
+                    assert param.select.events.keys() == value.keys()
+                elif section != "explore" or key != "ramps":
                     assert getattr(getattr(param, section), key) == value
 
 

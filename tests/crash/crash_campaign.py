@@ -26,7 +26,7 @@ from rich.console import Console
 QUICK = Path(__file__).resolve().parents[1] / "quick_tasks"
 sys.path.insert(0, str(QUICK))
 
-from quick_dynamics import QuickEvents  # noqa: E402
+from quick_dynamics import QuickWatch  # noqa: E402
 from quick_settings import iteration  # noqa: E402
 
 from alloop import attempt, config, decision_files, failpoint, loop, process, requests, store  # noqa: E402
@@ -104,7 +104,7 @@ def put_doubles_in_place(settings_file: Path) -> None:
     settings_file.write_text(json.dumps(SETTINGS))
     os.environ["QUICK_TASKS"] = str(settings_file)
     decision_files.BLOCK = 8  # so that a short campaign has blocks
-    dynamics.frame_events = lambda atoms: QuickEvents()  # type: ignore[assignment,return-value]
+    dynamics.Watch = QuickWatch  # type: ignore[assignment,misc]
     for kind in list(attempt.MODULES):
         attempt.MODULES[kind] = f"crash_{kind}"
         sys.modules[f"crash_{kind}"] = _with_story(kind)  # type: ignore[assignment]

@@ -226,9 +226,12 @@ class FakeCampaign:
         self.epoch = 0
         self.most_labels = most_labels
 
-    def budget_used_up(self) -> str | None:
+    def labels_left(self) -> int:
         begun = sum(len(self.cluster.attempts.get(key, ())) for key in self.state.picks)
-        return f"{begun} labels were begun" if begun >= self.most_labels else None
+        return max(0, self.most_labels - begun)
+
+    def budget_used_up(self) -> str | None:
+        return None if self.labels_left() else "all labels were begun"
 
     def take(self) -> None:
         self.load()
@@ -414,6 +417,7 @@ def in_memory(cluster: Cluster) -> Iterator[None]:
         "write_iteration": lambda campaign, iteration: None,
         "stop_requested": lambda campaign: None,
         "used_up": lambda costs, state, budget: budget.told(),
+        "labels_left": lambda costs, state, budget: budget.left(),
     }
     before = {name: getattr(loop, name) for name in put}
     try:
@@ -428,7 +432,9 @@ def in_memory(cluster: Cluster) -> Iterator[None]:
 def new_driver(cluster: Cluster, world: World, limits: Limits, most_labels: int) -> Driver:
     """A driver that has just taken the campaign and looked around."""
     campaign = FakeCampaign(cluster, world, most_labels)
-    budget = SimpleNamespace(when_used_up="stop", free_disk_GB=1.0, told=campaign.budget_used_up)
+    budget = SimpleNamespace(
+        when_used_up="stop", free_disk_GB=1.0, told=campaign.budget_used_up, left=campaign.labels_left
+    )
     param = SimpleNamespace(budget=budget, label=SimpleNamespace(max_attempts=MAX_ATTEMPTS))
     campaign.take()
     driver = Driver(campaign, param, limits, FakePool(cluster, campaign), Silent())  # type: ignore[arg-type]

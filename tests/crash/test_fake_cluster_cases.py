@@ -9,6 +9,7 @@ import pytest
 from fake_cluster import LABEL_POOL, Batch, Cluster, in_memory, new_driver, turn
 from policy_world import World
 
+from alloop import loop
 from alloop.errors import NeedsPersonError
 from alloop.loop import Driver
 from alloop.policy import Ending, Limits
@@ -134,7 +135,7 @@ def test_processes_killed_before_they_begin_are_started_again_some_times(cluster
     batch = until_labels(cluster, driver)
     key = batch.keys[0]
     del cluster.attempts[key]
-    for _ in range(4):
+    for _ in range(loop._STILLBORN):
         driver.pool.events.append(Ended((key,), -9))
         turn(driver)
     driver.pool.events.append(Ended((key,), -9))

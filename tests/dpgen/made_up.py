@@ -68,13 +68,14 @@ def write_chunk(campaign: Campaign, task: Task, out: Path) -> None:
         step=steps[kept],
         max_force_deviation_eV_A=deviation[kept],
         temperature_K=np.full(len(kept), 500.0),
+        target_temperature_K=np.full(len(kept), 500.0),
         kept_for=np.array(["candidate"] * len(kept), dtype="U24"),
+        audit_of=np.zeros(len(kept), dtype=int),
         trust_class=classes[kept],
-        overlap=none[kept],
-        five_coordinated_Si=none[kept],
+        **{f"event:{name}": none[kept] for name in task.spec["events"]},
     )
     counts = {name: int((classes == name).sum()) for name in ("accurate", "candidate", "failed")}
-    events = {"overlap": 0, "five_coordinated_Si": 0}
+    events = dict.fromkeys(task.spec["events"], 0)
     write_json(
         out / "summary.json", {"status": "finished", "classes": counts, "events": events, "has_good_state": False}
     )

@@ -66,6 +66,7 @@ def test_what_both_know_is_translated() -> None:
     assert found.param["select"]["trust_low_eV_A"] == 0.3
     assert found.param["select"]["trust_high_eV_A"] == 3.0
     assert found.param["select"]["max_labels"] == 20
+    assert found.param["select"]["events"] == {"overlap": {"quota": 1}, "five_coordinated_Si": {"quota": 1}}
     assert found.param["pools"] == {"local": {"slots": 3, "threads": 2}}
     assert found.to_fill_in == []
 

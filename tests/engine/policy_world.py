@@ -7,13 +7,13 @@ and checks, at every step, what the policy must never do.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from campaign_kit import bootstrap_content, content
 
 from alloop.errors import NEEDS_PERSON
-from alloop.policy import NEEDED, Ending, Limits, Now, Plan, has_ended, policy
+from alloop.policy import NEEDED, Ending, Limits, Now, Plan, has_ended, looks_converged, policy
 from alloop.pools import Slot
 from alloop.report.status import label_counts
 from alloop.selection.picks import Candidate, Rules
@@ -34,6 +34,7 @@ class World:
     quench: bool = True
     foundation: bool = False
     restless: float = 0.0
+    shrink: float = 0.0
     state: State = field(default_factory=State)
     decisions: list[dict[str, Any]] = field(default_factory=list)
     order: list[tuple[str, int]] = field(default_factory=list)
@@ -194,8 +195,15 @@ class World:
         )
         fresh.recount()
         assert fresh.fresh == self.state.fresh or self.state.excluded or self.state.retried
+        old = self.state
         self.recover_backlog(fresh)
+        for state in (old, fresh) if not self.limits.barrier else ():
+            assert looks_converged(state, self.limits, state.iteration) == looks_converged(
+                old, self.limits, old.iteration
+            )
         self.state = fresh
+        if self.rng.random() < self.shrink:
+            self.limits = replace(self.limits, max_iterations=self.rng.randint(0, self.limits.max_iterations))
 
     def recover_backlog(self, fresh: State) -> None:
         old, self.state = self.state, fresh
@@ -369,6 +377,7 @@ def _select(world: World, iteration: int) -> dict[str, Any]:
     found = _picks(world, _done(world, "explore", iteration), world.rng.randint(0, 3), "iter/label")
     known = world.state.picks.keys()
     fresh = [pick for pick in found["picks"] if pick["key"] not in known]
+    found["classes"] = dict(world.state.explored.get(iteration, {}))
     return found | {"picks": fresh if world.limits.barrier else fresh[:1]}
 
 

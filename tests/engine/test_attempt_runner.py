@@ -212,6 +212,23 @@ def test_no_task_is_begun_once_a_person_asked_to_stop(tmp_path: Path, start: Sta
     assert not Store(tmp_path).is_done(task) and attempts_left(folder) == []
 
 
+@pytest.mark.parametrize(("stopped", "kind"), [(True, "interrupted"), (False, "killed")])
+def test_attempt_that_a_person_had_ended_is_no_failure_of_its_own(
+    tmp_path: Path, start: Start, stopped: bool, kind: str
+) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    _, folder = prepared_label(tmp_path, 0, level("engine_labelers:Gated", gate=str(gate)))
+    process = start(attempt_command(folder))
+    wait_for(lambda: any("labelling" in log.read_text() for log in folder.glob("attempts/*/log.txt")))
+    if stopped:
+        (tmp_path / "iterations" / "run").mkdir(parents=True, exist_ok=True)
+        write_json(tmp_path / "iterations" / "run" / "stop.json", {"mode": "now"})
+    process.terminate()
+    assert process.wait(30) != 0
+    assert failure_of(folder)["class"] == kind
+
+
 def test_late_publisher_changes_nothing(tmp_path: Path, start: Start) -> None:
     gate = tmp_path / "gate"
     gate.touch()

@@ -294,6 +294,23 @@ def test_driver_that_may_go_on_does_act(tmp_path: Path) -> None:
     assert [len(keys) for keys in driver.pool.started] == [1, 1]  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(("core_hours", "labels", "stops"), [(1e-9, None, True), (None, 1, False)])
+def test_batches_begin_no_further_task_once_the_hours_are_used_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, core_hours: float | None, labels: int | None, stops: bool
+) -> None:
+    """Of labels those that run are paid for already; core-hours they would only use up further."""
+    campaign = driven(tmp_path)
+    campaign.costs.add("train", None, None, {"seconds": 3600.0, "threads": 1})
+    campaign.costs.paid_labels = 1
+    own = param(budget={"core_hours": core_hours, "labels": labels})
+    driver = loop.Driver(campaign, own, loop.Limits(2, 2), IdlePool([]), Silent())  # type: ignore[arg-type]
+    ending = loop.Ending(3, "the budget is used up", "budget")
+    monkeypatch.setattr(driver, "_begin", lambda: None)
+    monkeypatch.setattr(driver, "_cycle", lambda: ending)
+    assert driver.run() == ending
+    assert (loop.stop_requested(campaign) == "finish") is stops
+
+
 # ---------------------------------------------------------------------------------------- identity
 
 
@@ -315,6 +332,17 @@ def test_another_campaign_in_the_same_folder_is_refused(tmp_path: Path, change: 
     with pytest.raises(InputError, match=message):
         Campaign(tmp_path).take(param(**change), take_over=False, limit=LIMIT)
     assert fingerprint(tmp_path) == before
+
+
+def test_glass_that_comes_after_the_bootstrap_is_refused(tmp_path: Path) -> None:
+    campaign = driven(tmp_path)
+    known = param().model_dump(mode="json")["glasses"]
+    new = {"name": "another", "mole_fractions": {"SiO2": 1.0}, "density_g_cm3": 2.2}
+    campaign.check_identity(param(glasses=[*known, new]))
+    campaign.decide("bootstrap", iteration=-1, **bootstrap_content())
+    campaign.check_identity(param(glasses=known))
+    with pytest.raises(InputError, match="another came after the bootstrap"):
+        campaign.check_identity(param(glasses=[*known, new]))
 
 
 def test_level_of_theory_may_change_before_a_label_was_asked_for(tmp_path: Path) -> None:

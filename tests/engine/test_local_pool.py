@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from distributed import Client
 from engine_kit import level, prepared_label, wait_for
 
 from alloop import store
@@ -139,6 +140,38 @@ def test_adopted_process_takes_a_slot_and_its_end_is_reported(pool: Fleet) -> No
     finally:
         process.kill()
         process.wait()
+
+
+def test_adopted_process_keeps_its_slot(pool: Fleet) -> None:
+    process = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    try:
+        pool.adopt(ProcessIdentity.of(process.pid).to_json() | {"slot": 0}, ("a",), [])
+        assert [slot.name for slot in pool.free_slots()] == ["1"]
+    finally:
+        process.kill()
+        process.wait()
+    ended_within(pool, 1, 5)
+
+
+def test_nobody_else_can_use_the_workers(pool: Fleet) -> None:
+    (host,) = pool._hosts
+    assert host.client.scheduler.address.startswith("tls://127.0.0.1")  # type: ignore[attr-defined]
+    address = host.client.scheduler.address.replace("tls://", "tcp://")  # type: ignore[attr-defined]
+    with pytest.raises(OSError, match=r"Timed out|[Cc]onnect"):
+        Client(address, timeout=1)
+
+
+def test_process_that_cannot_be_started_is_told(tmp_path: Path) -> None:
+    events: queue.SimpleQueue[Ended] = queue.SimpleQueue()
+    host = LocalHost(1)
+    missing = LocalPool("local", LocalPoolParam(slots=1, python="/nowhere/python"), host, events, tmp_path, epoch=1)
+    fleet = Fleet({"local": missing}, events, host)
+    try:
+        start(fleet, ("k",), [tmp_path])
+        assert ended_within(fleet, 1) == [Ended(("k",), 127)]
+        assert "/nowhere/python" in (tmp_path / "attempts.log").read_text() and free(fleet) == 1
+    finally:
+        fleet.close()
 
 
 def test_process_that_is_gone_when_adopted_is_reported_at_once(pool: Fleet) -> None:

@@ -71,7 +71,7 @@ def test_campaign_that_does_not_improve_ends_at_the_limit(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_labels_told_to_fail_are_given_up_and_cost_themselves_only(tmp_path: Path) -> None:
     changes = {"stop": {"max_iterations": 1}}
-    label = {"failing": 0.3, "failing_as": "crash"}
+    label = {"failing": 0.2, "failing_as": "crash"}
     done = run(tmp_path, changes, "run", label=label, evaluate={"force_rmse_eV_A": 0.5})
     assert done.returncode == NOT_CONVERGED, done.stdout + done.stderr
     found = status(tmp_path)

@@ -354,6 +354,20 @@ def test_a_process_that_went_without_a_word(tmp_path: Path, code: int | None, ki
     assert fingerprint(folder) == before, "a death is recorded once"
 
 
+def test_pool_knows_better_than_the_newest_attempt_why_it_was_told_to_end(tmp_path: Path) -> None:
+    _, folder = prepared_label(tmp_path, 0)
+    gone = this_process().to_json() | {"start_ticks": 1}
+    for number, (name, kind) in enumerate((("first", "killed"), ("second", "numeric"), ("third", "killed"))):
+        attempt = write_attempt(folder, name, gone)
+        store.fail(attempt, kind, "told to end")
+        os.utime(attempt / "attempt.json", (number, number))
+    store.record_death(folder, -15)
+    assert {f["attempt"]: f["class"] for f in store.failures(folder)}["third"] == "killed"
+    store.record_death(folder, -15, cause="infra")
+    found = {failure["attempt"]: failure["class"] for failure in store.failures(folder)}
+    assert found == {"first": "killed", "second": "numeric", "third": "infra"}
+
+
 def test_what_ended_while_nobody_watched_was_interrupted(tmp_path: Path) -> None:
     _, folder = prepared_label(tmp_path, 0)
     write_attempt(folder, "a", this_process().to_json() | {"start_ticks": 1})

@@ -45,6 +45,14 @@ def test_too_few_accurate_frames_alone(found: dict[str, int]) -> None:
     assert problems(found, errors()) == ["accurate fraction 0.970 < 0.98"]
 
 
+@pytest.mark.parametrize(("missed", "met"), [(0, True), (2, False), (5000, False)])
+def test_records_that_lost_trajectories_never_made_count_against(missed: int, met: bool) -> None:
+    """Hot runs that are lost at their first record must not vanish among the good ones."""
+    found = verdict_problems(classes(), errors(), 0.98, 0.2, missed)
+    assert (found == []) is met
+    assert met or f"{missed} records of lost trajectories" in found[0]
+
+
 @pytest.mark.parametrize("name", list(NAMES))
 @pytest.mark.parametrize("rmse", [0.201, math.nan, math.inf])
 def test_one_force_error_alone(name: str, rmse: float) -> None:

@@ -75,6 +75,7 @@ class FakeFuture:
     def __init__(self) -> None:
         self.status = "pending"
         self._value: int | None = None
+        self._error: BaseException | None = None
         self._callbacks: list[Callable[[Any], None]] = []
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
@@ -85,6 +86,15 @@ class FakeFuture:
 
     def release(self) -> None:
         pass
+
+    def exception(self) -> BaseException | None:
+        return self._error
+
+    def raises(self, error: BaseException) -> None:
+        """End because the function that dask ran raised."""
+        self.status, self._error = "error", error
+        for callback in self._callbacks:
+            callback(self)
 
     def end(self, code: int | None) -> None:
         """Finish with a return code, or be lost."""

@@ -155,6 +155,41 @@ def test_far_process_is_seen_by_its_jobs_worker(world: World) -> None:
     assert world.ends() == [Ended(("k",), None, "")]
 
 
+def test_far_process_that_died_without_a_word_is_not_taken_for_alive(world: World) -> None:
+    pool, name = connected_job(world)
+    folder = task(world)
+    pool.start(pool.free_slots()[0], ("k",), [folder])
+    record = far(5).to_json() | {"job": name}
+    attempt(folder, record, name)
+    assert pool.alive(record)
+    world.link.futures[0].end(-11)
+    assert world.ends() == [Ended(("k",), -11, "")]
+    assert not pool.alive(record) and pool.alive(far(6).to_json() | {"job": name})
+
+
+def test_process_that_cannot_be_started_is_told_and_blames_the_node(world: World) -> None:
+    pool, _ = connected_job(world)
+    for _ in range(3):
+        pool.start(pool.free_slots()[0], ("k",), [task(world, f"task-{time.monotonic_ns()}")])
+        world.link.futures[-1].raises(FileNotFoundError(2, "No such file", "/nowhere/python"))
+        assert world.ends() == [Ended(("k",), 127, "infra")]
+    assert any("/nowhere/python" in trouble for trouble in pool.troubles())
+    assert "/nowhere/python" in (world.run_folder / "attempts.log").read_text()
+    assert pool.free_slots() == [], "three in a row, and the node is left alone"
+
+
+def test_adopted_attempt_keeps_its_slot(world: World) -> None:
+    pool, name = connected_job(world, slots_per_job=3)
+    for number, (slot, pid) in enumerate(((2, 5), (2, 6), (9, 7))):
+        pool.adopt(
+            far(pid).to_json() | {"job": name, "pool": "vasp", "slot": slot},
+            (f"k{number}",),
+            [task(world, f"t{number}")],
+        )
+        free = [int(slot.name.rpartition("/")[2]) for slot in pool.free_slots()]
+        assert free == [[0, 1], [1], []][number], "its own slot, or the lowest free one"
+
+
 def test_far_process_without_worker_ends_with_its_job(world: World) -> None:
     pool, name = connected_job(world)
     folder = task(world)
@@ -167,7 +202,7 @@ def test_far_process_without_worker_ends_with_its_job(world: World) -> None:
     world.until(lambda: not world.events.empty())
     assert world.ends() == [Ended(("k",), None, "infra")]
     assert world.record(name)["cause"] == "infra"
-    assert not pool.alive(FAR | {"pid": 5, "job": name}) and pool.alive(FAR | {"pid": 5, "job": "other"})
+    assert not pool.alive(FAR | {"pid": 5, "job": name}) and pool.alive(FAR | {"pid": 6, "job": "other"})
 
 
 def test_connected_worker_outweighs_a_queue_that_lost_its_job(world: World) -> None:

@@ -28,9 +28,21 @@ class QuickEvents:
     """A frame in which nothing happens."""
 
     min_distance_A: dict[str, float] = field(default_factory=lambda: {"B-O": 1.4, "O-Si": 1.6})
-    overlap_atoms: tuple[int, ...] = ()
-    five_coordinated_Si_atoms: tuple[int, ...] = ()
+    offending: dict[str, np.ndarray] = field(default_factory=dict)
     lost_reason: str | None = None
+
+    def seen(self, event: str) -> bool:
+        return len(self.offending[event]) > 0
+
+
+class QuickWatch:
+    """Sees no event."""
+
+    def __init__(self, definitions: dict[str, Any], start: Atoms | None = None) -> None:
+        self.names = tuple(definitions)
+
+    def look(self, atoms: Atoms, **_: float) -> QuickEvents:
+        return QuickEvents(offending={name: np.zeros(0, dtype=np.int64) for name in self.names})
 
 
 class QuickEngine:
@@ -92,7 +104,7 @@ def put_in_place(context: Context, settings: Settings) -> None:
         name: getattr(conditions, name) for name in ("Engine", "MdCondition", "MdState", "TrajectoryLost")
     }
     replaced("alloop.potential.engines", **engines)
-    replaced("alloop.glass.events", FrameEvents=QuickEvents, frame_events=lambda atoms: QuickEvents())
+    replaced("alloop.selection.events", FrameEvents=QuickEvents, Watch=QuickWatch)
     replaced("alloop.tasks.label", read_label=quick_physics.read_label)
     if "alloop.tasks.dynamics" in sys.modules:
         sys.modules["alloop.tasks.dynamics"].ENGINES = engines["ENGINES"]  # type: ignore[attr-defined]

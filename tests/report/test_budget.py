@@ -11,7 +11,7 @@ from rich.console import Console
 
 from alloop.cost import Costs
 from alloop.errors import InputError
-from alloop.report.cost import budget_record, budget_warnings, shares_used, used_up
+from alloop.report.cost import budget_record, budget_warnings, labels_left, shares_used, used_up
 from alloop.report.status import build_status, print_status
 from alloop.state import State
 
@@ -52,6 +52,21 @@ def test_labels_under_way_count_as_made(tmp_path: Path) -> None:
     assert used_up(campaign.costs, campaign.state, budget) is None
     campaign.state.begin(keys[2])
     assert "raise budget.labels" in str(used_up(campaign.costs, campaign.state, budget))
+
+
+def test_imported_labels_cost_nothing_of_the_budget(tmp_path: Path) -> None:
+    campaign = begun(tmp_path)
+    imported, paid = ask_labels(campaign, 5, given=True), ask_labels(campaign, 3, first=5)
+    budget = parsed(budget={"labels": 3}).budget
+    for key in imported:
+        campaign.state.begin(key)
+    assert used_up(campaign.costs, campaign.state, budget) is None
+    assert labels_left(campaign.costs, campaign.state, budget) == 3
+    campaign.state.begin(paid[0])
+    end_well(campaign, paid[1])
+    assert labels_left(campaign.costs, campaign.state, budget) == 1
+    for free in (parsed().budget, parsed(budget={"labels": 3, "when_used_up": "warn"}).budget):
+        assert labels_left(campaign.costs, campaign.state, free) == float("inf")
 
 
 @pytest.mark.parametrize(("core_hours", "warned"), [(7.9, False), (8.0, True), (12.0, True)])

@@ -58,10 +58,10 @@ def test_manifest_tells_where_and_with_what_a_task_ran(tmp_path: Path) -> None:
 
 
 def test_without_a_pool_cores_are_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ALLOOP_POOL", "ALLOOP_JOB", "ALLOOP_CORES", "ALLOOP_GPUS"):
+    for name in ("ALLOOP_POOL", "ALLOOP_JOB", "ALLOOP_SLOT", "ALLOOP_CORES", "ALLOOP_GPUS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert allotment() == {"pool": None, "job": None, "threads": 3, "cores": 3, "gpus": 0}
+    assert allotment() == {"pool": None, "job": None, "slot": None, "threads": 3, "cores": 3, "gpus": 0}
     monkeypatch.setenv("ALLOOP_CORES", "many")
     assert allotment()["cores"] == 3
 

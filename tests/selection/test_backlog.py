@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alloop.selection.backlog import Backlog
-from alloop.selection.picks import Candidate, Rules
+from alloop.selection.diversity import Environments, Known, Scale
+from alloop.selection.picks import Candidate, Rules, pick
 
 RULES = Rules(max_labels=10, max_per_trajectory=3, min_separation_ps=0.1, audit=2, event_quota={"overlap": 2})
 
@@ -63,7 +66,8 @@ def test_accurate_frames_and_known_ones_are_left_out() -> None:
 
 def test_last_good_frame_before_a_loss_is_asked_about() -> None:
     frames = [frame(0, trust_class="accurate", kept_for="before_loss")]
-    assert [reason for reason, _ in drained(filled(frames), frames)] == ["candidate"]
+    assert [reason for reason, _ in drained(filled(frames), frames)] == ["before_loss"]
+    assert drained(filled(frames, replace(RULES, before_loss=0)), frames) == []
 
 
 def test_newest_ensemble_is_served_first() -> None:
@@ -121,6 +125,7 @@ def test_picks_keep_every_rule(frames: list[tuple[Candidate, str]], step: int) -
     for reason, candidate in taken:
         assert candidate.max_force_deviation_eV_A in (0.3, 0.9)
         assert reason in candidate.events or candidate.trust_class == "candidate"
+    assert filled(frames).size() >= len(taken), "what is picked was counted as waiting"
     for trajectory in "abc":
         times = sorted(candidate.time_ps for candidate in candidates if candidate.trajectory == trajectory)
         assert len(times) <= RULES.max_per_trajectory
@@ -142,3 +147,122 @@ def test_after_a_restart_the_same_rules_hold(frames: list[tuple[Candidate, str]]
     rest = drained(second, frames)
     everything = [candidate.identity for _, candidate in made + rest]
     assert len(set(everything)) == len(everything) <= RULES.max_labels - RULES.audit
+
+
+# ---------------------------------------------------------------------------------------- by how new they are
+
+ELEMENTS = np.array([8, 14], dtype=np.int16)
+SCALE = Scale(ELEMENTS, np.zeros((3, 3), dtype=np.float32), np.full((3, 3), 3**-0.5, dtype=np.float32))
+"""Distances are those of the vectors themselves."""
+
+
+def shown(*vectors: tuple[float, ...], element: int = 14) -> Environments:
+    return Environments(np.full(len(vectors), element, dtype=np.int16), np.array(vectors, dtype=np.float32))
+
+
+def training(*vectors: tuple[float, ...]) -> Known:
+    known = Known(SCALE)
+    if vectors:
+        known.cover(shown(*vectors))
+    return known
+
+
+def seen(number: int, at: tuple[float, ...], trajectory: str = "", **changes: Any) -> tuple[Candidate, str]:
+    candidate, record = frame(number, trajectory or f"t{number}", **changes)
+    reasons = {"candidate", *candidate.events}
+    return replace(candidate, offending={reason: shown(at) for reason in reasons}), record
+
+
+def compared(known: Known, frames: list[tuple[Candidate, str]], rules: Rules = RULES) -> Backlog:
+    backlog = Backlog()
+    backlog.compare_with(known)
+    backlog.open_round(0, rules, seed=1)
+    backlog.add(0, frames)
+    return backlog
+
+
+def test_farthest_from_training_data_and_from_what_was_asked_for_comes_first() -> None:
+    frames = [seen(n, (x, 0.0, 0.0)) for n, x in enumerate((1.0, 9.0, 9.5, 5.0, 0.0))]
+    backlog = compared(training((0.0, 0.0, 0.0)), frames)
+    order = [candidate.identity for _, candidate in drained(backlog, frames)]
+    assert order == ["f2", "f3", "f0", "f1"], "the one that equals a training environment is never asked about"
+    assert [record for _, record in compared(training((0.0, 0.0, 0.0)), frames).take(0, 9)] == [
+        "record 2",
+        "record 3",
+        "record 0",
+        "record 1",
+    ]
+
+
+def test_newer_training_data_and_labels_in_flight_are_compared_with() -> None:
+    frames = [seen(n, (x, 0.0, 0.0)) for n, x in enumerate((1.0, 9.0, 5.0))]
+    backlog = compared(training((0.0, 0.0, 0.0)), frames)
+    backlog.learn(shown((9.0, 0.0, 0.0)))
+    assert backlog.take(0, 1)[0][1] == "record 2"
+    backlog.compare_with(training((5.0, 0.0, 0.0)))
+    assert backlog.take(0, 3) == [("candidate", "record 0")], "what was learned stays known"
+
+
+def test_ranking_anew_keeps_to_what_is_known_and_takes_the_newer_atom() -> None:
+    frames = [seen(n, (x, 0.0, 0.0)) for n, x in enumerate((1.0, 9.0, 5.0))]
+    backlog = compared(training((0.0, 0.0, 0.0)), frames)
+    backlog.rerank({"f0": 0.5, "f1": 0.5, "f2": 0.1}, 0.25, 1.0, {"f0": shown((0.0, 40.0, 0.0))})
+    assert [record for _, record in backlog.take(0, 3)] == ["record 0", "record 1"]
+
+
+described = st.lists(
+    st.tuples(st.integers(0, 60), st.integers(0, 3), st.integers(-3, 3), st.integers(-3, 3), st.booleans()),
+    max_size=25,
+    unique_by=lambda made: made[0],
+).map(
+    lambda made: [
+        seen(n, (x, y, 0.0), f"t{t}", time_ps=n / 20, events=frozenset({"overlap"}) if event else frozenset())
+        for n, t, x, y, event in made
+    ]
+)
+
+
+@given(described, st.integers(1, 6), st.randoms(use_true_random=False))
+@settings(max_examples=100, deadline=None)
+def test_taking_several_is_taking_one_after_the_other(
+    frames: list[tuple[Candidate, str]], step: int, random: Any
+) -> None:
+    """Also when the frames came in another order, and as choosing from all at once does."""
+    one_by_one = drained(compared(training((0.0, 0.0, 0.0)), frames), frames)
+    shuffled = frames.copy()
+    random.shuffle(shuffled)
+    backlog = compared(training((0.0, 0.0, 0.0)), [])
+    for entry in shuffled:
+        backlog.add(0, [entry])
+    assert backlog.take(0, 3) == backlog.take(0, 3)
+    assert drained(backlog, frames, step) == one_by_one
+    assert backlog.size() == 0
+    rules = replace(RULES, max_labels=RULES.max_labels - RULES.audit, audit=0)
+    at_once = pick([candidate for candidate, _ in frames], set(), rules, 1, training((0.0, 0.0, 0.0)))
+    assert [(reason, frames[index][0]) for index, reason in at_once] == one_by_one
+    places = [tuple(candidate.offending["candidate"].vectors[0].tolist()) for _, candidate in one_by_one]
+    assert len(set(places)) == len(places) and (0.0, 0.0, 0.0) not in places
+
+
+@given(described, st.integers(0, 6))
+@settings(max_examples=100, deadline=None)
+def test_a_backlog_filled_again_goes_on_as_before(frames: list[tuple[Candidate, str]], made: int) -> None:
+    by_record = {record: candidate for candidate, record in frames}
+    first = compared(training((0.0, 0.0, 0.0)), frames)
+    picks = first.take(0, made)
+    second = compared(training((0.0, 0.0, 0.0)), [])
+    for backlog in (first, second, second):  # told twice, it counts once
+        for reason, record in picks:
+            candidate = by_record[record]
+            where = candidate.trajectory, candidate.stratum, candidate.time_ps, candidate.temperature_K
+            backlog.note_pick(0, candidate.identity, reason, *where)
+    second.add(0, frames)
+    assert drained(first, frames) == drained(second, frames)
+
+
+def test_what_no_rule_lets_be_asked_about_does_not_wait() -> None:
+    """Else a deep backlog of it would hold all further exploration back."""
+    frames = [frame(n, f"t{n}", events=frozenset({"overlap"}), trust_class="accurate") for n in range(9)]
+    backlog = filled(frames)
+    drained(backlog, frames)
+    assert backlog.newest() is None and backlog.size() == 0 and backlog.of([0]) == []

@@ -5,11 +5,15 @@ from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alloop.selection.picks import Candidate, Rules, pick
+from alloop.selection.choice import Choice
+from alloop.selection.diversity import Environments, Known, Scale
+from alloop.selection.frontier import select_farthest
+from alloop.selection.picks import Candidate, Frames, Offending, Rules, columns, pick
 
 GENEROUS = Rules(max_labels=1000, max_per_trajectory=1000, min_separation_ps=0.0, audit=1000)
 
@@ -65,18 +69,19 @@ def test_rules_hold_for_any_frames(world: tuple[list[Candidate], set[str], Rules
         elif reason == "audit":
             assert one.kept_for == "audit"
         else:
-            assert reason == "candidate" and (one.trust_class == "candidate" or one.kept_for == "before_loss")
+            assert reason == one.trust_class == "candidate" or reason == one.kept_for == "before_loss"
 
     assert len(chosen) <= rules.max_labels
     assert reasons["audit"] <= rules.audit
+    assert reasons["before_loss"] <= rules.before_loss
     assert all(reasons[event] <= quota for event, quota in rules.event_quota.items())
-    by_trajectory: dict[str, list[float]] = {}
-    for one in chosen:
-        by_trajectory.setdefault(one.trajectory, []).append(one.time_ps)
-    for times in by_trajectory.values():
-        assert len(times) <= rules.max_per_trajectory
-        times.sort()
-        assert all(b - a >= rules.min_separation_ps for a, b in pairwise(times))
+    for trajectory in {one.trajectory for one in chosen}:
+        own = [(frames[index], reason) for index, reason in found if frames[index].trajectory == trajectory]
+        meant = [one.time_ps for one, reason in own if reason != "audit"]
+        assert len(meant) <= rules.max_per_trajectory, "the audit apart, which must stay random"
+        drawn = [one.time_ps for one, reason in own if reason == "audit"]
+        assert all(b - a >= rules.min_separation_ps for a, b in pairwise(sorted(meant)))
+        assert all(abs(a - b) >= rules.min_separation_ps for a in meant for b in drawn)
 
     shuffled = list(range(len(frames)))
     random.shuffle(shuffled)  # type: ignore[attr-defined]
@@ -133,6 +138,8 @@ def test_failed_frames_are_not_asked_about_but_the_last_one_before_a_loss_is() -
     failed = frame("failed", trust_class="failed", kept_for="candidate", max_force_deviation_eV_A=9.0)
     before = frame("before", trust_class="accurate", kept_for="before_loss")
     assert picked([failed, before], GENEROUS) == ["before"]
+    many = [frame(f"b{n}", trust_class="accurate", kept_for="before_loss") for n in range(9)]
+    assert len(picked(many, replace(GENEROUS, before_loss=3))) == 3
 
 
 def test_strata_take_turns() -> None:
@@ -185,3 +192,213 @@ def test_frames_without_a_number_are_never_picked() -> None:
 
 def test_nothing_to_pick_from() -> None:
     assert pick([], set(), GENEROUS, 1) == []
+
+
+# ---------------------------------------------------------------------------------------- by how new they are
+
+SCALE = Scale(np.array([8, 14], dtype=np.int16), np.zeros((3, 2), np.float32), np.full((3, 2), 2**-0.5, np.float32))
+"""Distances are those of the vectors themselves."""
+HOT, COLD = 2500.0, 300.0
+
+
+def shown(*vectors: tuple[float, float], element: int = 14) -> Environments:
+    return Environments(np.full(len(vectors), element, np.int16), np.array(vectors, np.float32).reshape(-1, 2))
+
+
+def training(*vectors: tuple[float, float]) -> Known:
+    known = Known(SCALE)
+    known.cover(shown(*vectors))
+    return known
+
+
+def names(frames: list[Candidate], rules: Rules, known: Known | None, old: frozenset[str] = frozenset()) -> list[str]:
+    return [frames[index].identity for index, _ in pick(frames, set(old), rules, 1, known)]
+
+
+def test_frame_is_as_new_as_its_offending_atom_and_not_as_the_average_of_all() -> None:
+    common = [(0.0, 0.0)] * 300
+    plain = frame("plain", offending={"candidate": shown((2.0, 0.0))})
+    one_si = frame("one", offending={"candidate": shown(*common, (9.0, 0.0))})
+    assert names([plain, one_si], replace(GENEROUS, max_labels=1), training((0.0, 0.0))) == ["one"]
+
+
+def test_deviation_within_the_window_gives_no_rank() -> None:
+    frames = [
+        frame("worst", max_force_deviation_eV_A=0.99, offending={"candidate": shown((1.0, 0.0))}),
+        frame("newest", max_force_deviation_eV_A=0.26, offending={"candidate": shown((5.0, 0.0))}),
+    ]
+    assert names(frames, GENEROUS, training((0.0, 0.0))) == ["newest", "worst"]
+
+
+def test_event_is_judged_by_its_own_atoms() -> None:
+    """The atom of largest deviation is new in both; the overlap of the first is known."""
+    overlap = frozenset({"overlap"})
+    largest = shown((70.0, 0.0))
+    frames = [
+        frame(
+            "known",
+            trust_class="accurate",
+            events=overlap,
+            offending={"overlap": shown((1.0, 0.0)), "candidate": largest},
+        ),
+        frame(
+            "new",
+            trust_class="accurate",
+            events=overlap,
+            offending={"overlap": shown((3.0, 0.0)), "candidate": largest},
+        ),
+    ]
+    rules = replace(GENEROUS, event_quota={"overlap": 5})
+    assert names(frames, rules, training((1.0, 0.0))) == ["new"]
+
+
+def test_each_temperature_band_has_the_quota_of_an_event() -> None:
+    overlap = frozenset({"overlap"})
+    frames = [frame(f"hot{n}", events=overlap, trust_class="accurate", temperature_K=HOT) for n in range(9)]
+    frames += [frame(f"cold{n}", events=overlap, trust_class="accurate", temperature_K=COLD) for n in range(9)]
+    rules = replace(GENEROUS, event_quota={"overlap": 2}, bands_K=(1000.0,))
+    assert Counter(name[:3] for name in names(frames, rules, None)) == {"hot": 2, "col": 2}
+    assert [rules.band(kelvin) for kelvin in (999.0, 1000.0, math.nan)] == [0, 1, 1]
+
+
+def test_frames_without_descriptors_follow_in_random_order() -> None:
+    described = [frame(f"d{n}", offending={"candidate": shown((1.0 + n, 0.0))}) for n in range(3)]
+    broken = frame("nan", offending={"candidate": shown((math.nan, 0.0))})
+    bare = [frame(f"b{n}") for n in range(30)]
+    found = names([*bare, broken, *described], GENEROUS, training((0.0, 0.0)))
+    assert found[:3] == ["d2", "d0", "d1"] and len(found) == 34
+    assert names([*bare, broken, *described], GENEROUS, None) != found, "nothing to compare with, nothing is new"
+    assert found[3:] != sorted(found[3:])
+
+
+def test_known_frame_brings_what_it_shows() -> None:
+    """A label in flight is known by its identity; another frame that shows the same is a duplicate of it."""
+    frames = [frame("flying", offending={"candidate": shown((4.0, 0.0))})]
+    frames += [
+        frame("same", offending={"candidate": shown((4.0, 0.0))}),
+        frame("new", offending={"candidate": shown((2.0, 0.0))}),
+    ]
+    assert names(frames, GENEROUS, training((0.0, 0.0)), frozenset({"flying"})) == ["new"]
+
+
+def test_a_trajectory_never_fills_a_batch() -> None:
+    """However new all it shows is: what else was seen comes in too."""
+    frames = [
+        frame(f"a{n}", trajectory="a", time_ps=float(n), offending={"candidate": shown((100.0 + 10 * n, 0.0))})
+        for n in range(50)
+    ]
+    frames += [frame(f"b{n}", offending={"candidate": shown((1.0 + n / 100, 0.0))}) for n in range(50)]
+    found = names(frames, replace(GENEROUS, max_labels=20, max_per_trajectory=8), training((0.0, 0.0)))
+    assert Counter(name[0] for name in found) == {"a": 8, "b": 12}
+
+
+def test_counts_add_up_and_never_double() -> None:
+    choice = Choice(replace(GENEROUS, max_labels=9, audit=0, event_quota={"overlap": 3}), 1)
+    for _ in range(3):
+        for number in range(4):
+            choice.note(f"f{number}", "overlap" if number else "candidate", "t", float(number), "0")
+    assert choice.reasons == {"overlap": 3, "candidate": 1} and choice.room == 5
+    assert choice.served == {("overlap", "0"): 3, ("candidate", "0"): 1}
+
+
+places = st.tuples(st.integers(-3, 3), st.integers(-3, 3))
+
+
+@st.composite
+def described_worlds(draw: st.DrawFn) -> tuple[list[Candidate], Rules, list[tuple[int, int]], list[tuple[int, int]]]:
+    """Frames on a lattice of environments, so that many equal training data, labels in flight, and one another."""
+    frames = []
+    for number in range(draw(st.integers(0, 25))):
+        events = draw(st.frozensets(st.sampled_from(["overlap", "five_coordinated_Si"]), max_size=2))
+        offending = {
+            reason: shown(*draw(st.lists(places, min_size=1, max_size=2))) for reason in ["candidate", *sorted(events)]
+        }
+        frames.append(
+            Candidate(
+                f"f{number}",
+                f"t{draw(st.integers(0, 4))}",
+                draw(st.integers(0, 30)) / 20,
+                f"glass {draw(st.integers(0, 2))}",
+                draw(st.sampled_from(["accurate", "candidate", "failed"])),
+                draw(st.sampled_from(["candidate", "before_loss"])),
+                0.5,
+                events,
+                draw(st.sampled_from([COLD, HOT])),
+                offending,
+            )
+        )
+    quota = {"overlap": draw(st.integers(0, 3)), "five_coordinated_Si": draw(st.integers(0, 3))}
+    rules = Rules(draw(st.integers(1, 12)), draw(st.integers(1, 4)), 0.1, 0, quota, (1000.0,), draw(st.integers(0, 2)))
+    return frames, rules, draw(st.lists(places, max_size=4)), draw(st.lists(places, max_size=3))
+
+
+@settings(max_examples=150, deadline=None)
+@given(described_worlds(), st.integers(0, 3), st.randoms(use_true_random=False))
+def test_picks_lie_in_their_strata_and_show_something_new(
+    world: tuple[list[Candidate], Rules, list[tuple[int, int]], list[tuple[int, int]]], seed: int, random: object
+) -> None:
+    frames, rules, trained, flying = world
+
+    def known() -> Known:
+        own = training(*trained)
+        own.add(shown(*flying))
+        return own
+
+    found = pick(frames, set(), rules, seed, known())
+    seen = {*trained, *flying}
+    quotas: Counter[tuple[str, float]] = Counter()
+    for index, reason in found:
+        one = frames[index]
+        key = reason if reason in one.events else "candidate"
+        atoms = {tuple(map(int, vector)) for vector in one.offending[key].vectors.tolist()}
+        assert atoms - seen, "all that it shows was known or chosen before"
+        for shown_by in one.offending.values():
+            seen |= {tuple(map(int, vector)) for vector in shown_by.vectors.tolist()}
+        assert reason in one.events or reason == one.trust_class == "candidate" or reason == one.kept_for
+        quotas[reason, one.temperature_K] += 1
+    for event, quota in rules.event_quota.items():
+        assert max(quotas[event, COLD], quotas[event, HOT]) <= quota
+    assert quotas["before_loss", COLD] + quotas["before_loss", HOT] <= rules.before_loss
+    order = list(range(len(frames)))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    again = pick([frames[index] for index in order], set(), rules, seed, known())
+    assert [(order[index], reason) for index, reason in again] == found
+
+
+def test_columns_are_picked_from_as_candidates_are() -> None:
+    rng = np.random.default_rng(4)
+    frames = [
+        frame(
+            f"{n}",
+            events=frozenset({"overlap"} if n % 3 == 0 else ()),
+            temperature_K=HOT,
+            offending={"candidate": shown(tuple(rng.normal(size=2))), "overlap": shown(tuple(rng.normal(size=2)))},
+        )
+        for n in range(60)
+    ]
+    rules = replace(GENEROUS, max_labels=20, event_quota={"overlap": 4})
+    table = columns(frames)
+    assert isinstance(table, Frames) and isinstance(table.offending, Offending)
+    assert len(table) == 60 and len(table.offending.environments) == 120
+    assert pick(table, set(), rules, 7, training((0.0, 0.0))) == pick(frames, set(), rules, 7, training((0.0, 0.0)))
+    assert len(columns([])) == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_lazy_order_is_that_of_looking_at_every_frame_again(seed: int) -> None:
+    """More frames than are looked at together, several atoms each, two elements."""
+    rng = np.random.default_rng(seed)
+
+    def atoms() -> Environments:
+        return Environments.together(
+            [shown(*rng.normal(size=(2, 2)).tolist()), shown(tuple(rng.normal(size=2)), element=8)]
+        )
+
+    def known() -> Known:
+        own = training((0.0, 0.0))
+        own.add(shown((0.0, 0.0), element=8))
+        return own
+
+    frames = [frame(f"{n}", offending={"candidate": atoms()}) for n in range(200)]
+    greedy = select_farthest([one.offending["candidate"] for one in frames], known(), 60)
+    assert [index for index, _ in pick(frames, set(), replace(GENEROUS, max_labels=60), seed, known())] == greedy

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alloop.selection.classes import classify
+from alloop.selection.classes import CLASSES, class_codes, classify
 
 INF, NAN = math.inf, math.nan
 
@@ -20,6 +20,19 @@ def test_boundaries_belong_to_the_higher_class() -> None:
 
 def test_what_is_not_finite_is_failed() -> None:
     assert classify(np.array([NAN, INF]), 0.25, 1.0).tolist() == ["failed", "failed"]
+
+
+def test_numbers_of_classes_are_one_byte_each() -> None:
+    deviations = np.array([0.1, 0.5, 3.0, NAN, INF, -INF])
+    codes = class_codes(deviations.astype(np.float32), 0.25, 1.0)
+    assert codes.dtype == np.int8
+    assert [CLASSES[code] for code in codes] == ["accurate", "candidate", "failed", "failed", "failed", "failed"]
+    assert classify(deviations, 0.25, 1.0).tolist() == [CLASSES[code] for code in codes]
+
+
+def test_levels_are_compared_with_as_they_are_without_a_sign_removed() -> None:
+    """Only a fault makes a deviation negative; that must not look like a large one."""
+    assert classify(np.array([-5.0, 5.0]), 0.25, 1.0).tolist() == ["accurate", "failed"]
 
 
 def test_no_frame_and_a_single_number() -> None:

@@ -1,0 +1,343 @@
+"""The rules of selection at work on frames that come all at once or chunk by chunk.
+
+Every frame waits in a queue per reason and place: an event and its temperature band, frames before a loss and
+candidates by stratum. Each queue is a heap by how new the frames are; the entries are bounds, looked at again only
+when they come to the top (see `Frontier`).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from alloop.selection.audit import uniform_hash
+from alloop.selection.classes import CANDIDATE
+from alloop.selection.diversity import Environments, Known
+from alloop.selection.frontier import Column, Frontier
+from alloop.selection.picks import AUDIT, BEFORE_LOSS, LARGEST, Frames, Rules
+
+Queue = tuple[str, str]
+"""Reason and place: the number of a temperature band for an event, else a stratum."""
+_LOOKED_AT_ONCE = 32
+_UNDESCRIBED = np.inf
+"""In a heap the negative of how new a frame is; one of which that is not known comes last."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The frame that is asked about next."""
+
+    reason: str
+    place: str
+    number: int
+    ask: int
+
+
+@dataclass
+class _Trial:
+    """Frames taken without being chosen, and asks looked at meanwhile."""
+
+    taken: set[str] = field(default_factory=set)
+    looked: dict[int, int] = field(default_factory=dict)
+
+
+class Choice:
+    """What was chosen in one iteration, and what may be chosen next.
+
+    Frames are numbered in the order `add` accepts them. `served` counts picks per queue, `reasons` per reason. With
+    `known` frames go by how new they are, and what is chosen is added to it.
+    """
+
+    def __init__(self, rules: Rules, seed: int, known: Known | None = None) -> None:
+        self.rules, self.seed, self.known = rules, seed, known
+        self.served: Counter[Queue] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.taken: set[str] = set()
+        self.waiting = 0
+        self._times: dict[str, tuple[float, ...]] = {}
+        self._identities: list[str] = []
+        self._trajectories: list[str] = []
+        self._at_ps: list[float] = []
+        self._queued: list[int] = []
+        self._number_of: dict[str, int] = {}
+        self._owner = Column()
+        self._numbers: list[int] = []
+        self._looked: list[int] = []
+        self._turns: dict[Queue, float] = {}
+        self._queues: dict[Queue, list[tuple[float, float, int]]] = {}
+        self._frontier = Frontier(known) if known is not None else None
+        self._trial: _Trial | None = None
+        self._next: tuple[int, Best | None] | None = None
+
+    # -------------------------------------------------------------------------------- what comes in
+
+    @property
+    def accepted(self) -> int:
+        """Return how many frames `add` has accepted, which is the number of the next."""
+        return len(self._identities)
+
+    def again(self, known: Known | None) -> Choice:
+        """Return a choice with the same picks made and no frame waiting."""
+        new = Choice(self.rules, self.seed, known)
+        new.served, new.reasons, new.taken, new._times = self.served, self.reasons, self.taken, self._times
+        return new
+
+    def add(self, frames: Frames, known: set[str]) -> np.ndarray:
+        """Take in frames and return the indices of those that wait now, in order of their numbers.
+
+        Left out are frames no rule asks for, those with a deviation that is not finite, and those `known` by
+        identity or chosen already, whose environments count as known from now on.
+        """
+        asked = self._asked(frames)
+        wanted = np.zeros(len(frames), dtype=bool)
+        for _, members in asked:
+            wanted[members] = True
+        named = [str(identity) for identity in frames.identities[wanted].tolist()]
+        old = np.array([name in known or name in self.taken for name in named], dtype=bool)
+        indices = np.flatnonzero(wanted)[~old]
+        self._learn(frames, np.flatnonzero(wanted)[old])
+        first = len(self._identities)
+        self._identities += [name for name, out in zip(named, old.tolist(), strict=True) if not out]
+        self._trajectories += [frames.trajectory_names[n] for n in frames.trajectories[indices].tolist()]
+        self._at_ps += frames.times_ps[indices].tolist()
+        self._queued += [0] * len(indices)
+        for number in range(first, len(self._identities)):
+            self._number_of.setdefault(self._identities[number], number)
+        number_of = np.full(len(frames), -1, dtype=np.int64)
+        number_of[indices] = first + np.arange(len(indices))
+        self._put(frames, [(reason, own[number_of[own] >= 0]) for reason, own in asked], number_of)
+        self.waiting += sum(count > 0 for count in self._queued[first:])
+        self._next = None
+        return indices
+
+    def _asked(self, frames: Frames) -> list[tuple[str, np.ndarray]]:
+        """Return (reason, indices of frames) for every reason there is a quota for."""
+        usable = np.isfinite(frames.max_force_deviations_eV_A)
+        found = [
+            (event, np.flatnonzero(usable & frames.events[:, number]))
+            for number, event in enumerate(frames.event_names)
+            if self.rules.event_quota.get(event, 0) > 0
+        ]
+        found.append((BEFORE_LOSS, np.flatnonzero(usable & frames.before_loss)))
+        found.append((LARGEST, np.flatnonzero(usable & (frames.trust == CANDIDATE))))
+        return found
+
+    def _places(self, reason: str, frames: Frames, members: np.ndarray) -> list[str]:
+        if reason in (LARGEST, BEFORE_LOSS):
+            return [frames.stratum_names[stratum] for stratum in frames.strata[members].tolist()]
+        return [str(self.rules.band(kelvin)) for kelvin in frames.temperatures_K[members].tolist()]
+
+    def _put(self, frames: Frames, asked: list[tuple[str, np.ndarray]], number_of: np.ndarray) -> None:
+        """Queue the asks of new frames."""
+        bounds = self._bounds(frames, asked, number_of)
+        version = self.known.version if self.known is not None else 0
+        for reason, members in asked:
+            numbers = number_of[members].tolist()
+            for index, number, place in zip(
+                members.tolist(), numbers, self._places(reason, frames, members), strict=True
+            ):
+                ask, bound = len(self._numbers), next(bounds)
+                self._numbers.append(number)
+                self._looked.append(version)
+                if bound < self.rules.tolerance or not self._has_room((reason, place)):
+                    continue
+                self._queued[number] += 1
+                draw = uniform_hash(self.seed, "order", frames.describe(index))
+                item = (-bound if bound == bound else _UNDESCRIBED, draw, ask)
+                heapq.heappush(self._queues.setdefault((reason, place), []), item)
+
+    def _bounds(self, frames: Frames, asked: list[tuple[str, np.ndarray]], number_of: np.ndarray) -> Iterator[float]:
+        """Return how new each ask is, reason after reason; NaN where that is not known."""
+        total = sum(len(members) for _, members in asked)
+        if self._frontier is None:
+            return iter([np.nan] * total)
+        if frames.offending is None:
+            none = Environments(np.zeros(0, dtype=np.int16), np.zeros((0, self._frontier.known.width), np.float32))
+            return iter(self._frontier.put(none, np.zeros(0, dtype=np.int64), np.zeros(total, dtype=np.int64)).tolist())
+        rows, counts = [], []
+        for reason, members in asked:
+            own_rows, own_counts = self._rows(frames, reason, members)
+            rows.append(own_rows)
+            counts.append(own_counts)
+        self._owner.extend(number_of[frames.offending.frames].astype(np.int32))
+        table = frames.offending.environments
+        return iter(self._frontier.put(table, np.concatenate(rows), np.concatenate(counts)).tolist())
+
+    def _rows(self, frames: Frames, reason: str, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of the offending atoms of some frames for a reason, frame after frame, and their numbers."""
+        assert frames.offending is not None
+        code = 0 if reason in (LARGEST, BEFORE_LOSS) else 1 + list(frames.event_names).index(reason)
+        position = np.full(len(frames), -1, dtype=np.int64)
+        position[members] = np.arange(len(members))
+        rows = np.flatnonzero((frames.offending.reasons == code) & (position[frames.offending.frames] >= 0))
+        place = position[frames.offending.frames[rows]]
+        return rows[np.argsort(place, kind="stable")], np.bincount(place, minlength=len(members))
+
+    def _learn(self, frames: Frames, indices: np.ndarray) -> None:
+        if self.known is not None and frames.offending is not None and len(indices):
+            self.known.add(frames.offending.environments[np.isin(frames.offending.frames, indices)])
+
+    # -------------------------------------------------------------------------------- what is chosen
+
+    @property
+    def room(self) -> int:
+        """Return how many more frames may be chosen beside the audit."""
+        picked = self.reasons.total() - self.reasons[AUDIT]
+        return max(0, self.rules.max_labels - self.rules.audit - picked)
+
+    def is_waiting(self, number: int) -> bool:
+        """Tell whether a frame may still be chosen; whether it is still new was looked at for the best ones only."""
+        return self._queued[number] > 0 and self._allowed(number)
+
+    def holds(self, identity: str) -> bool:
+        """Tell whether a frame of this content waits."""
+        number = self._number_of.get(identity)
+        return number is not None and self.is_waiting(number)
+
+    def best(self) -> Best | None:
+        """Return the frame to ask about next, None if the rules leave none.
+
+        Events come first, then frames before a loss, then candidates; of the queues of one kind the one that was
+        served least, of those in an order that the seed decides.
+        """
+        version = self.known.version if self.known is not None else 0
+        if self._trial is not None or self._next is None or self._next[0] != version:
+            self._next = version, self._search()
+        return self._next[1]
+
+    def _search(self) -> Best | None:
+        for queue in sorted(self._queues, key=self._turn):
+            ask = self._head(queue)
+            if ask is not None:
+                return Best(*queue, self._numbers[ask], ask)
+            del self._queues[queue]
+        return None
+
+    def _turn(self, queue: Queue) -> tuple[int, int, float]:
+        kind = {LARGEST: 2, BEFORE_LOSS: 1}.get(queue[0], 0)
+        if queue not in self._turns:
+            self._turns[queue] = uniform_hash(self.seed, "turn", "/".join(queue))
+        return kind, self.served[queue], self._turns[queue]
+
+    def _has_room(self, queue: Queue) -> bool:
+        if queue[0] == LARGEST:
+            return True
+        if queue[0] == BEFORE_LOSS:
+            return self.reasons[BEFORE_LOSS] < self.rules.before_loss
+        return self.served[queue] < self.rules.event_quota.get(queue[0], 0)
+
+    def _allowed(self, number: int) -> bool:
+        """Tell whether the rules leave room for this frame; once they do not, they never will."""
+        identity = self._identities[number]
+        if identity in self.taken or (self._trial is not None and identity in self._trial.taken):
+            return False
+        times = self._times.get(self._trajectories[number], ())
+        at_ps = self._at_ps[number]
+        return len(times) < self.rules.max_per_trajectory and all(
+            abs(at_ps - time) >= self.rules.min_separation_ps for time in times
+        )
+
+    def _head(self, queue: Queue) -> int | None:
+        """Return the newest ask of a queue that is allowed; those that never will be are thrown off it."""
+        heap = self._queues[queue]
+        if not self._has_room(queue):
+            while heap:
+                self._drop(heapq.heappop(heap)[2])
+        while heap:
+            ask = heap[0][2]
+            if not self._allowed(self._numbers[ask]):
+                self._drop(heapq.heappop(heap)[2])
+            elif self._frontier is None or heap[0][0] == _UNDESCRIBED or self._is_fresh(ask):
+                return ask
+            else:
+                self._look_again(heap)
+        return None
+
+    def _is_fresh(self, ask: int) -> bool:
+        looked = self._looked[ask]
+        if self._trial is not None:
+            looked = self._trial.looked.get(ask, looked)
+        return self.known is not None and looked == self.known.version
+
+    def _look_again(self, heap: list[tuple[float, float, int]]) -> None:
+        """Bring the top of a heap up to date, several asks at once, down to the first that is."""
+        assert self._frontier is not None and self.known is not None
+        stale: list[tuple[float, float, int]] = []
+        while heap and len(stale) < _LOOKED_AT_ONCE and heap[0][0] != _UNDESCRIBED and not self._is_fresh(heap[0][2]):
+            stale.append(heapq.heappop(heap))
+        looked: Any = self._looked if self._trial is None else self._trial.looked
+        for (_, draw, ask), novelty in zip(stale, self._frontier.novelty([s[2] for s in stale]).tolist(), strict=True):
+            looked[ask] = self.known.version
+            if novelty < self.rules.tolerance:
+                self._drop(ask)
+            else:
+                heapq.heappush(heap, (-novelty, draw, ask))
+
+    def _drop(self, ask: int) -> None:
+        """Note that an ask has left its queue for good."""
+        number = self._numbers[ask]
+        if self._trial is None:
+            self._queued[number] -= 1
+            self.waiting -= self._queued[number] == 0
+
+    def note(self, identity: str, reason: str, trajectory: str, time_ps: float, place: str = "") -> None:
+        """Count a frame that was chosen, once; what it shows is known from now on if it is here to be seen."""
+        if identity in self.taken:
+            return
+        self.taken.add(identity)
+        number = self._number_of.get(identity)
+        if number is not None:
+            self._learn_frame(number)
+            self.waiting -= self._queued[number] > 0
+            self._queued[number] = 0
+        self._count(reason, place, trajectory, float(time_ps))
+        self._next = None
+
+    def choose(self, best: Best) -> None:
+        """Choose a frame that `best` or `take` named."""
+        number = best.number
+        self._number_of[self._identities[number]] = number
+        where = self._trajectories[number], self._at_ps[number], best.place
+        self.note(self._identities[number], best.reason, *where)
+
+    def _learn_frame(self, number: int) -> None:
+        if self.known is not None and self._frontier is not None:
+            self.known.add(self._frontier.described(np.flatnonzero(self._owner.all() == number)))
+
+    def _count(self, reason: str, place: str, trajectory: str, time_ps: float) -> None:
+        self.served[reason, place] += 1
+        self.reasons[reason] += 1
+        self._times[trajectory] = (*self._times.get(trajectory, ()), time_ps)
+
+    def take(self, count: int) -> list[Best]:
+        """Return the best `count` frames one after the other without choosing them: `note` makes it so."""
+        if count < 1 or self.room < 1:
+            return []
+        if count == 1:
+            best = self.best()
+            return [best] if best else []
+        saved = self._queues, self.served, self.reasons, self._times, self._next
+        self._queues = {queue: list(heap) for queue, heap in self._queues.items()}
+        self.served, self.reasons, self._times = self.served.copy(), self.reasons.copy(), dict(self._times)
+        self._trial = _Trial()
+        mark = self.known.mark() if self.known is not None else None
+        if self._frontier is not None:
+            self._frontier.journal = []
+        found: list[Best] = []
+        while len(found) < count and self.room > 0 and (best := self.best()) is not None:
+            found.append(best)
+            self._trial.taken.add(self._identities[best.number])
+            self._learn_frame(best.number)
+            self._count(best.reason, best.place, self._trajectories[best.number], self._at_ps[best.number])
+        self._trial = None
+        self._queues, self.served, self.reasons, self._times, self._next = saved
+        if self.known is not None and mark is not None:
+            self.known.cut(mark)
+        if self._frontier is not None:
+            self._frontier.undo()
+        return found

@@ -1,0 +1,105 @@
+"""`alloop bench-select` as a person meets it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from alloop import cli
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def bench_select(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+    """Run the command in this process, in a folder of its own; return code, output and messages."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        words = ["alloop", "bench-select", *map(str, arguments), "-C", str(tmp_path)]
+        monkeypatch.setattr(sys, "argv", words)
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            cli.main()
+            raise SystemExit(0)
+        return int(ended.value.code or 0), out.getvalue(), err.getvalue()
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--methods", "random,best"], "--methods 'random,best': best is no method; there are random, dpgen"),
+        (["--methods", ","], "none is no method"),
+        (["--sizes", "60;120"], "--sizes '60;120' is no list of whole numbers"),
+        (["--sizes", "20,10"], "sizes are [20, 10]; give two or more rising numbers"),
+        (["--sizes", "20,40"], "the largest size is 40 labels, the pool has 30 frames"),
+        (["--profile", "huge"], "--profile 'huge' is none of quick, full"),
+        (["--trust", "1.0", "0.3"], "--trust is 1 0.3; give two numbers, LOW below HIGH"),
+    ],
+)
+def test_options_that_cannot_be_meant(
+    arguments: list[str], message: str, bench_select: Call, pool_folder: Path
+) -> None:
+    code, _, said = bench_select(pool_folder, *arguments)
+    assert code == 2
+    assert message in said
+
+
+def test_no_pool_and_no_campaign(bench_select: Call, tmp_path: Path) -> None:
+    code, _, said = bench_select()
+    assert code == 2
+    assert "no labelled pool is given, and no campaign has begun" in said
+    code, _, said = bench_select(tmp_path / "nowhere")
+    assert code == 2
+    assert "nowhere is no folder" in said
+
+
+def test_json_alone_on_stdout_with_plot_and_summary(
+    bench_select: Call, pool_folder: Path, fake_rounds: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    options = ("--sizes", "6,10,16", "--seeds", "2", "--profile", "quick", "--methods", "full", "--slots", "2")
+    code, out, said = bench_select(pool_folder, *options, "--json", "--plot", "curves.png")
+    assert code == 0, said
+    found = json.loads(out)
+    assert found == json.loads((tmp_path / "bench-select" / "summary.json").read_text())
+    assert found["settings"]["methods"] == ["random", "full"]
+    assert found["pool"]["choose"]["trajectories"] == 3
+    entry = found["comparison"]["errors"]["worst_1_percent"]["methods"]["random"]
+    assert entry["ratio"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+    begun = fake_rounds()
+    code, out, said = bench_select(pool_folder, *options)
+    assert (code, fake_rounds()) == (0, begun)
+    assert "labels needed" in out
+    assert "ratio to random" in out
+    assert "1.00 [1.00, 1.00]" in out
+    code, _, said = bench_select(pool_folder, *options, "--plot", "curves.nonsense")
+    assert code == 2
+    assert "cannot write the plot to" in said
+
+
+@pytest.mark.slow
+def test_a_tiny_comparison_for_real(bench_select: Call, pool_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    from alloop.bench_select import experiment
+
+    tiny = replace(experiment.PROFILES["quick"], steps=60, warm_steps=40, neuron=(4, 8), axis_neuron=2)
+    monkeypatch.setitem(experiment.PROFILES, "quick", replace(tiny, fitting_neuron=(16,), descriptor_size=8))
+    code, out, said = bench_select(
+        pool_folder, *("--sizes", "6,12", "--seeds", "1", "--profile", "quick", "--methods", "random,full", "--json")
+    )
+    assert code == 0, said
+    found = json.loads(out)
+    errors = [record["errors"]["forces"] for record in found["rounds"]]
+    assert len(errors) == 4
+    assert all(0 < error < 100 for error in errors)
+    assert found["rounds"][0]["errors"] == found["rounds"][1]["errors"]  # both begin from the same round

@@ -1,0 +1,164 @@
+"""Corners of the policy in which a campaign could stand still, end too early, or spend what nobody asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from campaign_kit import bootstrap_content
+from policy_world import CONTENT, RULES, World, now
+from test_policy import explored_until, many_chunks, streaming, world
+
+from alloop.errors import NEEDS_PERSON, NOT_CONVERGED
+from alloop.policy import Limits, policy
+from alloop.selection.picks import Candidate
+
+
+def one_that_waits(**about: Any) -> World:
+    """A streaming campaign in the midst of its first exploration, with frames in its backlog."""
+    return next(w for w in map(many_chunks, range(99)) if explored_until(w, accurate=0.0, labels=0).waiting)
+
+
+@pytest.mark.parametrize("make", [world, streaming])
+def test_limit_that_was_lowered_between_two_drivers_ends_the_run(make: Any) -> None:
+    shrunk = 0
+    for seed in range(60):
+        found = make(seed, 3, shrink=1.0, converge=0.1)
+        found.run()
+        shrunk += found.limits.max_iterations < 3
+    assert shrunk > 5
+
+
+def test_iteration_that_explores_beyond_a_lowered_limit_is_judged() -> None:
+    found = one_that_waits()
+    found.limits = replace(found.limits, max_iterations=0)
+    found.run()
+    assert found.state.decided("verdict", 0) and not found.state.decided("explore", 1)
+
+
+def test_what_an_iteration_explored_is_known_to_the_next_driver_after_its_selection_too() -> None:
+    found = one_that_waits()
+    found.state.explored[0].clear()
+    found.state.note_chunk(found.state.decisions["explore", 0]["tasks"][0]["key"], {"accurate": 95, "candidate": 5})
+    for key in list(found.state.waiting):
+        found.state.settle_done(key)
+    found.decide("select", iteration=0, **CONTENT["select"](found, 0))
+    found.limits = replace(found.limits, train_after=0)
+    before = policy(found.state, found.limits, now(0)).due
+    assert before != ("train", 1)
+    found.driver_dies()
+    assert policy(found.state, found.limits, now(0)).due == before
+
+
+def test_frames_that_no_quota_speaks_for_do_not_keep_chunks_back() -> None:
+    found = one_that_waits()
+    while (plan := policy(found.state, found.limits, now(50))).due == ("pick", 0):
+        found.decide_due(plan)
+    of_event = [
+        (Candidate(f"e{n}", f"t{n}", 0.0, "2000K", "accurate", "overlap", 0.1, frozenset({"overlap"})), {})
+        for n in range(50)
+    ]
+    found.state.backlog.close_round(0)
+    found.state.backlog.open_round(0, replace(RULES, max_labels=99, event_quota={"overlap": 0}), 0)
+    found.state.backlog.add(0, of_event)  # type: ignore[arg-type]
+    plan = policy(found.state, replace(found.limits, max_backlog=10), now(1))
+    assert found.state.backlog.newest() is None and found.state.backlog.size() == 0
+    assert plan.launch, "chunks go on"
+    assert plan.demand.get("local", (0, None))[0] <= len(found.state.waiting)
+
+
+def test_no_job_is_asked_for_on_behalf_of_work_that_may_not_begin() -> None:
+    found = one_that_waits()
+    found.limits = replace(found.limits, pools={"label": "vasp", "explore": "gpu"})
+    assert found.state.backlog.size() and policy(found.state, found.limits, now(0)).demand.keys() == {"vasp", "gpu"}
+    only_quench = policy(found.state, replace(found.limits, quench_only=True), now(0))
+    assert only_quench.demand.keys() <= {"local"}
+    found.decide("verdict", iteration=0, converged=True, reason="")
+    assert policy(found.state, found.limits, now(0)).demand.keys() <= {"local"}
+
+
+def test_frames_that_wait_for_labels_which_all_meet_one_bug_end_the_run() -> None:
+    found = one_that_waits()
+    for key in list(found.state.waiting):
+        found.state.settle_done(key)
+    found.state.bugs["label", "KeyError at line 3"] = {"a", "b", "c"}
+    assert found.state.backlog.newest() == 0 and not found.state.waiting_of.get("label")
+    ending = policy(found.state, found.limits, now(1)).ending
+    assert ending is not None and ending.code == NEEDS_PERSON and "KeyError at line 3" in ending.reason
+
+
+def test_bootstrap_label_that_is_tried_again_holds_nothing_up() -> None:
+    found = one_that_waits()
+    key = next(key for key, pick in found.state.picks.items() if pick["iteration"] == -1)
+    found.state.done.discard(key)
+    found.state.settle_quarantine(key, {"message": "three failures"})
+    found.limits = replace(found.limits, train_after=0)
+    due = policy(found.state, found.limits, now(1)).due
+    found.decide("retry", keys=[key], time="9")
+    assert found.state.open("seed_labels") and policy(found.state, found.limits, now(1)).due == due == ("train", 1)
+
+
+def test_last_ensemble_trains_once_all_labels_are_there_while_the_one_before_is_measured() -> None:
+    found = one_that_waits()
+    found.limits = replace(found.limits, max_iterations=1, train_after=99)
+    while not found.state.decided("select", 0):
+        plan = policy(found.state, found.limits, now(2))
+        assert plan.due != ("train", 1), "not all labels are there"
+        if plan.due:
+            found.decide_due(plan)
+        for key in list(found.state.waiting):
+            found.done(key)
+    assert policy(found.state, found.limits, now(2)).due == ("train", 1)
+    found.decide_due(policy(found.state, found.limits, now(2)))
+    found.decide_due(policy(found.state, found.limits, now(2)))
+    assert {found.state.tasks[key].kind for key in found.state.waiting} == {"train", "evaluate"}
+    assert found.run().code == NOT_CONVERGED
+    assert found.state.decided("verdict", 0) and set(found.state.labels("training")) == set(
+        found.state.decisions["train", 1]["common"]["training"]
+    )
+
+
+def test_batch_leaves_its_part_to_a_slot_that_is_about_to_be_free() -> None:
+    found = with_seed_labels(0, 8)
+    one = policy(found.state, found.limits, now(1)).launch
+    assert [len(item.keys) for item in one] == [8]
+    two = policy(found.state, found.limits, now(1, leaving={"local": 1})).launch
+    assert [len(item.keys) for item in two] == [4]
+
+
+def with_seed_labels(given: int, paid: int) -> World:
+    found = world(9, 1, fail=0.0, die=0.0)
+    found.limits = Limits(1, 4, {"label": 8}, barrier=True)
+    found.decide("bootstrap", iteration=-1, **bootstrap_content(1))
+    (source,) = found.state.tasks
+    found.state.settle_done(source)
+    picks = [
+        {
+            "key": f"{n:016x}",
+            "name": f"s{n}",
+            "role": "training",
+            "given": n < given,
+            "source": {"task": source, "frame": n},
+        }
+        for n in range(given + paid)
+    ]
+    found.decide("seed_labels", iteration=-1, picks=picks)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("given", "paid", "left", "begun"), [(0, 20, 5, 5), (6, 20, 3, 9), (30, 4, 0, 30), (2, 3, 9, 5)]
+)
+def test_budget_lets_no_more_labels_begin_than_it_pays_for(given: int, paid: int, left: int, begun: int) -> None:
+    found = with_seed_labels(given, paid)
+    keys = [k for item in policy(found.state, found.limits, now(4, labels_left=left)).launch for k in item.keys]
+    assert len(keys) == begun == len(set(keys))
+    assert sum(not found.state.picks[key]["given"] for key in keys) <= left
+
+
+def test_budget_lets_no_more_frames_be_picked_than_it_pays_for() -> None:
+    found = one_that_waits()
+    assert policy(found.state, found.limits, now(9, labels_left=1)).picks == 1
+    assert policy(found.state, found.limits, now(9, labels_left=0)).picks == 0
+    assert policy(found.state, found.limits, now(9)).picks > 1
