@@ -167,6 +167,20 @@ class TrainParam(Section):
     save_every: Count = Field(500, description="steps between checkpoints")
     compress: StrictBool = Field(True, description="compress the models, which makes MD several times faster")
     resume: Literal["checkpoint", "scratch"] = Field("checkpoint", description="how a killed training goes on")
+    short_range: Literal["zbl"] | None = Field(
+        None,
+        description="repulsive wall where atoms all but overlap, for tensorflow only; zbl: the screened repulsion of "
+        "nuclei, alone below 0.5 Å, blended out by 0.8 Å, where no sound structure is; a change trains from scratch",
+    )
+
+    @model_validator(mode="after")
+    def _wall_lasts(self) -> TrainParam:
+        if self.short_range is not None and self.backend != "tensorflow":
+            raise ValueError(
+                f"short_range is {self.short_range}, backend {self.backend}: only with tensorflow is the wall known to "
+                "outlast freezing, compression and a warm start; set backend to tensorflow, or short_range to null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _smoothing_inside(self) -> TrainParam:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from alloop.campaign import Campaign
@@ -10,6 +11,7 @@ from alloop.config import Param
 from alloop.errors import NeedsPersonError
 from alloop.frames import read_all_structures
 from alloop.potential.neighbours import adequate_sel
+from alloop.potential.short_range import short_range
 from alloop.resources import find_template
 from alloop.seeds import derived_seed
 from alloop.state import task_entries
@@ -111,7 +113,8 @@ def _network(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]
     own = param.train
     first = campaign.state.decisions.get(("train", 0))
     same_cutoff = first is not None and first["common"]["network"]["cutoff_A"] == own.cutoff_A
-    return {
+    wall = {"short_range": asdict(short_range(own.short_range, param.elements))} if own.short_range else {}
+    return wall | {
         "cutoff_A": own.cutoff_A,
         "smoothing_A": own.smoothing_A,
         "sel": first["common"]["network"]["sel"] if first and same_cutoff else _sel(campaign, param),

@@ -31,6 +31,7 @@ from alloop.potential.checkpoints import (
 )
 from alloop.potential.neighbours import adequate_sel, neighbour_counts, sampled_structures
 from alloop.potential.quiet import output_to
+from alloop.potential.short_range import BACKENDS, MODEL_KEYS, ShortRange, write_table
 
 LOGGER = logging.getLogger(__name__)
 LCURVE = "lcurve.out"
@@ -46,6 +47,7 @@ class TrainRequest:
     Learning rate, steps, seeds, type map and data are set from the fields below. `init_checkpoint` is the prefix of a
     checkpoint whose weights the training starts from (step counter and learning rate begin anew).
     `restart` continues from the newest whole checkpoint in the directory if it belongs to this same request.
+    `short_range` gives the model a wall (tensorflow only); a checkpoint with another one, or none, is not continued.
     """
 
     template: dict[str, Any]
@@ -61,6 +63,7 @@ class TrainRequest:
     save_freq: int = 1000
     compress: bool = True
     backend: str = "tensorflow"
+    short_range: ShortRange | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class TrainResult:
     lcurve: Path
     log: Path
     started_from: str
+    short_range_table: Path | None = None
 
 
 def train(request: TrainRequest, directory: Path) -> TrainResult:
@@ -95,6 +99,8 @@ def train(request: TrainRequest, directory: Path) -> TrainResult:
         dp_input = training_input(request, warm_model)
         digest = _request_digest(request, dp_input, warm, backend)
         step, prefix = _resume_point(request, directory, backend, digest)
+        wall = request.short_range
+        table = write_table(wall, request.type_map, directory) if wall else None
         (directory / REQUEST).write_text(json.dumps({"digest": digest}) + "\n")
         _link_systems(request)
         (directory / "input.json").write_text(json.dumps(dp_input, indent=1) + "\n")
@@ -111,6 +117,7 @@ def train(request: TrainRequest, directory: Path) -> TrainResult:
         lcurve=directory / LCURVE,
         log=directory / LOG,
         started_from=started,
+        short_range_table=table,
     )
 
 
@@ -126,6 +133,7 @@ def training_input(request: TrainRequest, warm_model: dict[str, Any] | None = No
     descriptor_seed, fitting_seed, batch_seed = derived_seeds(request.seed)
     model = dp_input["model"]
     model["type_map"] = list(request.type_map)
+    model.update(_wall_section(request))
     model["descriptor"]["seed"] = descriptor_seed
     model["fitting_net"]["seed"] = fitting_seed
     if str(model["descriptor"]["sel"]).startswith("auto"):
@@ -163,6 +171,22 @@ def _check(request: TrainRequest) -> None:
     if request.n_steps < 1 or request.save_freq < 1:
         raise ValueError(f"n_steps {request.n_steps}, save_freq {request.save_freq}: both must be 1 or more")
 
+    if request.short_range and request.backend not in BACKENDS:
+        raise ValueError(
+            f"short_range {request.short_range.form} with backend {request.backend}: only {', '.join(BACKENDS)} is "
+            "known to keep the wall through freezing, compression and a warm start; use that, or no wall"
+        )
+    own = [key for key in MODEL_KEYS if key in request.template["model"]]
+    if request.short_range and own:
+        raise ValueError(
+            f"the DeePMD template gives {', '.join(own)} and short_range asks for {request.short_range.form}; "
+            "leave those keys out of the template, or set short_range to null"
+        )
+
+
+def _wall_section(request: TrainRequest) -> dict[str, Any]:
+    return request.short_range.model_section() if request.short_range else {}
+
 
 def _structures(request: TrainRequest) -> list[Any]:
     return sampled_structures([Path(s) for s in (*request.training_systems, *request.validation_systems)])
@@ -182,7 +206,7 @@ def usable_init_checkpoint(request: TrainRequest) -> Path | None:
     if not is_whole(prefix, backend):
         LOGGER.warning("checkpoint %s is missing or damaged; training from scratch", prefix)
         return None
-    old, new = model_of_checkpoint(prefix, backend), request.template["model"]
+    old, new = model_of_checkpoint(prefix, backend), request.template["model"] | _wall_section(request)
     wanted = new["descriptor"]["sel"]
     if str(wanted).startswith("auto"):
         wanted = old["descriptor"]["sel"]
@@ -194,6 +218,7 @@ def usable_init_checkpoint(request: TrainRequest) -> Path | None:
     same = (
         list(old["type_map"]) == list(request.type_map)
         and old["descriptor"]["sel"] == wanted
+        and all(old.get(key) == new.get(key) for key in MODEL_KEYS)
         and all(
             old[part].get(key) == value
             for part in ("descriptor", "fitting_net")
@@ -202,7 +227,7 @@ def usable_init_checkpoint(request: TrainRequest) -> Path | None:
         )
     )
     if not same:
-        LOGGER.warning("checkpoint %s is of another network, type map or sel; training from scratch", prefix)
+        LOGGER.warning("checkpoint %s is of another network, wall, type map or sel; training from scratch", prefix)
     return prefix if same else None
 
 

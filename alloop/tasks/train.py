@@ -13,6 +13,7 @@ from pathlib import Path
 from alloop.attempt import Context, TaskError
 from alloop.potential.dataset import write_systems
 from alloop.potential.descriptor import DESCRIBER, write_describer
+from alloop.potential.short_range import ShortRange
 from alloop.potential.training import LCURVE, TrainRequest, last_step, train
 from alloop.store import read_json, write_json
 from alloop.structure import LabeledFrame
@@ -39,6 +40,7 @@ def run(context: Context) -> None:
         for role in ("training", "held_out")
         if spec[role]
     }
+    wall = spec.get("network", {}).get("short_range")
     request = TrainRequest(
         template=spec["template"],
         type_map=spec["type_map"],
@@ -53,12 +55,14 @@ def run(context: Context) -> None:
         save_freq=spec["save_every"],
         compress=spec["compress"],
         backend=spec["backend"],
+        short_range=ShortRange(**wall) if wall else None,
     )
     with _told(context, directory / LCURVE):
         trained = train(request, directory)
     files = [
         trained.model,
         *([trained.compressed_model] if trained.compressed_model else []),
+        *([trained.short_range_table] if trained.short_range_table else []),
         trained.lcurve,
         trained.log,
     ]
