@@ -253,10 +253,21 @@ class SelectParam(Section):
 
     trust_low_eV_A: Positive = Field(0.25, description="frames below this maximal force deviation are accurate")
     trust_high_eV_A: Positive = Field(1.0, description="frames above this maximal force deviation are failed")
+    trust: Literal["calibrated", "fixed"] = Field(
+        "calibrated",
+        description="calibrated: the trust levels begin as given and move, by glass and temperature, to where the "
+        "audit shows the errors below; fixed: they stay",
+    )
+    error_low_eV_A: Positive = Field(
+        0.8, description="a frame is accurate while the largest force error to expect in it stays below"
+    )
+    error_high_eV_A: Positive = Field(3.0, description="a frame is failed from this largest force error on")
     max_labels: Count = Field(100, description="labels asked for in one iteration at most, events and audit included")
     max_per_trajectory: Count = Field(8, description="labels asked for from one trajectory and iteration at most")
     min_separation_ps: NonNegative = Field(0.05, description="between two picks of one trajectory")
-    audit: CountOrZero = Field(5, description="random picks from the accurate region per iteration")
+    audit: CountOrZero = Field(
+        5, description="labels per iteration drawn at random from all explored frames: they measure and calibrate"
+    )
     events: EventsParam = Field(
         default_events(),
         description="reasons to label besides the deviation: a preset's name with what differs from it, or an own "
@@ -280,6 +291,11 @@ class SelectParam(Section):
         if self.trust_low_eV_A >= self.trust_high_eV_A:
             raise ValueError(
                 f"trust_low_eV_A is {self.trust_low_eV_A}, trust_high_eV_A {self.trust_high_eV_A}; "
+                "low must be below high"
+            )
+        if self.error_low_eV_A >= self.error_high_eV_A:
+            raise ValueError(
+                f"error_low_eV_A is {self.error_low_eV_A}, error_high_eV_A {self.error_high_eV_A}; "
                 "low must be below high"
             )
         return self
@@ -384,6 +400,12 @@ class StopParam(Section):
     max_iterations: Count = Field(20, description="iterations after which the campaign ends, converged or not")
     accurate_fraction: Fraction = Field(0.98, description="least share of explored frames that must be accurate")
     force_rmse_eV_A: Positive = Field(0.20, description="on the newest labels AND on the held-out sets")
+    audit_force_rmse_eV_A: Positive | None = Field(
+        None, description="of the audit's labels: all of its 95 % interval must lie below; no criterion if not given"
+    )
+    least_improvement: Fraction | None = Field(
+        None, description="converged only when the last labels lowered the error by a smaller share than this"
+    )
 
 
 class QuenchParam(Section):

@@ -262,7 +262,8 @@ class Simulation:
                 known = 1 - self.error / max(self.errors[iteration - 1][1], 1e-9)
                 found = state.backlog.of(range(iteration))
                 state.backlog.rerank(
-                    {c.identity: 0.1 if self.rng.random() < known else 0.5 for _, (c, _) in found}, 0.25, 1.0
+                    {c.identity: 0.1 if self.rng.random() < known else 0.5 for _, (c, _) in found},
+                    lambda _: (0.25, 1.0),
                 )
                 self.judged_by |= {c.identity: iteration for _, (c, _) in found}
             elif stage == "train" and not state.open("train", iteration):

@@ -7,12 +7,13 @@ from typing import Any
 
 from alloop.campaign import Campaign
 from alloop.config import Param
+from alloop.decisions.convergence import decide_verdict
 from alloop.decisions.exploration import decide_explore
 from alloop.decisions.levels import decide_pretrain, decide_promote
 from alloop.decisions.production import decide_assess, decide_quench
 from alloop.decisions.seeding import decide_bootstrap, decide_seed_labels
 from alloop.decisions.selection import decide_describe, decide_rank, decide_select
-from alloop.decisions.training import decide_evaluate, decide_train, decide_verdict
+from alloop.decisions.training import decide_evaluate, decide_train
 
 Content = dict[str, Any]
 

@@ -10,12 +10,14 @@ import numpy as np
 
 from alloop.campaign import Campaign
 from alloop.config import ExploreParam, GlassParam, Param, steps
+from alloop.decisions.calibration import levels_at, trust_entries, trust_moves
 from alloop.decisions.seeding import draw_roles
 from alloop.errors import NeedsPersonError
 from alloop.event_params import definitions
 from alloop.frames import read_all_structures, read_columns
 from alloop.glass.composition import stoichiometric_counts
 from alloop.seeds import derived_seed
+from alloop.selection.bands import band_of
 from alloop.state import task_entries
 from alloop.store import Task, make_task
 
@@ -79,14 +81,19 @@ def decide_explore(campaign: Campaign, param: Param, iteration: int) -> dict[str
         "type_map": param.elements,
         "engine": own.engine,
         "deviation_every": own.deviation_every,
-        "trust_low_eV_A": param.select.trust_low_eV_A,
-        "trust_high_eV_A": param.select.trust_high_eV_A,
         "lost_eV_A": own.lost_eV_A,
         "frames_per_chunk": own.frames_per_chunk,
         "events": definitions(param.select.events),
         "describer": state.describer,
     }
     last = _last_good_chunks(campaign, iteration)
+    bands = {
+        band_of(_chunk_K(t, own, chunk), param.select.temperature_bands_K)
+        for t in planned
+        for chunk in range(own.chunks)
+    }
+    moves = trust_moves(campaign, param, {(t.glass, band) for t in planned for band in bands})
+    trust = {group: move.levels for group, move in moves.items()}
     tasks: list[Task] = []
     for trajectory in planned:
         role = roles.get(trajectory.name) or state.trajectories[trajectory.name]
@@ -97,7 +104,8 @@ def decide_explore(campaign: Campaign, param: Param, iteration: int) -> dict[str
             derived_seed(param.seed, "start", iteration, trajectory.name),
         )
         for chunk in range(own.chunks):
-            task = _chunk(param, common, trajectory, start, iteration, chunk)
+            levels = levels_at(trust, trajectory.glass, _chunk_K(trajectory, own, chunk), param.select)
+            task = _chunk(param, common, trajectory, start, iteration, chunk, levels)
             tasks.append(task)
             start = {"task": task.key, "state": "end"}
     return {
@@ -105,6 +113,7 @@ def decide_explore(campaign: Campaign, param: Param, iteration: int) -> dict[str
         "common": common,
         "tasks": task_entries(tasks, common),
         "trajectories": roles,
+        "trust": trust_entries(moves),
         "withdrawn": _outdated_chunks(campaign, iteration - own.max_lag),
     }
 
@@ -134,8 +143,19 @@ def _outdated_chunks(campaign: Campaign, before: int) -> list[str]:
     ]
 
 
+def _chunk_K(trajectory: Trajectory, own: ExploreParam, chunk: int) -> float:
+    """Return the target temperature half way through a chunk, whose band decides its trust levels."""
+    return trajectory.from_K + (trajectory.to_K - trajectory.from_K) * (chunk + 0.5) / own.chunks
+
+
 def _chunk(
-    param: Param, common: dict[str, Any], trajectory: Trajectory, start: dict[str, Any], iteration: int, chunk: int
+    param: Param,
+    common: dict[str, Any],
+    trajectory: Trajectory,
+    start: dict[str, Any],
+    iteration: int,
+    chunk: int,
+    trust_eV_A: tuple[float, float],
 ) -> Task:
     own: ExploreParam = param.explore
     slope = (trajectory.to_K - trajectory.from_K) / own.chunks
@@ -150,6 +170,7 @@ def _chunk(
     }
     seed = derived_seed(param.seed, "explore", iteration, trajectory.name, chunk)
     spec = common | {"start": start, "condition": condition, "seed": seed}
+    spec |= {"trust_low_eV_A": trust_eV_A[0], "trust_high_eV_A": trust_eV_A[1]}
     group = f"iter.{iteration:06d}/explore"
     return make_task("explore", group, f"{trajectory.name}.c{number:02d}", spec, (start["task"],))
 

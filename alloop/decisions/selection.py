@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,12 +13,14 @@ import numpy as np
 
 from alloop.campaign import Campaign, label_task
 from alloop.config import Param, SelectParam, parse
+from alloop.decisions.calibration import levels_at, newest_trust
 from alloop.decisions.exploration import Trajectory, trajectories
 from alloop.frames import read_all_structures, read_columns
 from alloop.seeds import derived_seed
+from alloop.selection.audit import audit_sample
 from alloop.selection.bands import band_names, band_of
 from alloop.selection.diversity import Known
-from alloop.selection.picks import Candidate, Rules, pick
+from alloop.selection.picks import AUDIT, LARGEST, Candidate, Rules, columns, pick
 from alloop.state import task_entries
 from alloop.store import make_task
 from alloop.tasks.describe import read_environments, read_known
@@ -34,14 +37,16 @@ def decide_rank(campaign: Campaign, param: Param, iteration: int) -> dict[str, A
     frames: dict[str, list[int]] = {}
     for _, (_, record) in campaign.state.backlog.of(range(iteration)):
         frames.setdefault(record["source"]["task"], []).append(record["source"]["frame"])
-    models = campaign.state.models(iteration)
+    models, describer = campaign.state.models(iteration), campaign.state.describer
     spec = {
         "models": models,
         "type_map": param.elements,
         "frames": {key: sorted(frames[key]) for key in sorted(frames)},
+        "describer": describer,
     }
     group = f"iter.{iteration:06d}/rank"
-    task = make_task("evaluate", group, f"backlog.{iteration:02d}", spec, (*models, *sorted(frames)))
+    inputs = (*models, *([describer] if describer else []), *sorted(frames))
+    task = make_task("evaluate", group, f"backlog.{iteration:02d}", spec, inputs)
     return {"tasks": task_entries([task], {})}
 
 
@@ -76,6 +81,7 @@ def decide_select(campaign: Campaign, param: Param, iteration: int) -> dict[str,
     """Close an iteration's exploration: count what was seen, and pick of all its frames what was not picked before.
 
     Where frames were picked as they came (see `decide_pick`) that is the audit only, which must be drawn from all.
+    ``audit`` are the labels of the whole draw, also those that had been asked for before.
     """
     state, own = campaign.state, param.select
     decision = state.decisions["explore", iteration]
@@ -88,7 +94,7 @@ def decide_select(campaign: Campaign, param: Param, iteration: int) -> dict[str,
         if entry["key"] in state.done:
             summary = campaign.summary(entry["key"])
             seen = _events_by_band(campaign.result(entry["key"]), entry["spec"]["condition"], summary, own)
-            statistics.add(trajectory.stratum, summary, seen)
+            statistics.add(trajectory.stratum, summary, seen, decision["common"] | entry["spec"])
             found += _frames_of(campaign, entry, trajectory, own)
         elif entry["key"] in state.superseded:
             statistics.withdrawn += 1
@@ -96,19 +102,17 @@ def decide_select(campaign: Campaign, param: Param, iteration: int) -> dict[str,
             statistics.failed_chunks += 1
     streamed = iteration in state.backlog.iterations()
     before = state.picks_in.get(iteration, [])
-    rules = selection_rules(param)
-    if streamed:
-        rules = replace(rules, event_quota={}, before_loss=0, max_labels=own.audit)
-        found = [entry for entry in found if entry[0].audit_of]
-    else:
-        rules = replace(rules, max_labels=max(0, own.max_labels - len(before)))
+    rules = replace(selection_rules(param), max_labels=own.audit if streamed else max(0, own.max_labels - len(before)))
     seed = derived_seed(param.seed, "select", iteration)
-    known = None if streamed else newest_known(campaign)
-    chosen = pick([candidate for candidate, _ in found], set(state.picks), rules, seed, known)
+    frames = columns([candidate for candidate, _ in found])
+    drawn = audit_sample(frames, min(rules.audit, rules.max_labels), seed).tolist()
+    audit = {str(frames.identities[index]): index for index in drawn}
+    if streamed:
+        chosen = [(index, AUDIT) for key, index in audit.items() if key not in state.picks]
+    else:
+        chosen = pick(frames, set(state.picks), rules, seed, newest_known(campaign))
     picks = [found[index][1] | {"reason": reason} for index, reason in chosen]
-    trust_levels = [own.trust_low_eV_A, own.trust_high_eV_A]
-    content = statistics.content(before + picks)
-    return content | {"level": campaign.level, "picks": picks, "trust_levels_eV_A": trust_levels}
+    return statistics.content(before + picks) | {"level": campaign.level, "picks": picks, "audit": list(audit)}
 
 
 def _watched(decision: dict[str, Any]) -> list[str]:
@@ -184,7 +188,7 @@ class Explored:
         state = self.campaign.state
         for kind, iteration in state.asked_in[key]:
             if kind == "rank":
-                self._rerank(key)
+                self._rerank(key, iteration)
             elif kind == "describe":
                 self._compare()
             elif kind == "explore" and iteration in state.backlog.iterations():
@@ -202,19 +206,27 @@ class Explored:
         entry = {"key": key, "name": task.name, "spec": task.spec}
         return _frames_of(self.campaign, entry, trajectory, self.param.select)
 
-    def _rerank(self, key: str) -> None:
+    def _rerank(self, key: str, iteration: int) -> None:
         with np.load(self.campaign.result(key) / "ranks.npz") as ranks:
             rows = zip(
                 ranks["task"].tolist(), ranks["frame"].tolist(), ranks["max_deviation_eV_A"].tolist(), strict=True
             )
-            by_source = {(task, frame): deviation for task, frame, deviation in rows}
+            by_source = {(task, frame): (deviation, row) for row, (task, frame, deviation) in enumerate(rows)}
+        environments = read_environments(self.campaign.result(key))
         backlog, own = self.campaign.state.backlog, self.param.select
-        found = {}
+        trust = newest_trust(self.campaign, iteration)
+        found, offending = {}, {}
         for _, (candidate, record) in backlog.of(backlog.iterations()):
             source = record["source"]["task"], record["source"]["frame"]
             if source in by_source:
-                found[candidate.identity] = by_source[source]
-        backlog.rerank(found, own.trust_low_eV_A, own.trust_high_eV_A)
+                found[candidate.identity], row = by_source[source]
+                if environments:
+                    offending[candidate.identity] = environments[row][LARGEST]
+
+        def levels(candidate: Candidate) -> tuple[float, float]:
+            return levels_at(trust, candidate.stratum.rpartition(" ")[0], candidate.temperature_K, own)
+
+        backlog.rerank(found, levels, offending)
 
 
 def _frames_of(
@@ -288,12 +300,15 @@ class Statistics:
         self.by_stratum: dict[str, Counter[str]] = {}
         self.quotas, self.bands = quotas, bands
         self.events: dict[str, Counter[str]] = {event: Counter() for event in quotas}
+        self.trust_eV_A: dict[str, tuple[float, float]] = {}
         self.lost = self.missed = 0
         self.failed_chunks = 0
         self.withdrawn = 0
 
-    def add(self, stratum: str, summary: dict[str, Any], events: dict[str, Counter[str]]) -> None:
-        """Count one chunk's records; events: by event, how many show it in each temperature band."""
+    def add(self, stratum: str, summary: dict[str, Any], events: dict[str, Counter[str]], spec: dict[str, Any]) -> None:
+        """Count one chunk's records; events: by event, how many show it in each temperature band; spec: the chunk's."""
+        low, high = self.trust_eV_A.get(stratum, (math.inf, 0.0))
+        self.trust_eV_A[stratum] = min(low, spec["trust_low_eV_A"]), max(high, spec["trust_high_eV_A"])
         entry = self.by_stratum.setdefault(stratum, Counter(accurate=0, candidate=0, failed=0, lost=0))
         entry.update(summary["classes"])
         entry["lost"] += summary["status"] == "lost"
@@ -311,16 +326,24 @@ class Statistics:
         return {
             "classes": dict(classes),
             "strata": {
-                name: dict(entry) | {"labels": sum(item["stratum"] == name for item in picks)}
+                name: dict(entry)
+                | {"labels": sum(item["stratum"] == name for item in picks)}
+                | {"trust_levels_eV_A": list(self.trust_eV_A[name])}
                 for name, entry in sorted(self.by_stratum.items())
             },
             "events": {event: self._event(event, picks) for event in self.events},
             "reasons": dict(reasons),
+            "trust_levels_eV_A": self._trust_levels(),
             "lost_chunks": self.lost,
             "missed_records": self.missed,
             "failed_chunks": self.failed_chunks,
             "withdrawn_chunks": self.withdrawn,
         }
+
+    def _trust_levels(self) -> list[float]:
+        """Return the lowest and the highest level of all strata, eV/Å; empty if nothing was explored."""
+        low, high = zip(*self.trust_eV_A.values(), strict=True) if self.trust_eV_A else ((), ())
+        return [min(low), max(high)] if low else []
 
     def _event(self, event: str, picks: list[dict[str, Any]]) -> dict[str, Any]:
         """Return how many frames showed an event, how many labels it was the reason of, the quota, and both by band."""

@@ -155,13 +155,17 @@ def apply_network(template: dict[str, Any], network: dict[str, Any]) -> dict[str
 
 
 def new_labels(campaign: Campaign, iteration: int) -> dict[str, list[str]]:
-    """Return the finished labels that an iteration's selection asked for, candidates and audit apart."""
+    """Return the finished labels that an iteration asked for: those sought for what they are, and the random audit.
+
+    A frame of the audit that had been asked for before it was drawn is in both.
+    """
     state = campaign.state
     picks = state.picks_in.get(iteration, [])
-    done = [pick for pick in picks if pick["key"] in state.done and pick["key"] not in state.excluded]
+    done = {pick["key"]: pick for pick in picks if pick["key"] in state.done and pick["key"] not in state.excluded}
+    drawn = state.decisions["select", iteration].get("audit", ())
     return {
-        "new": [pick["key"] for pick in done if pick["reason"] != "audit"],
-        "audit": [pick["key"] for pick in done if pick["reason"] == "audit"],
+        "new": [key for key, pick in done.items() if pick["reason"] != "audit"],
+        "audit": [key for key, pick in done.items() if pick["reason"] == "audit" or key in drawn],
     }
 
 
@@ -188,51 +192,3 @@ def held_out_sets(campaign: Campaign) -> dict[str, list[str]]:
         "held_out_bootstrap": [key for key in keys if state.picks[key]["iteration"] < 0],
         "held_out_explore": [key for key in keys if state.picks[key]["iteration"] >= 0],
     }
-
-
-def decide_verdict(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
-    """Judge the ensemble: accurate fraction AND force error on new labels AND on both held-out sets."""
-    state = campaign.state
-    select = state.decisions["select", iteration]
-    errors = campaign.summary(state.decisions["evaluate", iteration]["tasks"][0]["key"])
-    missed = select.get("missed_records", 0)
-    problems = verdict_problems(
-        select["classes"], errors, param.stop.accurate_fraction, param.stop.force_rmse_eV_A, missed
-    )
-    problems += [f"{count} chunk(s) could not be run" for count in [select["failed_chunks"]] if count]
-    withdrawn = select.get("withdrawn_chunks", 0)
-    problems += [f"{withdrawn} chunk(s) were left to ensemble {iteration + 1}"] if withdrawn else []
-    if state.decided("train", iteration + 1):
-        problems.append(f"ensemble {iteration + 1} was trained meanwhile")
-    if state.foundation_level is not None:
-        problems.append(f"labels so far are the foundation's ({state.foundation_level})")
-    return {"converged": not problems, "reason": "; ".join(problems) or "all criteria met", "errors": errors}
-
-
-def verdict_problems(
-    classes: dict[str, int],
-    errors: dict[str, Any],
-    accurate_fraction: float,
-    force_rmse_eV_A: float,
-    missed: int = 0,
-) -> list[str]:
-    """Return what still speaks against convergence, each as a phrase; an empty list means converged.
-
-    missed: records that were never made, as their trajectory had been lost; they count as not accurate. With no new
-    labels the audit decides; with neither, nothing was measured and the campaign is not converged.
-    """
-    problems = []
-    total = sum(classes.values()) + missed
-    fraction = classes["accurate"] / total if total else 0.0
-    if fraction < accurate_fraction:
-        lost = f" ({missed} records of lost trajectories count as not accurate)" if missed else ""
-        problems.append(f"accurate fraction {fraction:.3f} < {accurate_fraction:g}{lost}")
-    newest = "new" if errors["new"]["labels"] else "audit"
-    names = {newest: "new labels" if newest == "new" else "audit labels (there were no others)"}
-    names |= {"held_out_bootstrap": "held-out bootstrap labels", "held_out_explore": "held-out exploration labels"}
-    for key, what in names.items():
-        if errors[key]["labels"] == 0:
-            problems.append(f"no {what} to measure the force error on")
-        elif not errors[key]["force_rmse_eV_A"] <= force_rmse_eV_A:
-            problems.append(f"force RMSE on {what} {errors[key]['force_rmse_eV_A']:.3f} > {force_rmse_eV_A:g} eV/A")
-    return problems

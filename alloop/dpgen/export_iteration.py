@@ -30,11 +30,12 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Explored:
-    """A finished chunk of dynamics: its entry in the decision, the DP-GEN system it is of, and its result folder."""
+    """A finished chunk of dynamics: its entry in the decision, its DP-GEN system, its result and its trust levels."""
 
     entry: dict[str, Any]
     system: int
     result: Path
+    trust_eV_A: tuple[float, float]
 
 
 def write_iteration(
@@ -43,7 +44,6 @@ def write_iteration(
     explored: Sequence[Explored],
     picks: Sequence[Mapping[str, Any]],
     labels: Mapping[int, Sequence[LabeledFrame]],
-    trust_levels_eV_A: tuple[float, float],
     type_map: Sequence[str],
 ) -> None:
     """Write ``01.model_devi`` and ``02.fp`` of an iteration.
@@ -66,7 +66,7 @@ def write_iteration(
             table = {name: archive[name] for name in archive.files}
         _write_task(folder / EXPLORE / task, chunk, table)
         lists = rows[chunk.system]
-        classes = classify(table["max_force_deviation_eV_A"], *trust_levels_eV_A)
+        classes = classify(table["max_force_deviation_eV_A"], *chunk.trust_eV_A)
         for step, name in zip(table["step"].tolist(), classes.tolist(), strict=True):
             lists[name].append(FrameName(place, int(step)))
     asked: defaultdict[int, list[FrameName]] = defaultdict(list)

@@ -225,7 +225,9 @@ class _Export:
             trajectory = by_name[entry["name"].rsplit(".c", 1)[0]]
             system = self.systems[trajectory.glass, trajectory.n_atoms]
             if entry["key"] in self.state.done:
-                explored.append(Explored(entry, system, self.campaign.result(entry["key"])))
+                spec = explore["common"] | entry["spec"]
+                levels = spec["trust_low_eV_A"], spec["trust_high_eV_A"]
+                explored.append(Explored(entry, system, self.campaign.result(entry["key"]), levels))
         job = job_of(then, sorted({chunk.system for chunk in explored}))
         select = self.state.decisions["select", iteration]
         picks = [pick for pick in select["picks"] if pick["source"]["task"] in {c.entry["key"] for c in explored}]
@@ -236,8 +238,7 @@ class _Export:
             system = system_of[self.state.picks[key]["source"]["task"]]
             labels.setdefault(system, []).append(read_label(self.campaign.result(key)))
         folder = self.root / iteration_name(self.offset + iteration)
-        levels = (explore["common"]["trust_low_eV_A"], explore["common"]["trust_high_eV_A"])
-        write_iteration(folder, job, explored, picks, labels, levels, self.param.elements)
+        write_iteration(folder, job, explored, picks, labels, self.param.elements)
         self._count("explored", len(keys))
         self.found.notes += [note for note in job_losses(then) if note not in self.found.notes]
         return job

@@ -10,9 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from alloop.campaign import Campaign
+from alloop.decisions.calibration import audit_pairs, calibrate
 from alloop.errors import InputError
 from alloop.report.cost import cost_record, print_costs
 from alloop.report.status import final_errors, number
+from alloop.selection.record import plain
 
 _EDGES = np.geomspace(0.01, 100.0, 41)
 
@@ -37,7 +39,32 @@ def build_statistics(campaign: Campaign) -> dict[str, Any]:
         "histogram_edges_eV_A": _EDGES.tolist(),
         "iterations": iterations,
         "final_held_out": final_errors(campaign),
+        "calibration": calibration_record(campaign),
         "cost": cost_record(campaign.costs),
+    }
+
+
+def calibration_record(campaign: Campaign) -> dict[str, Any]:
+    """Return the audit pairs (deviation, true error, eV/Å), the curves of all of them together, and the coverage.
+
+    curve: deviations with the error to expect and the bound, None where it is infinite (too few pairs); empty without
+    pairs.
+    """
+    found = calibrate(campaign)
+    pairs = audit_pairs(campaign)
+    deviations = [pair.deviation_eV_A for pair in pairs]
+    curve = []
+    if pairs:
+        ends = max(min(deviations), 1e-3), max(*deviations, 1e-2)
+        at = np.geomspace(*ends, 40)
+        told = found.map.predict(at, "", "")
+        curve = plain(list(zip(at, told.expected_eV_A, told.bound_eV_A, strict=True)))
+    return {
+        "pairs": [[pair.iteration, pair.deviation_eV_A, pair.error_eV_A] for pair in pairs],
+        "curve": curve,
+        "level": found.map.settings.level,
+        "coverage": [one.sentence for one in found.coverage if one.tested or one.glass is one.band is None],
+        "widened": found.widening.reason,
     }
 
 
@@ -59,15 +86,14 @@ def print_statistics(statistics: dict[str, Any], console: Console) -> None:
     if not statistics["iterations"]:
         console.print("no selection has been made yet")
     for record in statistics["iterations"]:
-        low, high = record["trust_levels_eV_A"]
         table = Table("glass and temperature", title=f"iteration {record['iteration']}")
-        for column in ("accurate", "candidate", "failed", "lost chunks", "labels"):
+        for column in ("accurate", "candidate", "failed", "lost chunks", "labels", "trust levels"):
             table.add_column(column, justify="right")
-        table.caption = (
-            f"records by largest force deviation: accurate < {low:g} <= candidate < {high:g} <= failed (eV/Å)"
-        )
+        table.caption = "records by largest force deviation; trust levels in eV/Å: accurate below, failed from"
         for name, entry in record["strata"].items():
-            table.add_row(name, *(str(entry[key]) for key in ("accurate", "candidate", "failed", "lost", "labels")))
+            counts = (str(entry[key]) for key in ("accurate", "candidate", "failed", "lost", "labels"))
+            levels = entry.get("trust_levels_eV_A", record["trust_levels_eV_A"])
+            table.add_row(name, *counts, " ".join(f"{level:.3g}" for level in levels))
         total = record["classes"]
         table.add_section()
         labels = sum(record["reasons"].values())
@@ -78,12 +104,17 @@ def print_statistics(statistics: dict[str, Any], console: Console) -> None:
             str(total["failed"]),
             str(record["lost_chunks"]),
             str(labels),
+            "",
         )
         console.print(table)
         if record["events"]:
             console.print(_events_table(record["events"]))
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(record["reasons"].items())) or "none"
         console.print(f" labels: {reasons}\n", highlight=False)
+    pairs = statistics["calibration"]["pairs"]
+    console.print(f" calibration by {len(pairs)} labels drawn at random", highlight=False)
+    for sentence in filter(None, [*statistics["calibration"]["coverage"], statistics["calibration"]["widened"]]):
+        console.print(f"   {sentence}", highlight=False)
     for row in statistics["final_held_out"]:
         console.print(
             f" ensemble {row['iteration']} on the final held-out sets: "
@@ -115,10 +146,11 @@ def plot_statistics(statistics: dict[str, Any], file: Path) -> None:
     records = statistics["iterations"]
     if not records:
         raise InputError("nothing to plot yet: no selection has been made; run the campaign first (alloop run)")
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4), constrained_layout=True)
-    _draw_classes(left, records)
-    _draw_histograms(middle, records, np.array(statistics["histogram_edges_eV_A"]))
-    _draw_errors(right, statistics["final_held_out"])
+    figure, axes = plt.subplots(2, 2, figsize=(11, 8), constrained_layout=True)
+    _draw_classes(axes[0, 0], records)
+    _draw_histograms(axes[0, 1], records, np.array(statistics["histogram_edges_eV_A"]))
+    _draw_errors(axes[1, 0], statistics["final_held_out"])
+    _draw_calibration(axes[1, 1], statistics["calibration"])
     figure.suptitle(str(statistics["campaign"]))
     try:
         figure.savefig(file, dpi=150)
@@ -144,7 +176,8 @@ def _draw_classes(axes: Any, records: list[dict[str, Any]]) -> None:
 def _draw_histograms(axes: Any, records: list[dict[str, Any]], edges: np.ndarray) -> None:
     for record in records:
         axes.stairs(record["deviation_histogram"], edges, label=f"iteration {record['iteration']}")
-    for level in records[-1]["trust_levels_eV_A"]:
+    levels = {tuple(entry.get("trust_levels_eV_A", ())) for entry in records[-1]["strata"].values()} - {()}
+    for level in sorted({level for pair in levels for level in pair} or set(records[-1]["trust_levels_eV_A"])):
         axes.axvline(level, color="grey", linestyle="--", linewidth=1)
     axes.set(xscale="log", xlabel="largest force deviation (eV/Å)", ylabel="frames", title="model deviation")
     axes.legend()
@@ -158,3 +191,19 @@ def _draw_errors(axes: Any, rows: list[dict[str, Any]]) -> None:
         axes.set_ylim(bottom=0)
     else:
         axes.text(0.5, 0.5, "measured at the end of the run", ha="center", transform=axes.transAxes)
+
+
+def _draw_calibration(axes: Any, record: dict[str, Any]) -> None:
+    axes.set(xlabel="largest force deviation (eV/Å)", ylabel="largest force error (eV/Å)", title="calibration")
+    if not record["pairs"]:
+        axes.text(0.5, 0.5, "no label of the random audit yet", ha="center", transform=axes.transAxes)
+        return
+    for iteration in sorted({pair[0] for pair in record["pairs"]}):
+        own = np.array([pair[1:] for pair in record["pairs"] if pair[0] == iteration])
+        axes.plot(own[:, 0], own[:, 1], ".", label=f"iteration {iteration}")
+    curve = np.array(record["curve"], dtype=float)
+    for column, what, style in ((1, "expected", "-"), (2, f"{record['level']:.0%} bound", "--")):
+        if np.isfinite(curve[:, column]).all():
+            axes.plot(curve[:, 0], curve[:, column], style, color="black", linewidth=1, label=what)
+    axes.set(xscale="log", yscale="log")
+    axes.legend(fontsize="small")

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from alloop.campaign import Campaign, flat
 from alloop.report.cost import budget_record, budget_text, budget_warnings, cost_record, cost_text, eta_hours
+from alloop.report.outlook import audit_lines, missing, newest_verdict
 from alloop.state import State
 from alloop.store import read_json, write_json
 
@@ -27,6 +28,7 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
     config = state.starts[-1]["config"] if state.starts else None
     budget = budget_record(config, campaign.costs)
     codes = campaign.codes.get(str(state.target_level), Counter())
+    cost = cost_record(campaign.costs)
     return {
         "campaign": state.identity.get("name"),
         "driver": driver,
@@ -35,6 +37,8 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
         "iteration": max(state.iteration, 0),
         "converged": bool(verdict and verdict["converged"]),
         "reason": _reason(state),
+        "missing": missing(campaign, cost["core_hours_per_label"]),
+        "audit": audit_lines(newest_verdict(state)),
         "level": state.target_level,
         "level_now": state.level,
         "labels": label_counts(state),
@@ -50,7 +54,7 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
         "final_held_out": final_errors(campaign),
         "models": [model_path(campaign, campaign.result(key)) for key in _final_models(state)],
         "glasses": glass_table(campaign),
-        "cost": cost_record(campaign.costs),
+        "cost": cost,
         "budget": budget,
         "eta_hours": eta_hours(campaign.costs, config, _open_kinds(state)),
         "quarantined": [
@@ -162,6 +166,10 @@ def _iteration(campaign: Campaign, number: int) -> dict[str, Any]:
         record |= select["classes"] | {"events": select["events"], "lost_chunks": select["lost_chunks"]}
     verdict = state.decisions.get(("verdict", number))
     if verdict:
+        from alloop.decisions.convergence import (
+            pooled_rmse,
+        )  # brings NumPy, which a campaign without verdicts can spare
+
         errors = verdict["errors"]
         record |= {
             "new_label_force_rmse_eV_A": errors["new"]["force_rmse_eV_A"],
@@ -172,17 +180,6 @@ def _iteration(campaign: Campaign, number: int) -> dict[str, Any]:
             "verdict": verdict["reason"],
         }
     return record
-
-
-def pooled_rmse(parts: list[dict[str, Any]]) -> float | None:
-    """Return the force RMSE of several sets together, weighting each by its number of force components."""
-    measured = [part for part in parts if part["labels"]]
-    components = sum(part["force_components"] for part in measured)
-    if not components:
-        return None
-    return float(
-        (sum(part["force_components"] * part["force_rmse_eV_A"] ** 2 for part in measured) / components) ** 0.5
-    )
 
 
 def _reason(state: State) -> str:
@@ -312,7 +309,10 @@ def print_status(status: dict[str, Any], console: Console) -> None:
     labels, cost = status["labels"], status["cost"]
     console.print(f"[bold]{status['campaign']}[/bold]   driver: {status['driver']}   iteration {status['iteration']}")
     verdict = "[green]yes[/green]" if status["converged"] else "[yellow]no[/yellow]"
-    console.print(f" converged? {verdict}: {status['reason']}", highlight=False)
+    said = status["reason"] if status["converged"] or not status["missing"] else status["missing"]
+    console.print(f" converged? {verdict}: {said}", highlight=False)
+    for line in status["audit"]:
+        console.print(f" audit      {line}", highlight=False)
     console.print(f" labels     {_labels_text(labels)}", highlight=False)
     console.print(f" level      {_level_text(status)}", markup=False, highlight=False)
     for warning in status["warnings"]:

@@ -1,4 +1,4 @@
-"""The random audit: an unbiased sample of all accurate records, of which each chunk brought home only a few."""
+"""The random audit: an unbiased sample of all usable records, of which each chunk brought home only a few."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from hashlib import blake2b
 
 import numpy as np
 
-from alloop.selection.classes import ACCURATE
 from alloop.selection.picks import Frames
 
 
@@ -17,16 +16,18 @@ def uniform_hash(seed: int, purpose: str, text: str) -> float:
 
 
 def audit_sample(frames: Frames, count: int, seed: int) -> np.ndarray:
-    """Return the indices of `count` accurate frames, or all there are, drawn uniformly from all accurate *records*.
+    """Return the indices of `count` frames, or all there are, drawn uniformly from all usable *records*.
 
-    A chunk of N accurate records brought home n of them, drawn at random (`audit_of` is N for each). Were every record
-    given a uniform random number, the sample would be the records of the `count` least; the least n numbers of N
-    follow from uniform V_j as 1 - prod_{i<=j} (1 - V_i)^(1/(N-i+1)) (order statistics; A. Rényi, Acta Math. Acad. Sci.
-    Hung. 4, 191 (1953)), which is how chunks that saw more weigh more. Exact where each chunk brings home at least
-    min(`count`, N); with fewer, a chunk can never give more than it brought. Depends on the seed and the frames'
-    content, not on their order. ValueError where a chunk brought home more than it drew from.
+    Usable are records inside the hard gates with a finite deviation, accurate or not: those of the sample that are
+    accurate are a sample of the accurate region. A chunk of N such records brought home n of them, drawn at random
+    (`audit_of` is N for each). Were every record given a uniform random number, the sample would be the records of the
+    `count` least; the least n numbers of N follow from uniform V_j as 1 - prod_{i<=j} (1 - V_i)^(1/(N-i+1)) (order
+    statistics; A. Rényi, Acta Math. Acad. Sci. Hung. 4, 191 (1953)), which is how chunks that saw more weigh more.
+    Exact where each chunk brings home at least min(`count`, N); with fewer, a chunk can never give more than it
+    brought. Depends on the seed and the frames' content, not on their order. ValueError where a chunk brought home more
+    than it drew from.
     """
-    drawn = np.flatnonzero((frames.audit_of > 0) & (frames.trust == ACCURATE))
+    drawn = np.flatnonzero(frames.audit_of > 0)
     drawn = drawn[np.isfinite(frames.max_force_deviations_eV_A[drawn])]
     if count < 1 or len(drawn) == 0:
         return np.zeros(0, dtype=int)
@@ -39,7 +40,7 @@ def audit_sample(frames: Frames, count: int, seed: int) -> np.ndarray:
     left = frames.audit_of[drawn][by_chunk] - rank
     if (left < 1).any():
         chunk = frames.chunk_names[int(chunks[by_chunk][left < 1][0])]
-        raise ValueError(f"chunk {chunk} brought home more frames for the audit than the accurate records it tells of")
+        raise ValueError(f"chunk {chunk} brought home more frames for the audit than the records it tells of")
     steps = np.log1p(-draws[by_chunk]) / left
     sums = np.cumsum(steps)
     starts = np.flatnonzero(rank == 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -142,23 +142,23 @@ class Backlog:
     def rerank(
         self,
         deviations_eV_A: Mapping[str, float],
-        trust_low_eV_A: float,
-        trust_high_eV_A: float,
+        trust_eV_A: Callable[[Candidate], tuple[float, float]],
         offending: Mapping[str, Environments] | None = None,
     ) -> int:
         """Judge waiting frames by a newer ensemble's largest force deviation; return how many were dropped.
 
-        deviations_eV_A: by identity; offending: likewise the environment of the atom of largest deviation by that
-        ensemble, where it is known. What is accurate now, or beyond trust, is no candidate any more; events stay.
+        deviations_eV_A: by identity; trust_eV_A: low and high level that hold for a frame; offending: by identity the
+        environment of the atom of largest deviation by that ensemble, where it is known. What is accurate now, or
+        beyond trust, is no candidate any more; events stay.
         """
         dropped = 0
         for own in self._rounds.values():
             left: list[Entry] = []
             for candidate, record in own.waiting():
-                deviation = deviations_eV_A.get(candidate.identity)
+                deviation, (low, high) = deviations_eV_A.get(candidate.identity), trust_eV_A(candidate)
                 if deviation is None:
                     left.append((candidate, record))
-                elif trust_low_eV_A <= deviation < trust_high_eV_A:
+                elif low <= deviation < high:
                     newer = replace(candidate, max_force_deviation_eV_A=deviation, trust_class="candidate")
                     left.append((_by_newer_atom(newer, offending), record))
                 elif candidate.events:

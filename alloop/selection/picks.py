@@ -26,8 +26,8 @@ class Candidate:
     that trajectory; stratum: glass and temperature; trust_class: accurate, candidate or failed; kept_for: why it came
     home (candidate, audit, before_loss, or an event); events: which events it shows; temperature_K: what puts it into
     a temperature band; offending: per reason (an event, or "candidate") the environments of the atoms that give it.
-    audit_of: how many accurate records of its chunk stood behind the random draw it came home in, 0 if it was not
-    drawn; chunk: the name of that draw.
+    audit_of: how many records of its chunk stood behind the random draw it came home in, 0 if it was not drawn;
+    chunk: the name of that draw.
     """
 
     identity: str
@@ -181,7 +181,7 @@ def pick(
 ) -> list[tuple[int, str]]:
     """Return (index, reason) of the frames to label, in order of choice.
 
-    First the audit: `rules.audit` of all accurate records at random (`audit.audit_sample`), whatever else is picked;
+    First the audit: `rules.audit` of all usable records at random (`audit.audit_sample`), whatever else is picked;
     those of the sample that are `known` have a label already and are left out. Then, each up to its quota: events per
     temperature band (also where the ensemble agrees), last good frames before a loss, and candidates, whose strata
     of glass and temperature take turns. Among these the frame whose offending atoms are farthest from all that is

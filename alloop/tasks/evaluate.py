@@ -12,7 +12,7 @@ from alloop.potential.ensemble import Ensemble
 from alloop.selection.deviation import force_deviation
 from alloop.store import read_json, write_json
 from alloop.structure import from_record
-from alloop.tasks.describe import describe_labels
+from alloop.tasks.describe import describe_kept, describe_labels
 from alloop.tasks.label import read_label
 
 
@@ -51,7 +51,7 @@ def run(context: Context) -> None:
 
 
 def rank(context: Context) -> None:
-    """Write ``ranks.npz`` and ``summary.json``: the ensemble's largest force deviation on explored frames.
+    """Write ``ranks.npz`` and ``summary.json``: the ensemble's largest force deviation on explored frames, and where.
 
     Arrays over F frames: ``task`` (F,) key of the chunk, ``frame`` (F,) its number there, ``max_deviation_eV_A`` (F,).
     """
@@ -63,13 +63,14 @@ def rank(context: Context) -> None:
         for structure in read_structures(context.result_of(key), frames)
     ]
     ensemble = Ensemble([model_file(context, key) for key in spec["models"]])
-    deviations = [force_deviation(found.forces_eV_A).max() for found in ensemble.evaluate_many(structures)]
+    deviations = [force_deviation(found.forces_eV_A) for found in ensemble.evaluate_many(structures)]
+    describe_kept(context, structures, np.array([own.argmax() for own in deviations], dtype=int), {})
     write_arrays(
         context.out / "ranks.npz",
         {
             "task": np.array([key for key, _ in sources]),
             "frame": np.array([frame for _, frame in sources], dtype=int),
-            "max_deviation_eV_A": np.array(deviations),
+            "max_deviation_eV_A": np.array([own.max() for own in deviations]),
         },
     )
     write_json(context.out / "summary.json", {"frames": len(sources)})

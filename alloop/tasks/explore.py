@@ -29,7 +29,7 @@ def run(context: Context) -> None:
     if chunk.status == "lost":
         good = good[:-1] if good and good[-1] is chunk.records[-1].state.atoms else good
     kept = worth_asking(chunk, classes, spec)
-    _write_kept(context, chunk, classes, kept, *drawn_for_audit(chunk, classes, spec))
+    _write_kept(context, chunk, classes, kept, *drawn_for_audit(chunk, spec))
     write_arrays(context.out / "table.npz", table)
     write_restart(context.out, chunk.end if chunk.status == "finished" else None, good[-1] if good else None)
     counts = {name: int((classes == name).sum()) for name in ("accurate", "candidate", "failed")}
@@ -54,7 +54,7 @@ def worth_asking(chunk: Chunk, classes: np.ndarray, spec: dict[str, Any]) -> dic
     with events whatever their deviation, and those drawn for the audit. A frame past a hard gate never does.
     """
     usable = _usable(chunk)
-    kept: dict[int, str] = dict.fromkeys(drawn_for_audit(chunk, classes, spec)[0], "audit")
+    kept: dict[int, str] = dict.fromkeys(drawn_for_audit(chunk, spec)[0], "audit")
     for event in chunk.events:
         seen = np.array([record.events.seen(event) for record in chunk.records], dtype=bool)
         for index in _spread(np.flatnonzero(usable & seen), _EVENT_FRAMES):
@@ -67,10 +67,13 @@ def worth_asking(chunk: Chunk, classes: np.ndarray, spec: dict[str, Any]) -> dic
     return dict(sorted(kept.items()))
 
 
-def drawn_for_audit(chunk: Chunk, classes: np.ndarray, spec: dict[str, Any]) -> tuple[list[int], int]:
-    """Return a seeded random few of the accurate records, whatever else they are kept for, and how many there are."""
-    accurate = np.flatnonzero(_usable(chunk) & (classes == "accurate"))
-    return np.random.default_rng(spec["seed"]).permutation(accurate)[:_AUDIT_FRAMES].tolist(), len(accurate)
+def drawn_for_audit(chunk: Chunk, spec: dict[str, Any]) -> tuple[list[int], int]:
+    """Return a seeded random few of the records inside the hard gates, and how many of these there are.
+
+    Neither their deviation nor what else they are kept for plays a part: the audit is a sample of what was explored.
+    """
+    usable = np.flatnonzero(_usable(chunk))
+    return np.random.default_rng(spec["seed"]).permutation(usable)[:_AUDIT_FRAMES].tolist(), len(usable)
 
 
 def _usable(chunk: Chunk) -> np.ndarray:
@@ -98,11 +101,11 @@ def _spread(indices: np.ndarray, count: int) -> np.ndarray:
 
 
 def _write_kept(
-    context: Context, chunk: Chunk, classes: np.ndarray, kept: dict[int, str], drawn: list[int], accurate: int
+    context: Context, chunk: Chunk, classes: np.ndarray, kept: dict[int, str], drawn: list[int], drawn_from: int
 ) -> None:
     """Write ``frames.npz``; ``offending:NAME`` has the atoms that show an event, empty where a frame does not.
 
-    ``audit_of`` is how many accurate records those drawn for the audit stand for, 0 for the other frames.
+    ``audit_of`` is how many records those drawn for the audit were drawn from, 0 for the other frames.
     """
     records = [chunk.records[index] for index in kept]
     deviations = [record.state.force_deviation_eV_A for record in records]
@@ -121,7 +124,7 @@ def _write_kept(
         temperature_K=np.array([record.state.temperature_K for record in records]),
         target_temperature_K=np.array([record.target_temperature_K for record in records]),
         kept_for=np.array(list(kept.values()), dtype=str),
-        audit_of=np.array([accurate if index in drawn else 0 for index in kept], dtype=int),
+        audit_of=np.array([drawn_from if index in drawn else 0 for index in kept], dtype=int),
         trust_class=classes[list(kept)] if kept else np.array([], dtype="U9"),
         **event_columns(records, chunk.events),
     )

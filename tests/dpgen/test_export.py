@@ -341,7 +341,7 @@ def test_lists_come_back_in_their_numbers(
         write_arrays(result / "table.npz", {"step": steps, "max_virial_deviation_eV": np.zeros(len(values))} | table)
         condition = {"ensemble": "nvt", "temperature_start_K": 300.0, "pressure_bar": 0.0, "timestep_fs": 1.0}
         entry = {"key": str(number), "name": f"chunk{number}", "spec": {"condition": condition}}
-        explored.append(Explored(entry, system, result))
+        explored.append(Explored(entry, system, result, (LOW, HIGH)))
         asked = [step for step in steps.tolist() if random.random() < 0.3]
         picks += [{"source": {"task": str(number)}, "step": step} for step in asked]
         count = wanted.setdefault(system, {"candidate": 0, "accurate": 0, "failed": 0, "labelled": 0})
@@ -350,7 +350,7 @@ def test_lists_come_back_in_their_numbers(
             name = "candidate" if LOW <= value < HIGH or step in asked else "accurate" if value < LOW else "failed"
             count[name] += 1
     back = root / "back"
-    write_iteration(back / "iter.000000", {"sys_idx": [0]}, explored, picks, {}, (LOW, HIGH), ["Li"])
+    write_iteration(back / "iter.000000", {"sys_idx": [0]}, explored, picks, {}, ["Li"])
     (back / "record.dpgen").write_text("".join(f"0 {stage}\n" for stage in range(9)))
     (back / "param.json").write_text("{}")
     (iteration,) = read_folder(back).iterations

@@ -110,7 +110,7 @@ class World:
             if kind == "rank":
                 found = self.state.backlog.of(range(iteration))
                 deviations = {c.identity: self.rng.choice([0.1, 0.5, 5.0]) for _, (c, _) in found}
-                self.state.backlog.rerank(deviations, 0.25, 1.0)
+                self.state.backlog.rerank(deviations, lambda _: (0.25, 1.0))
 
     def good(self) -> set[str]:
         return {key for key in self.state.tasks if int(key[:2], 16) < 256 * self.accurate}

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from alloop.decisions.training import verdict_problems
+from alloop.config import StopParam
+from alloop.decisions.convergence import audit_criteria, curve_of, error_criteria, improvement_criteria
 
 SETS = ("new", "audit", "held_out_bootstrap", "held_out_explore")
 NAMES = {
@@ -14,6 +15,7 @@ NAMES = {
     "held_out_bootstrap": "held-out bootstrap labels",
     "held_out_explore": "held-out exploration labels",
 }
+STOP = StopParam.model_validate({"accurate_fraction": 0.98, "force_rmse_eV_A": 0.2})
 
 
 def errors(**rmse: float | None) -> dict[str, Any]:
@@ -30,9 +32,9 @@ def classes(accurate: int = 98, candidate: int = 2, failed: int = 0) -> dict[str
 
 def problems(of_classes: dict[str, int], of_errors: dict[str, Any]) -> list[str]:
     before = copy.deepcopy(of_errors)
-    found = verdict_problems(of_classes, of_errors, 0.98, 0.2)
+    found = error_criteria(of_classes, of_errors, STOP)
     assert of_errors == before
-    return found
+    return [criterion.sentence for criterion in found if criterion.state != "met"]
 
 
 def test_all_criteria_met_also_exactly_on_the_line() -> None:
@@ -42,34 +44,34 @@ def test_all_criteria_met_also_exactly_on_the_line() -> None:
 
 @pytest.mark.parametrize("found", [classes(97, 3), classes(97, 0, 3), classes(97, 1, 2)])
 def test_too_few_accurate_frames_alone(found: dict[str, int]) -> None:
-    assert problems(found, errors()) == ["accurate fraction 0.970 < 0.98"]
+    assert problems(found, errors()) == ["accurate fraction is 0.97, below the wanted 0.98"]
 
 
 @pytest.mark.parametrize(("missed", "met"), [(0, True), (2, False), (5000, False)])
 def test_records_that_lost_trajectories_never_made_count_against(missed: int, met: bool) -> None:
     """Hot runs that are lost at their first record must not vanish among the good ones."""
-    found = verdict_problems(classes(), errors(), 0.98, 0.2, missed)
-    assert (found == []) is met
-    assert met or f"{missed} records of lost trajectories" in found[0]
+    first = error_criteria(classes(), errors(), STOP, missed)[0]
+    assert (first.state == "met") is met
+    assert met or f"{missed} records of lost trajectories" in first.sentence
 
 
 @pytest.mark.parametrize("name", list(NAMES))
 @pytest.mark.parametrize("rmse", [0.201, math.nan, math.inf])
 def test_one_force_error_alone(name: str, rmse: float) -> None:
     (problem,) = problems(classes(), errors(**{name: rmse}))
-    assert NAMES[name] in problem and f"{rmse:.3f}" in problem
+    assert NAMES[name] in problem and ("not been measured" if math.isnan(rmse) else f"{rmse:.3g} eV/A") in problem
 
 
 @pytest.mark.parametrize("name", ["held_out_bootstrap", "held_out_explore"])
 def test_a_held_out_set_without_labels_is_not_met(name: str) -> None:
     (problem,) = problems(classes(), errors(**{name: None}))
-    assert problem == f"no {NAMES[name]} to measure the force error on"
+    assert problem == f"force RMSE on {NAMES[name]} has not been measured"
 
 
 def test_without_new_labels_the_audit_decides() -> None:
     assert problems(classes(), errors(new=None)) == []
     (problem,) = problems(classes(), errors(new=None, audit=0.3))
-    assert "audit" in problem and "0.300" in problem
+    assert "audit" in problem and "0.3 eV/A" in problem
     assert problems(classes(), errors(audit=0.3)) == [], "with new labels it does not"
 
 
@@ -79,9 +81,38 @@ def test_nothing_measured_is_not_converged() -> None:
 
 
 def test_no_frame_seen_is_not_converged() -> None:
-    assert problems(classes(0, 0, 0), errors()) == ["accurate fraction 0.000 < 0.98"]
+    assert problems(classes(0, 0, 0), errors()) == ["accurate fraction is 0, below the wanted 0.98"]
 
 
 def test_every_problem_is_named() -> None:
     found = problems(classes(1, 0, 99), errors(new=1.0, held_out_bootstrap=math.nan, held_out_explore=None))
     assert len(found) == 4
+
+
+def audit(rmse: float, low: float | None, high: float | None) -> list[dict[str, Any]]:
+    return [{"rmse_eV_A": rmse, "low_eV_A": low, "high_eV_A": high}]
+
+
+def test_audit_is_a_criterion_only_if_asked_for() -> None:
+    assert audit_criteria(audit(9.0, 8.0, 10.0), STOP) == []
+    asked = STOP.model_copy(update={"audit_force_rmse_eV_A": 0.3})
+    states = {
+        "met": audit(0.2, 0.1, 0.29),
+        "unmet": audit(0.4, 0.2, 0.9),
+        "unknown": audit(0.2, 0.1, 0.5),
+    }
+    for state, found in states.items():
+        assert [one.state for one in audit_criteria(found, asked)] == [state]
+    assert audit_criteria(audit(0.2, None, None), asked)[0].state == "unknown", "one trajectory tells nothing of others"
+    assert audit_criteria([], asked)[0].state == "unknown"
+
+
+def test_improvement_is_a_criterion_only_if_asked_for() -> None:
+    falling = [[50.0, 0.8], [100.0, 0.4], [200.0, 0.2], [400.0, 0.1]]
+    flat = [[50.0, 0.200], [100.0, 0.1999], [200.0, 0.2001], [400.0, 0.2]]
+    asked = STOP.model_copy(update={"least_improvement": 0.05})
+    assert improvement_criteria(curve_of(falling), STOP) == []
+    assert [one.state for one in improvement_criteria(curve_of(falling), asked)] == ["unmet"]
+    assert [one.state for one in improvement_criteria(curve_of(flat), asked)] == ["met"]
+    for points in ([], falling[:1], falling[:2]):
+        assert [one.state for one in improvement_criteria(curve_of(points), asked)] == ["unknown"]

@@ -84,7 +84,7 @@ def test_newer_ensemble_drops_what_it_knows_and_what_it_cannot_trust() -> None:
     event = frozenset({"overlap"})
     frames = [frame(n, f"t{n}") for n in range(4)] + [frame(9, "t9", events=event)]
     backlog = filled(frames)
-    assert backlog.rerank({"f0": 0.1, "f1": 0.6, "f2": 7.0, "f9": 0.1}, 0.25, 1.0) == 2
+    assert backlog.rerank({"f0": 0.1, "f1": 0.6, "f2": 7.0, "f9": 0.1}, lambda _: (0.25, 1.0)) == 2
     left = {candidate.identity: candidate for _, (candidate, _) in backlog.of([0])}
     assert left.keys() == {"f1", "f3", "f9"}
     assert (left["f1"].max_force_deviation_eV_A, left["f3"].max_force_deviation_eV_A) == (0.6, 0.5)
@@ -206,7 +206,7 @@ def test_newer_training_data_and_labels_in_flight_are_compared_with() -> None:
 def test_ranking_anew_keeps_to_what_is_known_and_takes_the_newer_atom() -> None:
     frames = [seen(n, (x, 0.0, 0.0)) for n, x in enumerate((1.0, 9.0, 5.0))]
     backlog = compared(training((0.0, 0.0, 0.0)), frames)
-    backlog.rerank({"f0": 0.5, "f1": 0.5, "f2": 0.1}, 0.25, 1.0, {"f0": shown((0.0, 40.0, 0.0))})
+    backlog.rerank({"f0": 0.5, "f1": 0.5, "f2": 0.1}, lambda _: (0.25, 1.0), {"f0": shown((0.0, 40.0, 0.0))})
     assert [record for _, record in backlog.take(0, 3)] == ["record 0", "record 1"]
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alloop.selection.choice import Choice
+from alloop.selection.classes import CLASSES
 from alloop.selection.diversity import Environments, Known, Scale
 from alloop.selection.frontier import select_farthest
 from alloop.selection.picks import Candidate, Frames, Offending, Rules, columns, pick
@@ -126,12 +127,16 @@ def test_frames_with_events_are_asked_about_where_the_ensemble_agrees() -> None:
     assert pick([*calm, event], set(), replace(rules, event_quota={"overlap": 0}), 1) == []
 
 
-def test_audit_takes_accurate_frames_only() -> None:
-    frames = [frame(f"a{n}", trust_class="accurate", kept_for="audit") for n in range(5)]
+def test_audit_takes_frames_that_were_drawn_for_it_whatever_their_class() -> None:
+    frames = [frame(f"{trust}{n}", trust_class=trust, kept_for="audit") for n in range(9) for trust in CLASSES]
     frames += [frame(f"c{n}") for n in range(5)]
-    found = pick(frames, set(), replace(GENEROUS, audit=2), 3)
-    assert Counter(reason for _, reason in found) == {"audit": 2, "candidate": 5}
-    assert all(frames[index].trust_class == "accurate" for index, reason in found if reason == "audit")
+    seen = set()
+    for seed in range(9):
+        found = pick(frames, set(), replace(GENEROUS, audit=2), seed)
+        audit = [frames[index] for index, reason in found if reason == "audit"]
+        assert len(audit) == 2 and all(one.kept_for == "audit" for one in audit)
+        seen |= {one.trust_class for one in audit}
+    assert seen == set(CLASSES)
 
 
 def test_failed_frames_are_not_asked_about_but_the_last_one_before_a_loss_is() -> None:

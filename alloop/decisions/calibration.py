@@ -1,0 +1,166 @@
+"""What the audit says of an ensemble: its error where it explored, and the trust levels that a deviation deserves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from alloop.campaign import Campaign
+from alloop.config import Param, SelectParam
+from alloop.selection.audit_error import AuditError, AuditLabel, audit_errors
+from alloop.selection.bands import band_of
+from alloop.selection.calibration import AuditPair, CalibrationMap, fit_map
+from alloop.selection.classes import CLASSES
+from alloop.selection.coverage import Coverage, Widening, coverage, prequential, widened, widening
+from alloop.selection.picks import AUDIT
+from alloop.selection.record import plain
+from alloop.selection.trust import TrustLevels, TrustMove, TrustRule, next_levels
+
+Group = tuple[str, str]
+"""A glass and a temperature band, as in `bands.band_names`."""
+
+
+@dataclass(frozen=True)
+class Audited:
+    """One label of an iteration's audit, measured with that iteration's ensemble before anything trained on it."""
+
+    pair: AuditPair
+    label: AuditLabel
+    trust_class: str
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The map of all audit pairs so far, widened if its promise was broken lately, and how its promises were kept."""
+
+    map: CalibrationMap
+    widening: Widening
+    coverage: tuple[Coverage, ...]
+    pairs: int
+
+    def record(self) -> dict[str, Any]:
+        """Return it as plain JSON."""
+        record = {"map": self.map.to_record(), "coverage": _told(self.coverage), "pairs": self.pairs}
+        return record | {"widened": self.widening.reason}
+
+
+def audited(campaign: Campaign, iteration: int) -> list[Audited]:
+    """Return what is known of an iteration's audit: every label that was drawn and measured by its ensemble.
+
+    One that had been asked for before it was drawn belongs to the sample like any other. Labels that failed, or were
+    not there yet when the ensemble was measured, are missing.
+    """
+    state = campaign.state
+    select, evaluate = (state.decisions.get((kind, iteration)) for kind in ("select", "evaluate"))
+    if select is None or evaluate is None or evaluate["tasks"][0]["key"] not in state.done:
+        return []
+    drawn = select.get("audit") or [pick["key"] for pick in select["picks"] if pick["reason"] == AUDIT]
+    picks = {key: state.picks[key] for key in drawn if state.picks.get(key, {}).get("iteration") == iteration}
+    with np.load(campaign.result(evaluate["tasks"][0]["key"]) / "errors.npz") as stored:
+        errors = {name: stored[name] for name in stored.files}
+    known = np.isfinite(errors["max_deviation_eV_A"]) & np.isin(errors["label"], np.array(list(picks), dtype=str))
+    return [
+        _audited(errors, row, picks[str(errors["label"][row])], iteration) for row in np.flatnonzero(known).tolist()
+    ]
+
+
+def _audited(errors: dict[str, np.ndarray], row: int, pick: dict[str, Any], iteration: int) -> Audited:
+    glass, key = pick["stratum"].rpartition(" ")[0], str(errors["label"][row])
+    deviation, error = (float(errors[name][row]) for name in ("max_deviation_eV_A", "force_max"))
+    squared, atoms = float(errors["mean_force_se"][row]), int(errors["n_atoms"][row])
+    return Audited(
+        AuditPair(key, glass, pick["band"], iteration, deviation, error, "audit"),
+        AuditLabel(pick["trajectory"], glass, pick["band"], squared, 3 * atoms),
+        pick["trust_class"],
+    )
+
+
+def audit_record(campaign: Campaign, iteration: int, seed: int) -> dict[str, Any]:
+    """Return the errors of an iteration's audit as plain JSON: by glass and temperature, and by trust class.
+
+    Force errors are those of the ensemble's mean. ``by_class`` "accurate" is that of the region nobody asks about.
+    """
+    found = audited(campaign, iteration)
+    by_class = {name: [one.label for one in found if one.trust_class == name] for name in CLASSES}
+    return {
+        "errors": _told(audit_errors([one.label for one in found], seed=seed)),
+        "by_class": {name: _told(audit_errors(own, seed=seed)[:1])[0] for name, own in by_class.items() if own},
+    }
+
+
+def audit_pairs(campaign: Campaign) -> list[AuditPair]:
+    """Return the pairs of all audits so far, oldest first."""
+    iterations = sorted(iteration for kind, iteration in campaign.state.decisions if kind == "select")
+    return [one.pair for iteration in iterations for one in audited(campaign, iteration)]
+
+
+def _told(found: Iterable[AuditError | Coverage]) -> list[dict[str, Any]]:
+    """Return results as plain JSON, each with its sentence for people."""
+    return [plain(one) | {"sentence": one.sentence} for one in found]
+
+
+def calibrate(campaign: Campaign) -> Calibration:
+    """Return the calibration by all audits so far: each pair is tested against the map of earlier iterations first."""
+    pairs = audit_pairs(campaign)
+    tested = prequential(pairs)
+    found = fit_map(pairs)
+    broader = widening(tested, found.settings.level)
+    return Calibration(widened(found, broader), broader, tuple(coverage(tested, found.settings.level)), len(pairs))
+
+
+def trust_moves(campaign: Campaign, param: Param, groups: Iterable[Group]) -> dict[Group, TrustMove]:
+    """Return the trust levels of each group for an ensemble that begins to explore, and why they are what they are.
+
+    Fixed levels are those of `param.json`; calibrated ones begin there, and move from where the last exploration had
+    them once the audit tells enough.
+    """
+    own = param.select
+    start = TrustLevels(own.trust_low_eV_A, own.trust_high_eV_A)
+    if own.trust == "fixed":
+        return {group: TrustMove(start, *own_levels(start), False, "", "fixed") for group in groups}
+    last = newest_trust(campaign)
+    calibration, rule = calibrate(campaign), trust_rule(own)
+    return {group: next_levels(calibration.map, *group, last.get(group, start), rule) for group in groups}
+
+
+def own_levels(levels: TrustLevels) -> tuple[float, float]:
+    """Return low and high, eV/Å."""
+    return levels.low_eV_A, levels.high_eV_A
+
+
+def trust_rule(own: SelectParam) -> TrustRule:
+    """Return the errors that `param.json` gives, at which a frame is no longer accurate, and beyond use."""
+    return TrustRule(own.error_low_eV_A, own.error_high_eV_A)
+
+
+def trust_entries(moves: dict[Group, TrustMove]) -> list[dict[str, Any]]:
+    """Return trust levels as a decision records them."""
+    return [
+        {"glass": glass, "band": band, "low_eV_A": move.levels.low_eV_A, "high_eV_A": move.levels.high_eV_A}
+        | {"reason": move.reason}
+        for (glass, band), move in sorted(moves.items())
+    ]
+
+
+def newest_trust(campaign: Campaign, iteration: int | None = None) -> dict[Group, TrustLevels]:
+    """Return the trust levels of an exploration, of the newest if none is named; empty before the first."""
+    state = campaign.state
+    known = [i for kind, i in state.decisions if kind == "explore"]
+    if iteration is None and not known:
+        return {}
+    decision = state.decisions["explore", max(known) if iteration is None else iteration]
+    return {
+        (entry["glass"], entry["band"]): TrustLevels(entry["low_eV_A"], entry["high_eV_A"])
+        for entry in decision.get("trust", ())
+    }
+
+
+def levels_at(
+    trust: dict[Group, TrustLevels], glass: str, temperature_K: float, own: SelectParam
+) -> tuple[float, float]:
+    """Return low and high of a glass at a temperature, those of `param.json` where the exploration had no others."""
+    levels = trust.get((glass, band_of(temperature_K, own.temperature_bands_K)))
+    return own_levels(levels) if levels else (own.trust_low_eV_A, own.trust_high_eV_A)

@@ -1,0 +1,129 @@
+"""The verdict on an ensemble: every criterion with what was found, and what its audit tells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alloop.campaign import Campaign
+from alloop.config import Param, StopParam
+from alloop.decisions.calibration import audit_record, calibrate
+from alloop.seeds import derived_seed
+from alloop.selection.convergence import Criterion, at_least, at_most, improvement_criterion, verdict
+from alloop.selection.learning_curve import LearningCurve, fit_learning_curve
+from alloop.selection.record import plain
+
+Errors = dict[str, Any]
+HELD_OUT = ("held_out_bootstrap", "held_out_explore")
+
+
+def decide_verdict(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
+    """Judge the ensemble: accurate fraction AND force error on new labels AND on both held-out sets.
+
+    Audit errors, the calibration and the learning curve's points are recorded beside; the criteria on them are those
+    that `param.json` asks for.
+    """
+    state, own = campaign.state, param.stop
+    select = state.decisions["select", iteration]
+    errors = campaign.summary(state.decisions["evaluate", iteration]["tasks"][0]["key"])
+    audit = audit_record(campaign, iteration, derived_seed(param.seed, "audit", iteration))
+    points = learning_points(campaign, iteration)
+    criteria = error_criteria(select["classes"], errors, own, select.get("missed_records", 0))
+    criteria += audit_criteria(audit["errors"], own) + improvement_criteria(curve_of(points), own)
+    criteria += exploration_criteria(campaign, iteration)
+    found = verdict(criteria)
+    return {
+        "converged": found.converged,
+        "reason": found.reason,
+        "errors": errors,
+        "criteria": plain(criteria),
+        "audit": audit,
+        "calibration": calibrate(campaign).record(),
+        "learning": points,
+    }
+
+
+def error_criteria(classes: dict[str, int], errors: Errors, own: StopParam, missed: int = 0) -> list[Criterion]:
+    """Return the criteria on the accurate fraction and on the force errors of new and of held-out labels.
+
+    missed: records that were never made, as their trajectory had been lost; they count as not accurate. With no new
+    labels the audit decides; with neither, nothing was measured and the campaign is not converged.
+    """
+    total = sum(classes.values()) + missed
+    name = f"accurate fraction (with {missed} records of lost trajectories)" if missed else "accurate fraction"
+    criteria = [at_least(name, classes["accurate"] / total if total else 0.0, own.accurate_fraction)]
+    newest = "new" if errors["new"]["labels"] else "audit"
+    names = {newest: "new labels" if newest == "new" else "audit labels (there were no others)"}
+    names |= {"held_out_bootstrap": "held-out bootstrap labels", "held_out_explore": "held-out exploration labels"}
+    for key, what in names.items():
+        found = errors[key]["force_rmse_eV_A"] if errors[key]["labels"] else None
+        criteria.append(at_most(f"force RMSE on {what}", found, own.force_rmse_eV_A))
+    return criteria
+
+
+def audit_criteria(errors: list[dict[str, Any]], own: StopParam) -> list[Criterion]:
+    """Return the criterion on the audit's force error and all of its interval, if `param.json` asks for it."""
+    if own.audit_force_rmse_eV_A is None:
+        return []
+    name, wanted = "force RMSE of the audit", own.audit_force_rmse_eV_A
+    if not errors:
+        return [at_most(name, None, wanted)]
+    first = errors[0]
+    return [at_most(name, first["rmse_eV_A"], wanted, interval=(first["low_eV_A"], first["high_eV_A"]))]
+
+
+def improvement_criteria(curve: LearningCurve, own: StopParam) -> list[Criterion]:
+    """Return the criterion that the newest labels no longer help much, if `param.json` asks for it."""
+    if own.least_improvement is None or len(curve.labels) < 2:
+        return [] if own.least_improvement is None else [improvement_criterion(curve, 1, own.least_improvement)]
+    return [improvement_criterion(curve, curve.labels[-1] - curve.labels[-2], own.least_improvement)]
+
+
+def exploration_criteria(campaign: Campaign, iteration: int) -> list[Criterion]:
+    """Return what speaks against a verdict on this ensemble at all, each as a criterion that is not met."""
+    state = campaign.state
+    select = state.decisions["select", iteration]
+    counts = {"could not be run": select["failed_chunks"]}
+    counts[f"were left to ensemble {iteration + 1}"] = select.get("withdrawn_chunks", 0)
+    said = {f"{count} chunk(s) {what}": float(count) for what, count in counts.items() if count}
+    if state.decided("train", iteration + 1):
+        said[f"ensemble {iteration + 1} was trained meanwhile"] = 1.0
+    if state.foundation_level is not None:
+        said[f"labels so far are the foundation's ({state.foundation_level})"] = 1.0
+    return [Criterion("exploration", "unmet", found, 0.0, "", sentence) for sentence, found in said.items()]
+
+
+def learning_points(campaign: Campaign, iteration: int) -> list[list[float]]:
+    """Return [training labels, force RMSE on all held-out labels in eV/A] of each ensemble judged so far.
+
+    Each was measured on the held-out labels there were; ensembles trained from other labels (before a change of the
+    level of theory) are left out.
+    """
+    state = campaign.state
+    points: list[list[float]] = []
+    for number in range(iteration + 1):
+        evaluate, train = state.decisions.get(("evaluate", number)), state.decisions.get(("train", number))
+        if state.decided("relabel", number - 1):
+            points = []
+        if evaluate is None or train is None or evaluate["tasks"][0]["key"] not in state.done:
+            continue
+        errors = campaign.summary(evaluate["tasks"][0]["key"])
+        error = pooled_rmse([errors[name] for name in HELD_OUT])
+        if error is not None:
+            points.append([float(len(train["common"]["training"])), error])
+    return points
+
+
+def curve_of(points: list[list[float]]) -> LearningCurve:
+    """Return the learning curve through `learning_points`."""
+    return fit_learning_curve([labels for labels, _ in points], [error for _, error in points])
+
+
+def pooled_rmse(parts: list[dict[str, Any]]) -> float | None:
+    """Return the force RMSE of several sets together, weighting each by its number of force components."""
+    measured = [part for part in parts if part["labels"]]
+    components = sum(part["force_components"] for part in measured)
+    if not components:
+        return None
+    return float(
+        (sum(part["force_components"] * part["force_rmse_eV_A"] ** 2 for part in measured) / components) ** 0.5
+    )
