@@ -353,7 +353,9 @@ class RunParam(Section):
 class FoundationParam(Section):
     """A cheap labeler for the first iterations: models learn from it first, and from label.labeler's labels last."""
 
-    labeler: str = Field("sevennet-0", description="sevennet-0, chgnet, teter-rehearsal, or package.module:Calculator")
+    labeler: str = Field(
+        "sevennet-0", description="sevennet-0, chgnet, teter-rehearsal, shik-rehearsal, or package.module:Calculator"
+    )
     options: dict[str, Any] = Field({}, description="keyword arguments of the calculator")
     iterations: CountOrZero = Field(2, description="iterations labelled by it, besides the bootstrap")
     promote: TwoOrMore = Field(
@@ -365,7 +367,8 @@ class LabelParam(Section):
     """Who labels, and how. What of it decides the numbers is the level of theory, fixed within a campaign."""
 
     labeler: str = Field(
-        "sevennet-0", description="vasp, cp2k, sevennet-0, chgnet, teter-rehearsal, or package.module:Calculator"
+        "sevennet-0",
+        description="vasp, cp2k, sevennet-0, chgnet, teter-rehearsal, shik-rehearsal, or package.module:Calculator",
     )
     options: dict[str, Any] = Field({}, description="keyword arguments of a calculator")
     vasp: VaspParam | None = Field(None, description="for labeler vasp")

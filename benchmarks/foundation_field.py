@@ -12,10 +12,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import all_changes
-from numpy.typing import NDArray
 
 from alloop.glass.force_field import (
     CHARGES_E,
@@ -44,6 +42,13 @@ class FoundationParameters(TeterParameters):
         teter = TeterParameters(self.a_bo_eV).pairs
         return {pair: replace(term, A_eV=term.A_eV * STRENGTH[pair[0]]) for pair, term in teter.items()}
 
+    def pair_energy_and_slope(self, first: str, second: str, r_A: Array) -> tuple[Array, Array]:
+        """Return the whole energy (eV) of a pair of elements and its slope (eV/Å), with smaller charges."""
+        energy, slope = super().pair_energy_and_slope(first, second, r_A)
+        product = CHARGES_E[first] * CHARGES_E[second] * (CHARGE_SCALE**2 - 1)
+        coulomb_energy, coulomb_slope = coulomb_energy_and_slope(r_A)
+        return energy + product * coulomb_energy, slope + product * coulomb_slope
+
 
 class FoundationField(TeterCalculator):
     """ASE calculator of the foundation: energy (eV), forces (eV/Å) and stress (eV/Å^3, Voigt)."""
@@ -62,10 +67,3 @@ class FoundationField(TeterCalculator):
         offset = sum(OFFSETS_EV[symbol] for symbol in self.atoms.get_chemical_symbols())
         self.results["energy"] += offset
         self.results["free_energy"] += offset
-
-    def _pair_terms(self, first: NDArray[np.str_], second: NDArray[np.str_], r_A: Array) -> tuple[Array, Array]:
-        energy, slope = super()._pair_terms(first, second, r_A)
-        product = np.array([CHARGES_E[a] * CHARGES_E[b] for a, b in zip(first.tolist(), second.tolist(), strict=True)])
-        product *= CHARGE_SCALE**2 - 1
-        coulomb_energy, coulomb_slope = coulomb_energy_and_slope(r_A)
-        return energy + product * coulomb_energy, slope + product * coulomb_slope

@@ -36,8 +36,9 @@ from alloop import labelers
 from alloop.bench_select.events import EVENTS, events_of, lost_reason
 from alloop.glass.composition import TABLE_1, cell_length_A, stoichiometric_counts
 from alloop.glass.crystals import perturbed
-from alloop.glass.force_field import REHEARSAL_PARAMETERS, lammps_pair_commands, write_lammps_table
+from alloop.glass.force_field import CUTOFF_A, REHEARSAL_PARAMETERS
 from alloop.glass.melt_quench import random_start, read_dump, run_lammps, write_lammps_data
+from alloop.glass.pair_potential import lammps_pair_commands, write_lammps_table
 from alloop.labelling import as_atoms
 from alloop.seeds import derived_seed
 from alloop.store import write_bytes, write_json
@@ -125,7 +126,7 @@ def run_ramps(spec: dict[str, Any], directory: Path) -> list[tuple[int, Atoms]]:
     velocity_seed, langevin_seed = rng.integers(1, LARGEST_LAMMPS_SEED, size=2).tolist()
     text = INPUT.format(
         timestep_ps=TIMESTEP_FS / 1000,
-        pair_commands=lammps_pair_commands(types, "teter.table"),
+        pair_commands=lammps_pair_commands(types, "teter.table", CUTOFF_A),
         hot=HOT_K,
         cold=COLD_K,
         velocity_seed=velocity_seed,

@@ -1,4 +1,4 @@
-"""The Teter pair potential for lithium borosilicates: parameters, LAMMPS table and an ASE calculator.
+"""The Teter pair potential for lithium borosilicates: parameters and an ASE calculator.
 
 Partial charges and the Buckingham terms of O-O, Si-O and Li-O are those of Teter as published by Cormack, Du and
 Zeitler, Phys. Chem. Chem. Phys. 4, 3193 (2002), and Du and Cormack, J. Non-Cryst. Solids 349, 66 (2004). The B-O
@@ -13,38 +13,25 @@ term of ``coul/dsf``, the same for every arrangement of the same atoms, is left 
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
-from ase.stress import full_3x3_to_voigt_6_stress
-from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.spatial import cKDTree
 from scipy.special import erfc
 
 from alloop.glass.composition import TABLE_1, Glass, composition_parameters
-
-Array = NDArray[np.float64]
+from alloop.glass.pair_potential import COULOMB_EV_A, Array, PairCalculator
 
 CHARGES_E: dict[str, float] = {"O": -1.2, "Si": 2.4, "B": 1.8, "Li": 0.6}
 """Partial charges (e); every oxide is neutral, so every composition is."""
 CUTOFF_A = 8.0
 DSF_DAMPING_1_A = 0.25
-COULOMB_EV_A = 14.399645
-"""e^2/(4 pi eps0) in eV Å, the value LAMMPS uses in metal units."""
 _BO_RHO_A, _BO_C_EV_A6 = 0.171271, 28.500
-_TABLE_POINTS = 5000
-_TABLE_INNER_A = 0.2
 _LARGEST_K = 8.0
-_COINCIDENT_A = 1e-6
 
 
 @dataclass(frozen=True)
@@ -152,6 +139,9 @@ class TeterParameters:
     """The Teter force field at one composition; a_bo_eV is the B-O prefactor (eV), None where boron is absent."""
 
     a_bo_eV: float | None
+    name: ClassVar[str] = "Teter"
+    cutoff_A: ClassVar[float] = CUTOFF_A
+    table_inner_A: ClassVar[float] = 0.2
 
     @cached_property
     def pairs(self) -> dict[tuple[str, str], Buckingham]:
@@ -175,6 +165,16 @@ class TeterParameters:
             raise ValueError(
                 f"no Teter parameters for {', '.join(unknown)}; the force field knows {', '.join(CHARGES_E)}"
             )
+
+    def pair_energy_and_slope(self, first: str, second: str, r_A: Array) -> tuple[Array, Array]:
+        """Return the whole shifted energy (eV) of a pair of elements and its slope (eV/Å), r_A up to CUTOFF_A."""
+        product = CHARGES_E[first] * CHARGES_E[second]
+        energy, slope = (product * values for values in coulomb_energy_and_slope(r_A))
+        if "O" in (first, second):
+            short = self.pairs[second if first == "O" else first, "O"]
+            short_energy, short_slope = short.shifted_energy_and_slope(r_A)
+            energy, slope = energy + short_energy, slope + short_slope
+        return energy, slope
 
 
 def teter_parameters(glass: Glass, n4: float | None = None) -> TeterParameters:
@@ -210,116 +210,13 @@ def coulomb_energy_and_slope(r_A: Array) -> tuple[Array, Array]:
     return COULOMB_EV_A * energy, COULOMB_EV_A * slope
 
 
-def _pair_energy_and_slope(parameters: TeterParameters, first: str, second: str, r_A: Array) -> tuple[Array, Array]:
-    """Return the whole shifted energy (eV) of a pair of elements and its slope (eV/Å), r_A up to CUTOFF_A."""
-    product = CHARGES_E[first] * CHARGES_E[second]
-    energy, slope = (product * values for values in coulomb_energy_and_slope(r_A))
-    if "O" in (first, second):
-        short = parameters.pairs[second if first == "O" else first, "O"]
-        short_energy, short_slope = short.shifted_energy_and_slope(r_A)
-        energy, slope = energy + short_energy, slope + short_slope
-    return energy, slope
-
-
-def write_lammps_table(path: Path, parameters: TeterParameters, elements: Collection[str]) -> None:
-    """Write every pair of these elements, Coulomb term included, as a LAMMPS ``pair_style table`` file (metal units).
-
-    Energies and forces are the analytic ones, zero at CUTOFF_A, on 5000 points even in r^2 from 0.2 Å, the points
-    LAMMPS itself uses with ``table spline 5000``. Above 0.7 Å forces agree with the calculator's to about 1e-3 eV/Å
-    at r0, where the third derivative jumps, and to 3e-4 or far better elsewhere. One table takes half the time of
-    ``hybrid/overlay`` with ``coul/dsf``. Sections are named first-second in alphabetical order; see
-    lammps_pair_commands.
-    """
-    parameters.check_elements(elements)
-    r_A = np.sqrt(np.linspace(_TABLE_INNER_A**2, CUTOFF_A**2, _TABLE_POINTS))
-    sections = []
-    for first, second in itertools.combinations_with_replacement(sorted(set(elements)), 2):
-        energy, slope = _pair_energy_and_slope(parameters, first, second, r_A)
-        columns = zip(r_A.tolist(), energy.tolist(), (-slope).tolist(), strict=True)
-        rows = "\n".join(f"{i} {r:.12g} {e:.12g} {f:.12g}" for i, (r, e, f) in enumerate(columns, start=1))
-        sections.append(f"{first}-{second}\nN {_TABLE_POINTS} RSQ {_TABLE_INNER_A} {CUTOFF_A}\n\n{rows}\n")
-    path.write_text("# Teter potential: index, r (A), energy (eV), force (eV/A)\n\n" + "\n".join(sections))
-
-
-def lammps_pair_commands(types: Mapping[str, int], table_name: str) -> str:
-    """Return the pair_style and pair_coeff commands for element -> atom type and a file of write_lammps_table."""
-    lines = [f"pair_style      table spline {_TABLE_POINTS}"]
-    for first, second in itertools.combinations_with_replacement(sorted(types), 2):
-        low, high = sorted((types[first], types[second]))
-        lines.append(f"pair_coeff      {low} {high} {table_name} {first}-{second} {CUTOFF_A}")
-    return "\n".join(lines)
-
-
-def _neighbours(atoms: Atoms) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
-    """Return i, j and r_j - r_i (Å, shape (M, 3)) of every pair closer than the cutoff, each counted both ways."""
-    cell = np.asarray(atoms.cell)
-    scaled = atoms.get_scaled_positions(wrap=True)
-    margin = CUTOFF_A * np.linalg.norm(np.linalg.inv(cell), axis=0)  # cutoff in units of the heights of the cell
-    ranges = [np.arange(-m, m + 1) for m in np.ceil(margin)]
-    shifts = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)
-    images = scaled + shifts[:, None, :]
-    shift, atom = np.nonzero(((images > -margin) & (images < 1 + margin)).all(axis=-1))
-    home, around = scaled @ cell, images[shift, atom] @ cell
-    pairs = cKDTree(home).sparse_distance_matrix(cKDTree(around), CUTOFF_A, output_type="ndarray")
-    own_image = (shift[pairs["j"]] == len(shifts) // 2) & (atom[pairs["j"]] == pairs["i"])
-    i, image = pairs["i"][~own_image], pairs["j"][~own_image]
-    return i, atom[image], around[image] - home[i]
-
-
-class TeterCalculator(Calculator):
-    """ASE calculator of the Teter force field: energy (eV), forces (eV/Å) and stress (eV/Å^3, Voigt).
-
-    The same sum over pairs as LAMMPS makes with write_lammps_table. The cell may be any periodic one, also smaller
-    than the cutoff; ValueError if it is not periodic in three directions, holds an element without
-    parameters or has two atoms at one place.
-    """
-
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress"]
+class TeterCalculator(PairCalculator):
+    """ASE calculator of the Teter force field: energy (eV), forces (eV/Å) and stress (eV/Å^3, Voigt)."""
 
     def __init__(self, parameters: TeterParameters = REHEARSAL_PARAMETERS, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.teter = parameters
 
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Collection[str] = ("energy",),
-        system_changes: Collection[str] = tuple(all_changes),
-    ) -> None:
-        """Fill self.results; see the class for units and errors."""
-        super().calculate(atoms, properties, system_changes)
-        if not (self.atoms.pbc.all() and self.atoms.cell.rank == 3):
-            raise ValueError("the Teter calculator needs a cell periodic in three directions; set cell and pbc=True")
-        symbols = np.array(self.atoms.get_chemical_symbols())
-        self.teter.check_elements(set(symbols.tolist()))
-        i, j, vectors = _neighbours(self.atoms)
-        r = np.sqrt(np.einsum("mk,mk->m", vectors, vectors))
-        if (r < _COINCIDENT_A).any():
-            first = int(np.argmin(r))
-            raise ValueError(f"atoms {i[first]} and {j[first]} are at the same place; move them apart")
-        energy, slope = self._pair_terms(symbols[i], symbols[j], r)
-        pulls = (slope / r)[:, None] * vectors  # force on i from j
-        forces = np.stack([np.bincount(i, pulls[:, k], minlength=len(symbols)) for k in range(3)], axis=1)
-        strain_derivative = 0.5 * pulls.T @ vectors
-        total = 0.5 * energy.sum()
-        self.results = {
-            "energy": float(total),
-            "free_energy": float(total),
-            "forces": forces,
-            "stress": full_3x3_to_voigt_6_stress(strain_derivative / self.atoms.get_volume()),
-        }
-
-    def _pair_terms(self, first: NDArray[np.str_], second: NDArray[np.str_], r_A: Array) -> tuple[Array, Array]:
-        """Return energy and slope of pairs (shape (M,)): the Coulomb term of all, the short-range one with oxygen."""
-        elements, codes = np.unique(first, return_inverse=True)
-        other = np.searchsorted(elements, second)
-        charges = np.array([CHARGES_E[element] for element in elements.tolist()])
-        energy, slope = coulomb_energy_and_slope(r_A)
-        product = charges[codes] * charges[other]
-        energy, slope = energy * product, slope * product
-        for code, cation in enumerate(elements.tolist()):
-            with_oxygen = ((codes == code) & (second == "O")) | ((first == "O") & (other == code))
-            short_energy, short_slope = self.teter.pairs[cation, "O"].shifted_energy_and_slope(r_A[with_oxygen])
-            energy[with_oxygen] += short_energy
-            slope[with_oxygen] += short_slope
-        return energy, slope
+    def potential_of(self, symbols: Collection[str]) -> TeterParameters:
+        """Return the one force field there is, whatever the composition."""
+        return self.teter

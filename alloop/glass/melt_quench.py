@@ -18,12 +18,8 @@ from ase import Atoms
 from ase.data import atomic_masses, atomic_numbers
 
 from alloop.glass.composition import Glass, cell_length_A
-from alloop.glass.force_field import (
-    TeterParameters,
-    lammps_pair_commands,
-    teter_parameters,
-    write_lammps_table,
-)
+from alloop.glass.force_field import teter_parameters
+from alloop.glass.pair_potential import PairPotential, lammps_pair_commands, write_lammps_table
 from alloop.resources import find_template
 
 _START_PS = 1.5
@@ -254,26 +250,26 @@ def melt_quench(
     seed: int,
     directory: Path,
     lmp: str = "lmp",
-    parameters: TeterParameters | None = None,
+    potential: PairPotential | None = None,
     template: Path | None = None,
 ) -> list[Snapshot]:
     """Melt and quench random atoms in a cube at the glass's density and return the snapshots, hottest first.
 
     counts: element -> number of atoms (see composition.stoichiometric_counts). directory: made if needed; input,
-    table, log and dump are written there, over those of an earlier run. parameters: by default the Teter ones of the
-    glass. template: a LAMMPS input in place of the shipped ``lammps/melt_quench.in``. The same arguments give
+    table, log and dump are written there, over those of an earlier run. potential: by default the glass's own of
+    Teter. template: a LAMMPS input in place of the shipped ``lammps/melt_quench.in``. The same arguments give
     the same snapshots on the same machine. ValueError for elements without parameters; LammpsError (a ValueError) if
     LAMMPS is not found, fails, loses atoms or leaves fewer snapshots than scheduled.
     """
-    parameters = teter_parameters(glass) if parameters is None else parameters
-    parameters.check_elements(counts)
+    potential = teter_parameters(glass) if potential is None else potential
+    potential.check_elements(counts)
     directory.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     types = {element: number for number, element in enumerate(sorted(counts), start=1)}
     start = random_start(counts, cell_length_A(counts, glass.density_g_cm3), rng)
     write_lammps_data(directory / "start.data", start, types)
-    write_lammps_table(directory / "teter.table", parameters, counts)
-    commands = lammps_pair_commands(types, "teter.table")
+    write_lammps_table(directory / "pair.table", potential, counts)
+    commands = lammps_pair_commands(types, "pair.table", potential.cutoff_A)
     values = _template_values(schedule, rng) | {"PAIR_COMMANDS": commands, "ELEMENTS": " ".join(types)}
     text = (template or find_template("lammps/melt_quench.in")).read_text()
     (directory / "melt_quench.in").write_text(_filled(text, values))

@@ -17,6 +17,7 @@ BUILT_IN: dict[str, tuple[str, dict[str, Any]]] = {
     "sevennet-0": ("sevenn.calculator:SevenNetCalculator", {"model": "7net-0", "device": "cpu"}),
     "chgnet": ("chgnet.model.dynamics:CHGNetCalculator", {"use_device": "cpu"}),
     "teter-rehearsal": ("alloop.glass.force_field:TeterCalculator", {}),
+    "shik-rehearsal": ("alloop.glass.shik:ShikCalculator", {}),
 }
 """Names a person may write, the ASE calculator behind each, and its fixed options."""
 

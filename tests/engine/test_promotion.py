@@ -205,6 +205,7 @@ SAID: dict[str, dict[str, Any]] = {
     "verdict": {"converged": False, "reason": "because"},
     "explore": {"withdrawn": ["a"]},
     "rank": {"tasks": [{"spec": {"frames": {"a": [1, 2]}}}]},
+    "describe": {"labels": ["a"]},
     "quench": {"converged": True},
 }
 

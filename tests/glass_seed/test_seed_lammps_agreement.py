@@ -11,13 +11,13 @@ from ase import units
 from alloop.glass.composition import TABLE_1
 from alloop.glass.force_field import (
     CHARGES_E,
+    CUTOFF_A,
     TeterCalculator,
     coulomb_energy_and_slope,
-    lammps_pair_commands,
     teter_parameters,
-    write_lammps_table,
 )
 from alloop.glass.melt_quench import random_start, run_lammps, write_lammps_data
+from alloop.glass.pair_potential import lammps_pair_commands, write_lammps_table
 
 TYPES = {"B": 1, "Li": 2, "O": 3, "Si": 4}
 
@@ -35,7 +35,7 @@ def test_lammps_energy_forces_and_virial_equal_the_calculators(tmp_path: Path, l
         f"""units metal
 atom_style atomic
 read_data cell.data
-{lammps_pair_commands(TYPES, "teter.table")}
+{lammps_pair_commands(TYPES, "teter.table", CUTOFF_A)}
 thermo_style custom pe pxx pyy pzz pyz pxz pxy
 dump f all custom 1 forces.dump id fx fy fz
 dump_modify f sort id format float %.12g

@@ -185,7 +185,8 @@ def test_events_are_counted_by_band(tmp_path: Path) -> None:
     statistics = Statistics({"overlap": 5, "five_coordinated_Si": 0}, bands)
     classes = {"accurate": 5, "candidate": 0, "failed": 0}
     for _ in range(2):
-        statistics.add("G 300-3000K", {"classes": classes, "status": "finished"}, by_band)
+        spec = {"trust_low_eV_A": 0.2, "trust_high_eV_A": 1.0}
+        statistics.add("G 300-3000K", {"classes": classes, "status": "finished"}, by_band, spec)
     picks = [{"reason": "overlap", "band": "below 600 K", "stratum": "G 300-3000K"}]
     events = statistics.content(picks)["events"]
     assert list(events["overlap"]["bands"]) == ["below 600 K", "600-1250 K", "from 2250 K"], "coldest first"

@@ -114,7 +114,9 @@ def test_without_them_nothing_changes_in_a_task(tmp_path: Path, monkeypatch: pyt
         ),
     )
     decision = decide_train(_campaign(tmp_path), parse(PARAM | {"train": {"models": 2}}), 0)
-    assert all(set(task["spec"]) == {"init", "seed"} and task["spec"]["init"] is None for task in decision["tasks"])
+    first, second = (task["spec"] for task in decision["tasks"])
+    assert set(second) == {"init", "seed"} and first["init"] is second["init"] is None
+    assert set(first) - set(second) == {"describe"}, "one model of the first ensemble describes environments"
 
 
 def test_role_of_data_that_models_have_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

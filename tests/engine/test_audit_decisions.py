@@ -1,0 +1,155 @@
+"""What decisions make of the random audit: its pairs, the trust levels that follow them, and where these hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alloop.config import SelectParam
+from alloop.decisions.calibration import (
+    audit_pairs,
+    audit_record,
+    audited,
+    calibrate,
+    levels_at,
+    newest_trust,
+    trust_entries,
+    trust_moves,
+)
+from alloop.frames import write_arrays
+from alloop.selection.trust import TrustLevels
+
+COLD, HOT = "below 600 K", "1250-2250 K"
+GLASS = "LBS-20-60-20"
+
+
+class Audits:
+    """A campaign of which only audits are known."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state: Any = SimpleNamespace(decisions={}, done=set(), picks={})
+
+    def result(self, key: str) -> Path:
+        return self.folder / key
+
+    def judge(self, iteration: int, labels: dict[str, tuple[float, float]], **picks: dict[str, Any]) -> None:
+        """Measure labels, (deviation, error) in eV/Å, all drawn at random unless `picks` says otherwise."""
+        for key in labels:
+            record = {"reason": "audit", "stratum": f"{GLASS} 300K", "band": COLD, "trajectory": key, "key": key}
+            self.state.picks[key] = {"iteration": iteration, "trust_class": "accurate"} | record | picks.get(key, {})
+        drawn = [key for key in labels if self.state.picks[key].pop("drawn", True)]
+        own = [self.state.picks[key] for key in labels]
+        self.state.decisions["select", iteration] = {"audit": drawn, "picks": own}
+        self.state.decisions["evaluate", iteration] = {"tasks": [{"key": f"e{iteration}"}]}
+        self.state.done.add(f"e{iteration}")
+        self.result(f"e{iteration}").mkdir()
+        table = {
+            "label": np.array(list(labels)),
+            "max_deviation_eV_A": np.array([deviation for deviation, _ in labels.values()]),
+            "force_max": np.array([error for _, error in labels.values()]),
+            "mean_force_se": np.array([30.0 * error**2 for _, error in labels.values()]),
+            "n_atoms": np.full(len(labels), 10),
+        }
+        write_arrays(self.result(f"e{iteration}") / "errors.npz", table)
+
+    def explore(self, iteration: int, trust: dict[tuple[str, str], TrustLevels]) -> None:
+        moves = {group: SimpleNamespace(levels=levels, reason="as told") for group, levels in trust.items()}
+        self.state.decisions["explore", iteration] = {"trust": trust_entries(moves)}  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def audits(tmp_path: Path) -> Any:
+    return Audits(tmp_path)
+
+
+def own(**changes: Any) -> Any:
+    return SimpleNamespace(select=SelectParam.model_validate(changes))
+
+
+def drawn(count: int, name: str, factor: float = 4.0) -> dict[str, tuple[float, float]]:
+    """Labels whose error is so many times their deviation, scattered by 20 %."""
+    rng = np.random.default_rng(len(name))
+    deviations = np.exp(rng.uniform(np.log(0.03), np.log(3.0), count))
+    errors = factor * deviations * np.exp(rng.normal(0, 0.2, count))
+    return {f"{name}{n}": pair for n, pair in enumerate(zip(deviations.tolist(), errors.tolist(), strict=True))}
+
+
+def test_a_frame_asked_for_before_it_was_drawn_is_part_of_the_sample(audits: Any) -> None:
+    audits.judge(0, {"a": (0.1, 0.4), "b": (0.5, 2.0)}, b={"reason": "candidate", "trust_class": "candidate"})
+    pairs = audit_pairs(audits)
+    assert [(pair.identity, pair.deviation_eV_A, pair.error_eV_A) for pair in pairs] == [
+        ("a", 0.1, 0.4),
+        ("b", 0.5, 2.0),
+    ]
+    assert {pair.reason for pair in pairs} == {"audit"}
+
+
+def test_labels_asked_for_by_deviation_or_event_never_calibrate(audits: Any) -> None:
+    audits.judge(0, {"a": (0.1, 0.4), "b": (0.5, 2.0)}, b={"reason": "candidate", "drawn": False})
+    assert [pair.identity for pair in audit_pairs(audits)] == ["a"]
+
+
+def test_what_was_not_measured_or_has_no_finite_deviation_is_left_out(audits: Any) -> None:
+    audits.judge(0, {"a": (0.1, 0.4), "b": (np.nan, 2.0)})
+    audits.state.decisions["select", 0]["audit"].append("failed")
+    audits.state.picks["failed"] = audits.state.picks["a"] | {"key": "failed"}
+    assert [one.pair.identity for one in audited(audits, 0)] == ["a"]
+    audits.state.done.clear()
+    assert audited(audits, 0) == []
+
+
+def test_errors_of_the_accurate_part_stand_apart(audits: Any) -> None:
+    audits.judge(0, {"a": (0.1, 0.3), "b": (0.2, 0.3), "c": (2.0, 9.0)}, c={"trust_class": "failed"})
+    record = audit_record(audits, 0, 1)
+    assert record["by_class"]["accurate"]["rmse_eV_A"] == pytest.approx(0.3)
+    assert record["errors"][0]["rmse_eV_A"] == pytest.approx(np.sqrt((0.09 + 0.09 + 81) / 3))
+    assert "on 3 audit label" in record["errors"][0]["sentence"]
+
+
+def test_fixed_levels_stay_whatever_the_audit_says(audits: Any) -> None:
+    audits.judge(0, drawn(200, "a"))
+    moves = trust_moves(audits, own(trust="fixed", trust_low_eV_A=0.1, trust_high_eV_A=0.7), {(GLASS, COLD)})
+    assert [move.levels for move in moves.values()] == [TrustLevels(0.1, 0.7)]
+
+
+def test_without_enough_labels_levels_stay_where_they_begin(audits: Any) -> None:
+    assert trust_moves(audits, own(), {(GLASS, COLD)})[GLASS, COLD].levels == TrustLevels(0.25, 1.0)
+    audits.judge(0, drawn(5, "a"))
+    move = trust_moves(audits, own(), {(GLASS, COLD)})[GLASS, COLD]
+    assert move.levels == TrustLevels(0.25, 1.0) and "too few" in move.reason
+
+
+def test_levels_move_step_by_step_to_where_the_error_is(audits: Any) -> None:
+    """With errors of four deviations, 0.4 and 2 eV/A are met at 0.1 and 0.5; a step is a quarter at most."""
+    param = own(error_low_eV_A=0.4, error_high_eV_A=2.0)
+    for iteration in range(8):
+        moves = trust_moves(audits, param, {(GLASS, COLD), (GLASS, HOT)})
+        audits.explore(iteration, {group: move.levels for group, move in moves.items()})
+        before = newest_trust(audits, iteration - 1)[GLASS, COLD] if iteration else TrustLevels(0.25, 1.0)
+        levels = newest_trust(audits)[GLASS, COLD]
+        assert before.low_eV_A / 1.251 <= levels.low_eV_A <= before.low_eV_A * 1.251
+        audits.judge(iteration, drawn(40, f"i{iteration}."))
+    assert levels.low_eV_A == pytest.approx(0.1, rel=0.15)
+    assert levels.high_eV_A == pytest.approx(0.5, rel=0.15)
+    assert calibrate(audits).coverage[0].verdict == "kept"
+
+
+def test_levels_hold_for_their_glass_and_band_only() -> None:
+    trust = {(GLASS, HOT): TrustLevels(0.1, 0.5)}
+    select = SelectParam()
+    assert levels_at(trust, GLASS, 2000.0, select) == (0.1, 0.5)
+    assert levels_at(trust, GLASS, 300.0, select) == levels_at(trust, "other", 2000.0, select) == (0.25, 1.0)
+
+
+def test_campaign_from_before_levels_were_recorded_is_understood(audits: Any) -> None:
+    audits.judge(0, {"a": (0.1, 0.4), "b": (0.5, 2.0)}, b={"reason": "candidate"})
+    del audits.state.decisions["select", 0]["audit"]
+    assert [pair.identity for pair in audit_pairs(audits)] == ["a"]
+    assert newest_trust(audits) == {}
+    audits.state.decisions["explore", 0] = {"tasks": []}
+    assert newest_trust(audits) == {}
