@@ -1,0 +1,312 @@
+"""Do events pay? Campaigns that begin without overlaps and five-coordinated silicon, with and without events and wall.
+
+    python benchmarks/events_campaign.py FOLDER [--only with without wall] [--slots 2]
+
+One glass, labelled by SHIK, whose melts hold both; the bootstrap, quenched by Teter from 1500 K, is asserted to hold
+neither. The same campaign runs with the events of the default configuration (`with`), with quotas of zero
+(`without`), and with events and a short-range wall under the models (`wall`). Then three replicas of 20 ps at 2000 K,
+each driven by another model of the last ensemble, are compared with three of the labeler's own, from the same starts:
+overlaps, lost trajectories, and the time-averaged share of five-coordinated silicon with its standard error between
+replicas. Everything that is done is kept in FOLDER and not done again; the summary goes to
+benchmarks/results/events_campaign.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+from ase import Atoms
+
+from alloop.campaign import Campaign
+from alloop.frames import read_all_structures
+from alloop.glass.composition import TABLE_1, stoichiometric_counts
+from alloop.glass.events import PRESETS
+from alloop.glass.force_field import teter_parameters
+from alloop.glass.melt_quench import MeltQuench, melt_quench, read_dump, run_lammps, write_lammps_data
+from alloop.glass.pair_potential import lammps_pair_commands, write_lammps_table
+from alloop.glass.shik import shik_potential
+from alloop.potential.environment import md_environment
+from alloop.selection.events import Watch
+from alloop.selection.rates import Replicas, compare_rates
+from alloop.selection.record import plain
+from alloop.store import read_json, write_json
+from alloop.structure import from_record
+
+RECORD = Path(__file__).resolve().parent / "results" / "events_campaign.json"
+GLASS, ATOMS = "LBS-40-40-20", 76
+TEMPERATURE_K, EQUILIBRATION_PS, SAMPLING_PS, EVERY_FS = 2000.0, 5.0, 20.0, 20.0
+REPLICAS = 3
+EVENTS = ("overlap", "five_coordinated_Si")
+
+PARAM: dict[str, Any] = {
+    "name": "events",
+    "seed": 11,
+    "glasses": [{"name": GLASS, "n_atoms": [ATOMS]}],
+    "bootstrap": {
+        "trajectories": 6,
+        "melt_temperature_K": 1500,
+        "melt_ps": 5.0,
+        "quench_ps": 8.0,
+        "snapshots": 7,
+        "strained_copies": 0,
+    },
+    "train": {
+        "models": 3,
+        "cutoff_A": 5.0,
+        "neuron": [10, 20, 40],
+        "axis_neuron": 8,
+        "fitting_neuron": [64, 64, 64],
+        "steps": 4000,
+        "warm_steps": 2500,
+        "learning_rate": 0.004,
+        "warm_learning_rate": 0.002,
+        "final_learning_rate": 0.0001,
+    },
+    "explore": {
+        "temperatures_K": [600, 1300, 2000, 2000],
+        "ramps": [{"from_K": 2500, "to_K": 300}],
+        "trajectories": 2,
+        "chunks": 2,
+        "chunk_ps": 1.5,
+    },
+    "select": {"trust_low_eV_A": 0.25, "trust_high_eV_A": 4.0, "max_labels": 60, "max_per_trajectory": 12},
+    "label": {"labeler": "shik-rehearsal", "per_process": 20},
+    "stop": {"max_iterations": 5, "force_rmse_eV_A": 0.05},
+}
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "with": {},
+    "without": {"select": {"events": {event: {"quota": 0} for event in EVENTS}}},
+    "wall": {"train": {"short_range": "zbl"}},
+}
+
+SHIK_INPUT = """
+units           metal
+atom_style      atomic
+boundary        p p p
+read_data       start.data
+neighbor        1.0 bin
+{pair_commands}
+timestep        0.001
+velocity        all create {temperature} {seed} mom yes dist gaussian
+fix             md all nvt temp {temperature} {temperature} 0.1
+run             {equilibration}
+reset_timestep  0
+dump            frames all custom {every} frames.dump id type element x y z
+dump_modify     frames sort id element {elements}
+run             {steps}
+"""
+
+
+def run_campaign(folder: Path, variant: str, slots: int) -> float:
+    """Run a variant's campaign to its end, and return the seconds this took now."""
+    folder.mkdir(parents=True, exist_ok=True)
+    changes = VARIANTS[variant]
+    param = {key: value | changes.get(key, {}) if isinstance(value, dict) else value for key, value in PARAM.items()}
+    write_json(folder / "param.json", param | {"pools": {"local": {"slots": slots}}})
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "alloop", "run", "-C", str(folder)], check=False)
+    if done.returncode not in (0, 3):
+        raise SystemExit(f"the campaign {variant} ended with exit code {done.returncode}; see {folder}")
+    return time.monotonic() - began
+
+
+def seen_in(frames: list[Atoms]) -> dict[str, Any]:
+    """Return of a replica's frames: the share of five-coordinated Si, frames with overlaps, and why it was lost."""
+    watch = Watch({event: PRESETS[event] for event in EVENTS})
+    silicon = sum(symbol == "Si" for symbol in frames[0].get_chemical_symbols())
+    found = [watch.look(atoms) for atoms in frames]
+    return {
+        "frames": len(frames),
+        "share_5Si": float(np.mean([len(one.offending["five_coordinated_Si"]) for one in found]) / silicon),
+        "overlap_frames": sum(one.seen("overlap") for one in found),
+        "lost": next((one.lost_reason for one in found if one.lost_reason), None),
+    }
+
+
+def check_bootstrap(campaign: Campaign) -> dict[str, Any]:
+    """Return how many starting frames there are; SystemExit if one shows an event."""
+    watch, seen, count = Watch({event: PRESETS[event] for event in EVENTS}), Counter[str](), 0
+    for entry in campaign.state.decisions["bootstrap", -1]["tasks"]:
+        for record in read_all_structures(campaign.result(entry["key"])):
+            found, count = watch.look(from_record(record)), count + 1
+            seen.update(event for event in EVENTS if found.seen(event))
+    if seen:
+        raise SystemExit(f"the starting data show events: {dict(seen)}; nothing could be learned from a comparison")
+    return {"frames": count, "with_events": 0}
+
+
+def starts(folder: Path) -> list[Atoms]:
+    """Return one start per replica, melts of Teter's force field at the temperature of the comparison."""
+    glass = TABLE_1[GLASS]
+    counts = stoichiometric_counts(glass, ATOMS)
+    found = []
+    for replica in range(REPLICAS):
+        file = folder / f"start{replica}.extxyz"
+        if not file.exists():
+            schedule = MeltQuench(TEMPERATURE_K + 100, TEMPERATURE_K, melt_ps=5.0, n_snapshots=2)
+            frames = melt_quench(
+                glass,
+                counts,
+                schedule,
+                seed=70 + replica,
+                directory=folder / f"start{replica}",
+                potential=teter_parameters(glass),
+            )
+            ase.io.write(file, frames[-1].atoms, format="extxyz")
+        found.append(ase.io.read(file))
+    return found
+
+
+def labeler_replica(folder: Path, start: Atoms, seed: int) -> dict[str, Any]:
+    """Return what the labeler's own dynamics shows, run with LAMMPS and its table."""
+    file = folder / "seen.json"
+    if file.exists():
+        return dict(read_json(file))
+    folder.mkdir(parents=True, exist_ok=True)
+    counts = Counter(start.get_chemical_symbols())
+    types = {element: number for number, element in enumerate(sorted(counts), start=1)}
+    potential = shik_potential(counts)
+    write_lammps_data(folder / "start.data", start, types)
+    write_lammps_table(folder / "pair.table", potential, counts)
+    every = round(EVERY_FS)
+    text = SHIK_INPUT.format(
+        pair_commands=lammps_pair_commands(types, "pair.table", potential.cutoff_A),
+        temperature=TEMPERATURE_K,
+        seed=seed,
+        equilibration=round(1000 * EQUILIBRATION_PS),
+        steps=round(1000 * SAMPLING_PS),
+        every=every,
+        elements=" ".join(types),
+    )
+    (folder / "md.in").write_text(text)
+    run_lammps(folder, "md.in")
+    found = seen_in([atoms for _, atoms in read_dump(folder / "frames.dump")])
+    write_json(file, found)
+    (folder / "frames.dump").unlink()
+    return found
+
+
+def model_replica(folder: Path, models: list[str], start: Path, seed: int) -> dict[str, Any]:
+    """Return what dynamics driven by the first of the models shows; it runs in a process of its own."""
+    file = folder / "seen.json"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        told = json.dumps({"models": models, "start": str(start), "seed": seed, "folder": str(folder)})
+        command = [sys.executable, str(Path(__file__).resolve()), "--md", told]
+        subprocess.run(command, env=os.environ | md_environment(1), check=True)
+    return dict(read_json(file))
+
+
+def drive(told: dict[str, Any]) -> None:
+    """Run dynamics with the first model until the end or until it is lost, and write what was seen."""
+    from alloop.potential.engines import ENGINES, MdCondition, TrajectoryLost
+
+    every = round(EVERY_FS)
+    skipped, steps = (round(1000 * ps) for ps in (EQUILIBRATION_PS, SAMPLING_PS))
+    condition = MdCondition("nvt", TEMPERATURE_K, TEMPERATURE_K, skipped + steps)
+    start, folder = ase.io.read(told["start"]), Path(told["folder"])
+    watch = Watch({event: PRESETS[event] for event in EVENTS})
+    frames: list[Atoms] = []
+    deviations: list[float] = []
+    lost = None
+    models = [Path(model) for model in told["models"]]
+    engine = ENGINES["lammps"](
+        models, start, condition, seed=told["seed"], directory=folder / "md", deviation_every=every
+    )
+    try:
+        for step in range(every, skipped + steps + 1, every):
+            engine.advance(every)
+            state = engine.state()
+            if lost := watch.look(state.atoms).lost_reason:
+                lost = f"{lost} after {step / 1000:g} ps"
+                frames.append(state.atoms)
+                break
+            if step > skipped:
+                frames.append(state.atoms)
+                deviations.append(float(state.force_deviation_eV_A.max()))
+    except TrajectoryLost as error:
+        lost = f"{error} after {step / 1000:g} ps"
+    found = seen_in(frames) if frames else {"frames": 0, "share_5Si": float("nan"), "overlap_frames": 0}
+    largest = {"median_max_deviation_eV_A": float(np.median(deviations))} if deviations else {}
+    write_json(folder / "seen.json", plain(found | largest | {"lost": lost}))
+
+
+def compared(models: list[dict[str, Any]], labeler: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the comparison of the shares of five-coordinated silicon, over replicas that lived."""
+    rates = [
+        Replicas(tuple(one["share_5Si"] for one in replicas if one["frames"] > 1 and not one["lost"]), "of Si")
+        for replicas in (models, labeler)
+    ]
+    return plain(asdict(compare_rates("five_coordinated_Si", *rates)))  # type: ignore[no-any-return]
+
+
+def measure(folder: Path, variant: str, begun: list[Atoms], labeler: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return everything about one variant's finished campaign."""
+    campaign = Campaign(folder / variant)
+    state = campaign.load()
+    bootstrap = check_bootstrap(campaign)
+    last = max(number for kind, number in state.decisions if kind == "train")
+    results = [campaign.result(key) for key in state.models(last)]
+    files = [str(result / read_json(result / "summary.json")["model"]) for result in results]
+    replicas = []
+    for replica in range(REPLICAS):
+        own = files[replica % len(files) :] + files[: replica % len(files)]
+        place = folder / f"md-{variant}-{replica}"
+        replicas.append(model_replica(place, own, folder / f"start{replica}.extxyz", 500 + replica))
+    reasons = Counter(pick["reason"] for picks in state.picks_in.values() for pick in picks)
+    seen = [
+        {event: entry["seen"] for event, entry in state.decisions["select", number]["events"].items()}
+        for kind, number in sorted(state.decisions)
+        if kind == "select"
+    ]
+    verdicts = [decision["errors"] for (kind, _), decision in sorted(state.decisions.items()) if kind == "verdict"]
+    return {
+        "bootstrap": bootstrap,
+        "labels_by_reason": dict(reasons),
+        "event_frames_per_iteration": seen,
+        "held_out_force_rmse_eV_A": [own["held_out_explore"]["force_rmse_eV_A"] for own in verdicts],
+        "replicas": replicas,
+        "five_coordinated_Si": compared(replicas, labeler),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--only", nargs="+", choices=tuple(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--slots", type=int, default=2)
+    parser.add_argument("--record", type=Path, default=RECORD)
+    parser.add_argument("--md", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.md:
+        drive(json.loads(arguments.md))
+        return
+    if arguments.folder is None:
+        parser.error("a FOLDER is needed")
+    folder = arguments.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    begun = starts(folder)
+    labeler = [labeler_replica(folder / f"md-labeler-{n}", begun[n], 900 + n) for n in range(REPLICAS)]
+    print(json.dumps({"labeler": labeler}, indent=1), flush=True)
+    record = dict(read_json(arguments.record)) if arguments.record.exists() else {}
+    record |= {"glass": GLASS, "atoms": ATOMS, "temperature_K": TEMPERATURE_K, "labeler": labeler}
+    for variant in arguments.only:
+        seconds = run_campaign(folder / variant, variant, arguments.slots)
+        record[variant] = measure(folder, variant, begun, labeler) | {"campaign_s_now": round(seconds)}
+        write_json(arguments.record, record)
+        print(json.dumps({variant: record[variant]}, indent=1), flush=True)
+
+
+if __name__ == "__main__":
+    main()
