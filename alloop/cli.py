@@ -277,6 +277,21 @@ def show(
 
 
 @app.command()
+def why(
+    frame: Annotated[str, typer.Argument(metavar="FRAME", help="CHUNK.sSTEP, as in the names of labels, or a label")],
+    folder: Folder = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Tell the fate of one explored frame: what was seen in it, why it was labelled or not, and how wrong it was."""
+    from alloop.report.fate import build_fate, find_frame, print_fate
+
+    campaign = _opened(folder)
+    campaign.load()
+    found = build_fate(campaign, *find_frame(campaign, frame))
+    _print_json(found) if as_json else print_fate(found, console)
+
+
+@app.command()
 def export(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="a new or empty folder")],
     formats: Annotated[str, typer.Option("--format", help="npy (DeePMD systems), extxyz, or both")] = "npy,extxyz",

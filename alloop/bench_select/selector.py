@@ -88,7 +88,7 @@ def _candidate(view: PoolView, index: int, trust: str, atoms: Environments) -> C
         time_ps=float(view.time_ps[index]),
         stratum=f"{view.glass[index]} {temperature_K // BAND_K:g}",
         trust_class=trust,
-        kept_for=AUDIT if trust == "accurate" else "",
+        kept_for=AUDIT,
         max_force_deviation_eV_A=float(view.max_deviation_eV_A[index]),
         events=frozenset(view.events[index]),
         temperature_K=temperature_K,

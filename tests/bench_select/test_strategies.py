@@ -96,11 +96,15 @@ def test_events_are_chosen_where_the_ensemble_agrees_and_within_their_quota(make
     assert len(chosen) <= 8  # and a tenth of audit: all is accurate, nothing else is worth a label
 
 
-def test_audit_is_of_accurate_frames_and_failed_ones_are_left(make_view: Views) -> None:
+def test_audit_is_of_all_frames_and_failed_ones_are_left_otherwise(make_view: Views) -> None:
     deviation = np.repeat([0.1, 1.0, 9.0], 40)
     view = make_view(120, max_deviation_eV_A=deviation)
-    counts = Counter(deviation[full(view, 30)].tolist())
-    assert counts == {0.1: 3, 1.0: 27}
+    counts: Counter[float] = Counter()
+    for seed in range(8):
+        chosen = Counter(deviation[full(view, 30, seed)].tolist())
+        assert chosen.total() == 30 and chosen[0.1] + chosen[9.0] <= 3 and chosen[1.0] >= 27
+        counts += chosen
+    assert counts[0.1] and counts[9.0]
 
 
 def test_a_trajectory_never_fills_a_batch(make_view: Views) -> None:
@@ -108,7 +112,7 @@ def test_a_trajectory_never_fills_a_batch(make_view: Views) -> None:
     trajectory = np.array(["long"] * 50 + [f"t{index}" for index in range(9)] * 2)
     view = make_view(68, trajectory=trajectory, time_ps=np.arange(68) * 1.0, max_deviation_eV_A=np.full(68, 1.0))
     chosen = trajectory[full(view, 20)]
-    assert (chosen == "long").sum() <= math.ceil(2 * 20 / 10)
+    assert (chosen == "long").sum() <= math.ceil(2 * 20 / 10) + 2, "two of the audit, which must stay random"
 
 
 def test_frames_close_in_time_are_not_both_chosen(make_view: Views) -> None:

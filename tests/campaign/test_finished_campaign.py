@@ -12,6 +12,7 @@ import pytest
 from harness import Outcome, alloop, assert_counts_add_up, assert_nothing_ran_twice
 
 from alloop.campaign import Campaign
+from alloop.decisions.calibration import audit_pairs
 from alloop.decisions.selection import newest_known
 from alloop.potential.environment import md_environment
 from alloop.report.provenance import build_provenance
@@ -134,6 +135,48 @@ def test_frames_are_compared_with_the_training_data_by_one_models_descriptor(cam
     assert len(kept) > 5 and all(np.isfinite(known.novelty(one)).all() for one in kept)
 
 
+def test_verdict_lists_its_criteria_and_status_says_what_is_missing(reference: Path, campaign: Campaign) -> None:
+    verdict = campaign.state.decisions["verdict", 1]
+    states = {own["name"]: own["state"] for own in verdict["criteria"]}
+    assert {"accurate fraction", "force RMSE on held-out exploration labels"} <= set(states)
+    assert verdict["converged"] == (set(states.values()) == {"met"})
+    assert [labels for labels, _ in verdict["learning"]] == sorted(labels for labels, _ in verdict["learning"])
+    status = json.loads(alloop(reference, "status", "--json").stdout)
+    unmet = [own["sentence"] for own in verdict["criteria"] if own["state"] == "unmet"]
+    assert status["missing"] and all(sentence in status["missing"] for sentence in unmet)
+
+
+def test_audit_is_a_sample_of_what_was_explored_and_its_pairs_are_the_labels_errors(campaign: Campaign) -> None:
+    drawn = [key for number in (0, 1) for key in campaign.state.decisions["select", number]["audit"]]
+    pairs = audit_pairs(campaign)
+    assert pairs and {pair.identity for pair in pairs} <= set(drawn)
+    first = campaign.state.decisions["verdict", 0]
+    assert first["calibration"]["pairs"] == sum(pair.iteration == 0 for pair in pairs)
+    assert first["audit"]["errors"][0]["labels"] == first["calibration"]["pairs"]
+    for entry in campaign.state.decisions["explore", 1]["trust"]:
+        assert 0 < entry["low_eV_A"] < entry["high_eV_A"] and entry["reason"]
+
+
+def test_fate_of_frames_that_were_labelled_and_that_were_not(campaign: Campaign, reference: Path) -> None:
+    pick = next(pick for pick in campaign.state.picks_in[0] if pick["key"] in campaign.state.done)
+    told = json.loads(alloop(reference, "why", pick["name"], "--json").stdout)
+    assert told["frame"] == pick["name"] and told["label"]["reason"] == pick["reason"]
+    assert told["trust_class"] == pick["trust_class"]
+    by_key = json.loads(alloop(reference, "why", pick["key"], "--json").stdout)
+    assert by_key == told
+    entry = next(own for own in campaign.state.decisions["explore", 0]["tasks"] if own["key"] in campaign.state.done)
+    with np.load(campaign.result(entry["key"]) / "table.npz") as table:
+        steps = table["step"].tolist()
+    picked = {(own["source"]["task"], own["step"]) for own in campaign.state.picks_in[0]}
+    step = next(step for step in steps if (entry["key"], step) not in picked)
+    shown = alloop(reference, "why", f"{entry['name']}.s{step:04d}")
+    assert shown.returncode == 0 and "not asked for: " in shown.stdout
+    wrong = alloop(reference, "why", f"{entry['name']}.s9999")
+    assert wrong.returncode == 2 and "no record at step 9999" in wrong.stderr
+    bootstrap = next(pick["name"] for pick in campaign.state.picks.values() if pick["iteration"] < 0)
+    assert "bootstrap" in alloop(reference, "why", bootstrap).stderr
+
+
 def test_statistics_and_plot(reference: Path, tmp_path: Path) -> None:
     plot = tmp_path / "stats.png"
     shown = alloop(reference, "stats", "--plot", str(plot))
@@ -146,6 +189,8 @@ def test_statistics_and_plot(reference: Path, tmp_path: Path) -> None:
         for name in ("accurate", "candidate", "failed"):
             assert sum(entry[name] for entry in iteration["strata"].values()) == iteration["classes"][name]
         assert sum(entry["labels"] for entry in iteration["strata"].values()) == sum(iteration["reasons"].values())
+    assert record["calibration"]["pairs"] and len(record["calibration"]["curve"][0]) == 3
+    assert "calibration by" in shown.stdout
 
 
 def test_plan_knows_measured_times(reference: Path) -> None:
