@@ -15,7 +15,7 @@ from ase import units
 from ase.data import atomic_numbers
 
 from alloop.glass.composition import OXIDES
-from alloop.glass.events import HARD_GATES_A, pair_limits_A
+from alloop.glass.events import HARD_GATES_A
 from alloop.potential import short_range as walls
 from alloop.potential.short_range import (
     BEGINS_A,
@@ -29,6 +29,7 @@ from alloop.potential.short_range import (
     zbl_force_eV_A,
 )
 from alloop.potential.training import TrainRequest, train, training_input
+from alloop.selection.pair_lengths import length_matrix_A
 
 TYPE_MAP = ["Li", "B", "O", "Si"]
 PAIRS = list(combinations_with_replacement(TYPE_MAP, 2))
@@ -100,7 +101,7 @@ def test_what_deepmd_makes_of_the_table_has_energy_and_slope_of_the_formula(tmp_
 
 def test_switch_is_over_before_any_sound_structure() -> None:
     elements = sorted({element for oxide in OXIDES.values() for element in oxide} | set(TYPE_MAP))
-    assert 0 < BEGINS_A < ENDS_A <= pair_limits_A(elements, HARD_GATES_A).min()
+    assert 0 < BEGINS_A < ENDS_A <= length_matrix_A(elements, HARD_GATES_A).min()
     assert ENDS_A < FADED_A < 1.3  # B-O, the shortest bond of these glasses, is 1.37 Å long
 
 
