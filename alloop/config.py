@@ -397,26 +397,9 @@ CODES = {"vasp": "`srun vasp_std`", "cp2k": "`mpirun -np 16 cp2k.psmp -i label.i
 """Labelers that are programs of their own, and what their command may look like."""
 
 
-class StopParam(Section):
-    """When the campaign is converged, and when it gives up."""
+class MeltQuenchParam(Section):
+    """A melt-quench with an ensemble: melt, linear cooling, and a hold over which the glass is analysed."""
 
-    max_iterations: Count = Field(20, description="iterations after which the campaign ends, converged or not")
-    accurate_fraction: Fraction = Field(0.98, description="least share of explored frames that must be accurate")
-    force_rmse_eV_A: Positive = Field(0.20, description="on the newest labels AND on the held-out sets")
-    audit_force_rmse_eV_A: Positive | None = Field(
-        None, description="of the audit's labels: all of its 95 % interval must lie below; no criterion if not given"
-    )
-    least_improvement: Fraction | None = Field(
-        None, description="converged only when the last labels lowered the error by a smaller share than this"
-    )
-
-
-class QuenchParam(Section):
-    """The production melt-quench with the final ensemble."""
-
-    when: Literal["converged", "always"] = Field(
-        "converged", description="always: also with an ensemble that is not converged"
-    )
     engine: Literal["lammps", "ase"] = Field("lammps", description="program that runs the MD")
     ensemble: Literal["nvt", "npt"] = Field("nvt", description="constant volume, or constant pressure of 0 bar")
     melt_temperature_K: Positive = Field(2000.0, description="temperature of the melt")
@@ -431,9 +414,51 @@ class QuenchParam(Section):
     replicas: Count = Field(1, description="independent quenches of each glass and cell size")
 
     @model_validator(mode="after")
-    def _cools(self) -> QuenchParam:
+    def _cools(self) -> MeltQuenchParam:
         _must_cool(self.melt_temperature_K, self.final_temperature_K)
         return self
+
+
+class ProbeParam(MeltQuenchParam):
+    """A short quench with every ensemble: is the glass it makes still changing, and does it depend on the cell?"""
+
+    melt_ps: Positive = Field(2.0, description="time at the melt temperature")
+    cooling_rate_K_ps: Positive = Field(200.0, description="rate of the cooling")
+    final_ps: Positive = Field(2.0, description="time at the final temperature, over which the glass is analysed")
+    frame_every_ps: Positive = Field(0.1, description="between saved frames")
+    replicas: TwoOrMore = Field(3, description="independent quenches, whose spread is the error")
+    supercells: list[tuple[Count, Count, Count]] = Field(
+        [(1, 1, 1)],
+        min_length=1,
+        description="cells side by side along the three vectors, each a cell size to compare; such as [1, 1, 1], "
+        "[3, 1, 1] and [5, 2, 1] for about 100, 300 and 1000 atoms",
+    )
+    iterations: TwoOrMore = Field(3, description="the last so many ensembles must make the same glass")
+
+
+class StopParam(Section):
+    """When the campaign is converged, and when it gives up."""
+
+    max_iterations: Count = Field(20, description="iterations after which the campaign ends, converged or not")
+    accurate_fraction: Fraction = Field(0.98, description="least share of explored frames that must be accurate")
+    force_rmse_eV_A: Positive = Field(0.20, description="on the newest labels AND on the held-out sets")
+    audit_force_rmse_eV_A: Positive | None = Field(
+        None, description="of the audit's labels: all of its 95 % interval must lie below; no criterion if not given"
+    )
+    least_improvement: Fraction | None = Field(
+        None, description="converged only when the last labels lowered the error by a smaller share than this"
+    )
+    probe: ProbeParam | None = Field(
+        None, description="a short quench with every ensemble; converged only when what it makes no longer changes"
+    )
+
+
+class QuenchParam(MeltQuenchParam):
+    """The production melt-quench with the final ensemble."""
+
+    when: Literal["converged", "always"] = Field(
+        "converged", description="always: also with an ensemble that is not converged"
+    )
 
 
 class BudgetParam(Section):

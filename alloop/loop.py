@@ -50,6 +50,7 @@ def limits(param: Param, max_iterations: int, *, quench_only: bool = False, barr
         param.explore.max_lag,
         param.stop.accurate_fraction,
         {name: job_time_s(pool) for name, pool in param.pools.items()},
+        param.stop.probe is not None,
     )
 
 

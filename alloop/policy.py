@@ -18,8 +18,8 @@ from alloop.state import State
 
 NEEDED = ("bootstrap", "train", "evaluate", "quench")
 """Kinds of task the campaign cannot go on without; a lost label or chunk costs itself only."""
-AIDS = ("describe", "rank")
-"""Decisions whose tasks only help to choose well: without them the campaign goes on."""
+AIDS = ("describe", "rank", "probe")
+"""Decisions whose tasks only help to choose or to judge well: without them the campaign goes on."""
 ORDER = ("evaluate", "train", "quench", "bootstrap", "explore", "label")
 """Which kind of task a free slot of a common pool takes first."""
 SAME_BUG = 3
@@ -30,11 +30,11 @@ SAME_BUG = 3
 class Limits:
     """What bounds a run: iterations to explore (and of them the foundation's), pools, and the watermarks.
 
-    slots: tasks at once, over all pools; pools: kind of task -> pool (`local` if it is not named); batch: kind ->
-    tasks that may share a process; barrier: the classical order, stage by stage. Watermarks: train_after, training
-    labels of an ensemble that start the next one; max_backlog, frames waiting for a label with which no chunk begins;
-    max_lag, newer ensembles beyond which a chunk that has not begun is withdrawn. longest_s: per pool, the time that a
-    fresh job of it gives to a batch; more is never asked for.
+    slots: tasks at once, over all pools; pools: kind of task -> pool (`local` if it is not named); batch: kind -> tasks
+    that may share a process; barrier: the classical order, stage by stage. Watermarks: train_after, training labels of
+    an ensemble that start the next one; max_backlog, frames waiting for a label with which no chunk begins; max_lag,
+    newer ensembles beyond which a chunk that has not begun is withdrawn. longest_s: per pool, the time that a fresh job
+    of it gives to a batch; more is never asked for. probes: a short quench comes before each verdict.
     """
 
     max_iterations: int
@@ -50,6 +50,7 @@ class Limits:
     max_lag: int = 0
     accurate_fraction: float = 1.0
     longest_s: dict[str, float] = field(default_factory=dict)
+    probes: bool = False
 
     def pool(self, kind: str) -> str:
         """Return the pool that runs a kind of task."""
@@ -175,7 +176,7 @@ def next_decision(state: State, limits: Limits) -> tuple[str, int] | Ending | No
     if converged(state):
         return _closing(state, i, quench_only=False)
     for j in sorted(state.unjudged - {i}):
-        if (due := _judging(state, j)) is not None:
+        if (due := _judging(state, limits, j)) is not None:
             return due
     if state.open("train", i):
         return None
@@ -200,16 +201,16 @@ def _exploring(state: State, limits: Limits, i: int) -> tuple[str, int] | None:
         return "describe", i
     if not limits.barrier and not state.decided("rank", i) and state.backlog.of(range(i)):
         return "rank", i
-    return _early_ensemble(state, limits, i) or _judging(state, i)
+    return _early_ensemble(state, limits, i) or _judging(state, limits, i)
 
 
-def _judging(state: State, j: int) -> tuple[str, int] | None:
+def _judging(state: State, limits: Limits, j: int) -> tuple[str, int] | None:
     """Return the next decision towards the verdict on ensemble j, None while work it rests on goes on."""
     if state.open("explore", j) or state.open("describe", j):
         return None
     if not state.decided("select", j) and state.backlog.open(j):
         return None
-    for kind in ("select", "evaluate", "verdict"):
+    for kind in ("select", "evaluate", *(("probe",) if limits.probes else ()), "verdict"):
         if not state.decided(kind, j):
             return kind, j
         if state.open(kind, j):

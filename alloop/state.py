@@ -25,6 +25,7 @@ _TASKS_OF = {
     "describe": ("evaluate", "iter.{iteration:06d}/describe"),
     "rank": ("evaluate", "iter.{iteration:06d}/rank"),
     "evaluate": ("evaluate", "iter.{iteration:06d}/evaluate"),
+    "probe": ("quench", "iter.{iteration:06d}/probe"),
     "assess": ("assess", "production/assess"),
     "quench": ("quench", "production"),
     "promote": ("label", "promoted/label"),

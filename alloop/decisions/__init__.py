@@ -10,6 +10,7 @@ from alloop.config import Param
 from alloop.decisions.convergence import decide_verdict
 from alloop.decisions.exploration import decide_explore
 from alloop.decisions.levels import decide_pretrain, decide_promote
+from alloop.decisions.probing import decide_probe
 from alloop.decisions.production import decide_assess, decide_quench
 from alloop.decisions.seeding import decide_bootstrap, decide_seed_labels
 from alloop.decisions.selection import decide_describe, decide_rank, decide_select
@@ -28,6 +29,7 @@ DECIDERS: dict[str, Callable[[Campaign, Param, int], Content]] = {
     "rank": decide_rank,
     "select": decide_select,
     "evaluate": decide_evaluate,
+    "probe": decide_probe,
     "verdict": decide_verdict,
     "assess": decide_assess,
     "quench": decide_quench,

@@ -7,6 +7,7 @@ from typing import Any
 from alloop.campaign import Campaign
 from alloop.config import Param, StopParam
 from alloop.decisions.calibration import audit_record, calibrate
+from alloop.decisions.probing import probe_criteria, probed
 from alloop.seeds import derived_seed
 from alloop.selection.convergence import Criterion, at_least, at_most, improvement_criterion, verdict
 from alloop.selection.learning_curve import LearningCurve, fit_learning_curve
@@ -29,7 +30,7 @@ def decide_verdict(campaign: Campaign, param: Param, iteration: int) -> dict[str
     points = learning_points(campaign, iteration)
     criteria = error_criteria(select["classes"], errors, own, select.get("missed_records", 0))
     criteria += audit_criteria(audit["errors"], own) + improvement_criteria(curve_of(points), own)
-    criteria += exploration_criteria(campaign, iteration)
+    criteria += probe_criteria(campaign, own.probe, iteration) + exploration_criteria(campaign, iteration)
     found = verdict(criteria)
     return {
         "converged": found.converged,
@@ -39,6 +40,7 @@ def decide_verdict(campaign: Campaign, param: Param, iteration: int) -> dict[str
         "audit": audit,
         "calibration": calibrate(campaign).record(),
         "learning": points,
+        "glasses": probed(campaign, iteration),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from alloop.campaign import Campaign
-from alloop.config import Param, QuenchParam, steps
+from alloop.config import MeltQuenchParam, Param, steps
 from alloop.decisions.exploration import Starts
 from alloop.decisions.training import evaluation_task, held_out_sets
 from alloop.event_params import definitions
@@ -33,7 +33,24 @@ def decide_quench(campaign: Campaign, param: Param, iteration: int) -> dict[str,
     converged = bool(verdict and verdict["converged"])
     if own is None or (own.when == "converged" and not converged):
         return {"converged": converged, "common": {}, "tasks": []}
-    common = {
+    common = melt_quench_common(campaign, param, own, iteration)
+    starts = Starts(campaign)
+    tasks: list[Task] = []
+    for entry in param.glasses:
+        for wanted in entry.n_atoms:
+            size = sum(stoichiometric_counts(entry.glass(), wanted).values())
+            for replica in range(own.replicas):
+                name = f"{entry.name}.n{size}.{own.cooling_rate_K_ps:g}Kps.r{replica}"
+                seed = derived_seed(param.seed, "quench", iteration, name)
+                start = starts.fresh(entry.name, size, own.melt_temperature_K, "training", seed)
+                own_seed = (param.seed, iteration)
+                tasks += melt_quench_chunks(own, common, name, entry.name, start, own_seed, "production")
+    return {"converged": converged, "inputs": common["models"], "common": common, "tasks": task_entries(tasks, common)}
+
+
+def melt_quench_common(campaign: Campaign, param: Param, own: MeltQuenchParam, iteration: int) -> dict[str, Any]:
+    """Return what the specs of all chunks of an ensemble's melt-quenches share."""
+    return {
         "models": campaign.state.models(iteration),
         "type_map": param.elements,
         "engine": own.engine,
@@ -45,21 +62,16 @@ def decide_quench(campaign: Campaign, param: Param, iteration: int) -> dict[str,
         "events": definitions(param.select.events),
         "cooling_rate_K_ps": own.cooling_rate_K_ps,
     }
-    starts = Starts(campaign)
-    tasks: list[Task] = []
-    for entry in param.glasses:
-        for wanted in entry.n_atoms:
-            size = sum(stoichiometric_counts(entry.glass(), wanted).values())
-            for replica in range(own.replicas):
-                name = f"{entry.name}.n{size}.{own.cooling_rate_K_ps:g}Kps.r{replica}"
-                seed = derived_seed(param.seed, "quench", iteration, name)
-                start = starts.fresh(entry.name, size, own.melt_temperature_K, "training", seed)
-                tasks += _ramp(own, common, name, entry.name, start, (param.seed, iteration))
-    return {"converged": converged, "inputs": common["models"], "common": common, "tasks": task_entries(tasks, common)}
 
 
-def _ramp(
-    own: QuenchParam, common: dict[str, Any], name: str, glass: str, start: dict[str, Any], seed: tuple[int, int]
+def melt_quench_chunks(
+    own: MeltQuenchParam,
+    common: dict[str, Any],
+    name: str,
+    glass: str,
+    start: dict[str, Any],
+    seed: tuple[int, int],
+    group: str,
 ) -> list[Task]:
     """Return the chained chunks of one glass: melt, cool, and the final hold that is analysed."""
     cool_ps = (own.melt_temperature_K - own.final_temperature_K) / own.cooling_rate_K_ps
@@ -87,7 +99,7 @@ def _ramp(
                 "condition": condition,
                 "seed": derived_seed(seed[0], "quench", seed[1], label),
             }
-            tasks.append(make_task("quench", "production", label, spec, (start["task"],)))
+            tasks.append(make_task("quench", group, label, spec, (start["task"],)))
             start = {"task": tasks[-1].key, "state": "end"}
     return tasks
 

@@ -136,7 +136,7 @@ def starting_state(context: Context) -> Atoms | None:
     start = context.spec["start"]
     result = context.result_of(start["task"])
     if "frame" in start:
-        return from_record(read_structure(result, start["frame"]))
+        return from_record(read_structure(result, start["frame"])).repeat(start.get("supercell", (1, 1, 1)))
     file = result / "restart.json"
     state = read_json(file)[start["state"]] if file.exists() else None
     if state is None:

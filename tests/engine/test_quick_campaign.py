@@ -16,6 +16,7 @@ from ase import Atoms
 from engine_kit import prepared_label
 from quick_kit import PYTHON, quick_environment
 
+from alloop.campaign import Campaign
 from alloop.errors import DONE, NOT_CONVERGED
 from alloop.glass.analysis import analyze_frame
 
@@ -57,6 +58,28 @@ def test_campaign_converges_when_deviation_and_error_fall(tmp_path: Path) -> Non
     assert found["final_held_out"][-1]["force_rmse_eV_A"] == pytest.approx(0.1, rel=0.05)
     assert [row["status"] for row in found["glasses"]] == ["done"]
     assert found["glasses"][0]["fraction_4B"] == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.slow
+def test_probe_compares_the_glasses_of_ensembles_and_of_cell_sizes(tmp_path: Path) -> None:
+    probe = {"melt_ps": 1, "cooling_rate_K_ps": 1000, "final_ps": 1, "chunk_ps": 1, "iterations": 2}
+    changes = {"stop": {"max_iterations": 2, "probe": probe | {"supercells": [[1, 1, 1], [2, 1, 1]]}}, "quench": None}
+    told = {"candidates": 0.0}
+    done = run(tmp_path, changes, "run", "--barrier", explore=told, evaluate=told | {"force_rmse_eV_A": 0.1})
+    assert done.returncode == NOT_CONVERGED, done.stdout + done.stderr
+    state = Campaign(tmp_path).load()
+    first, second = state.decisions["verdict", 0], state.decisions["verdict", 1]
+    assert any("1 of 2 values are known" in own["sentence"] for own in first["criteria"])
+    assert {entry["atoms"] for entry in second["glasses"]} == {42, 84}
+    assert {entry["replicas"] for entry in second["glasses"]} == {3}
+    states = {
+        f"{own['name']}, {own['sentence'].split(' over ')[-1].split()[0]}": own["state"] for own in second["criteria"]
+    }
+    assert states["stability of 4B of LBS-20-60-20, iterations"] == "met"
+    assert states["stability of 4B of LBS-20-60-20, atoms"] == "met"
+    rings = "stability of 3-membered rings of LBS-20-60-20, "
+    assert states[f"{rings}iterations"] == "met"
+    assert states[f"{rings}atoms"] == "unmet", "the made-up glass has two rings whatever its size"
 
 
 @pytest.mark.slow

@@ -1,0 +1,149 @@
+"""A short quench with every ensemble: the glasses it makes, and whether they still change or depend on the cell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alloop.campaign import Campaign
+from alloop.config import Param, ProbeParam
+from alloop.decisions.exploration import Starts
+from alloop.decisions.production import melt_quench_chunks, melt_quench_common
+from alloop.glass.composition import stoichiometric_counts
+from alloop.seeds import derived_seed
+from alloop.selection.convergence import Criterion, stability_criterion
+from alloop.selection.stability import Measurement, stability
+from alloop.state import task_entries
+from alloop.store import Task, read_json
+
+OBSERVABLES = {"4B": "of B", "5Si": "of Si", "3-membered rings": "per B", "B-O bond": "A", "Si-O bond": "A"}
+"""What is compared, and in which unit."""
+_BOND_END_A = 2.0
+"""End of the first peak of g(r) of B-O and Si-O."""
+
+
+def decide_probe(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
+    """Ask for the short quenches of every glass with this ensemble, in each supercell; for nothing without a probe."""
+    own = param.stop.probe
+    if own is None:
+        return {"common": {}, "tasks": []}
+    common = melt_quench_common(campaign, param, own, iteration)
+    starts = Starts(campaign)
+    tasks: list[Task] = []
+    for entry in param.glasses:
+        size = sum(stoichiometric_counts(entry.glass(), entry.n_atoms[0]).values())
+        for supercell in own.supercells:
+            for replica in range(own.replicas):
+                name = f"{entry.name}.n{size * math.prod(supercell)}.r{replica}"
+                seed = derived_seed(param.seed, "probe", name)  # each ensemble begins where the one before did
+                start = starts.fresh(entry.name, size, own.melt_temperature_K, "training", seed)
+                start |= {"supercell": list(supercell)} if math.prod(supercell) > 1 else {}
+                group = f"iter.{iteration:06d}/probe"
+                own_seed = (param.seed, iteration)
+                tasks += melt_quench_chunks(own, common, name, entry.name, start, own_seed, group)
+    return {"inputs": common["models"], "common": common, "tasks": task_entries(tasks, common)}
+
+
+def probed(campaign: Campaign, iteration: int) -> list[dict[str, Any]]:
+    """Return what the quenches of an ensemble made, as plain JSON: glass, atoms, and per observable value and error.
+
+    The error is the standard error between replicas; a replica that was lost is left out, and what fewer than two
+    show is None.
+    """
+    state = campaign.state
+    decision = state.decisions.get(("probe", iteration))
+    runs: dict[tuple[str, int], list[dict[str, float]]] = {}
+    for entry in decision["tasks"] if decision else ():
+        if entry["spec"]["stage"] == "final" and entry["key"] in state.done:
+            glass, atoms, _ = entry["name"].rsplit(".s", 1)[0].rsplit(".", 2)
+            seen = _glass_made(campaign.result(entry["key"]))
+            runs.setdefault((glass, int(atoms[1:])), []).extend([seen] if seen else [])
+    return [
+        {"glass": glass, "atoms": atoms, "replicas": len(own)} | {name: _mean(own, name) for name in OBSERVABLES}
+        for (glass, atoms), own in runs.items()
+    ]
+
+
+def _glass_made(result: Path) -> dict[str, float]:
+    """Return the observables of one final hold, means over its frames; empty for one that was lost."""
+    frames = read_json(result / "analysis.json")
+    if not frames or read_json(result / "summary.json")["status"] != "finished":
+        return {}
+    boron = frames[0]["composition"].get("B", 0)
+    found = {
+        "4B": _average(frame["fraction_4B"] for frame in frames),
+        "5Si": _average(frame["fraction_5Si"] for frame in frames),
+        "3-membered rings": _average(frame["rings"]["counts"].get("3", 0) / boron for frame in frames if boron),
+    }
+    table = np.genfromtxt(result / "rdf.csv", delimiter=",", names=True, deletechars="")
+    for pair in ("B-O", "Si-O"):
+        found[f"{pair} bond"] = _bond_A(table, pair)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _average(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _bond_A(table: np.ndarray, pair: str) -> float | None:
+    """Return the mean length under the first peak of a pair's g(r), None without one."""
+    one, other = pair.split("-")
+    names = [name for name in table.dtype.names or () if name in (pair, f"{other}-{one}")]
+    if not names:
+        return None
+    inside = table["r_A"] < _BOND_END_A
+    r_A, g = table["r_A"][inside], table[names[0]][inside]
+    weight = r_A**2 * g
+    return float((r_A * weight).sum() / weight.sum()) if weight.sum() > 0 else None
+
+
+def _mean(runs: list[dict[str, float]], name: str) -> dict[str, float] | None:
+    values = [run[name] for run in runs if name in run]
+    if len(values) < 2:
+        return None
+    error = float(np.std(values, ddof=1) / math.sqrt(len(values)))
+    return {"value": float(np.mean(values)), "standard_error": error, "replicas": len(values)}
+
+
+def probe_criteria(campaign: Campaign, own: ProbeParam | None, iteration: int) -> list[Criterion]:
+    """Return, per glass and observable, whether it is the same over the last ensembles, and over the cell sizes."""
+    if own is None:
+        return []
+    history = {
+        number: probed(campaign, number) for number in range(max(0, iteration - own.iterations + 1), iteration + 1)
+    }
+    newest = history[iteration]
+    criteria = []
+    for glass in dict.fromkeys(entry["glass"] for entry in newest):
+        sizes = [entry for entry in newest if entry["glass"] == glass]
+        smallest = min(entry["atoms"] for entry in sizes)
+        for name, unit in OBSERVABLES.items():
+            along = [
+                (number, entry[name])
+                for number, entries in history.items()
+                for entry in entries
+                if (entry["glass"], entry["atoms"]) == (glass, smallest)
+            ]
+            if any(found is not None for _, found in along):
+                criteria.append(_stable(f"{name} of {glass}", unit, along, "iterations", own.iterations))
+            if len(sizes) > 1 and any(entry[name] is not None for entry in sizes):
+                places = [(entry["atoms"], entry[name]) for entry in sizes]
+                criteria.append(_stable(f"{name} of {glass}", unit, places, "atoms", len(sizes)))
+    return criteria or [
+        Criterion("glasses of the probe", "unknown", None, None, "", "no quench of the probe came to its end")
+    ]
+
+
+def _stable(
+    name: str, unit: str, places: list[tuple[int, dict[str, float] | None]], along: str, wanted: int
+) -> Criterion:
+    measured = [Measurement(float(at), **found) for at, found in places if found is not None]  # type: ignore[arg-type]
+    if len(measured) < wanted:
+        sentence = f"{name} over {along}: {len(measured)} of {wanted} values are known"
+        return Criterion(f"stability of {name}", "unknown", None, None, unit, sentence)
+    return stability_criterion(stability(name, unit, measured, along=along))

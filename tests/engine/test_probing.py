@@ -1,0 +1,104 @@
+"""What the probe's short quenches made, and whether that is the same over ensembles and cell sizes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from alloop.config import ProbeParam
+from alloop.decisions.probing import probe_criteria, probed
+from alloop.store import write_json
+
+GLASS = "LBS-20-60-20"
+
+
+class Probes:
+    """A campaign of which only the probes are known."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state: Any = SimpleNamespace(decisions={}, done=set())
+
+    def result(self, key: str) -> Path:
+        return self.folder / key
+
+    def add(self, iteration: int, atoms: int, fractions_4B: list[float | None], **changes: Any) -> None:
+        """The final holds of one ensemble's replicas; None for one that was lost."""
+        decision = self.state.decisions.setdefault(("probe", iteration), {"tasks": []})
+        for replica, fraction in enumerate(fractions_4B):
+            key = f"k{iteration}.{atoms}.{replica}"
+            name = f"{GLASS}.n{atoms}.r{replica}.s02-final"
+            decision["tasks"].append({"key": key, "name": name, "spec": {"stage": "final"}})
+            self.state.done.add(key)
+            self.result(key).mkdir()
+            frame = {"fraction_4B": fraction, "fraction_5Si": 0.0, "composition": {"B": 12}} | changes
+            frames = [frame | {"rings": {"counts": {"3": count}}} for count in (1, 3)]
+            write_json(self.result(key) / "analysis.json", [] if fraction is None else frames)
+            write_json(self.result(key) / "summary.json", {"status": "finished" if fraction is not None else "lost"})
+            rows = ["r_A,total,B-O,O-Si", "1.3,0,4,0", "1.5,0,4,0", "1.6,0,0,9", "2.4,5,5,5"]
+            (self.result(key) / "rdf.csv").write_text("\n".join(rows) + "\n")
+
+
+@pytest.fixture
+def probes(tmp_path: Path) -> Any:
+    return Probes(tmp_path)
+
+
+def test_values_are_means_over_replicas_with_the_error_between_them(probes: Any) -> None:
+    probes.add(0, 63, [0.3, 0.4, 0.5])
+    (found,) = probed(probes, 0)
+    assert (found["glass"], found["atoms"], found["replicas"]) == (GLASS, 63, 3)
+    assert found["4B"]["value"] == pytest.approx(0.4)
+    assert found["4B"]["standard_error"] == pytest.approx(0.1 / math.sqrt(3))
+    assert found["3-membered rings"]["value"] == pytest.approx(2 / 12), "two a frame, of twelve boron"
+    bond_A = (1.3**3 + 1.5**3) / (1.3**2 + 1.5**2)  # atoms at r are r^2 g(r)
+    assert found["B-O bond"]["value"] == pytest.approx(bond_A)
+    assert found["Si-O bond"]["value"] == pytest.approx(1.6), "whichever way round the pair is named"
+
+
+def test_a_lost_replica_is_left_out_and_one_alone_tells_nothing(probes: Any) -> None:
+    probes.add(0, 63, [0.3, None, 0.5])
+    probes.add(1, 63, [0.3, None, None])
+    assert probed(probes, 0)[0]["4B"]["replicas"] == 2
+    assert probed(probes, 1)[0]["4B"] is None
+    assert probed(probes, 2) == []
+
+
+def test_glass_without_boron_has_no_rings_to_count(probes: Any) -> None:
+    probes.add(0, 63, [0.0, 0.0], fraction_4B=None, composition={"Si": 3})
+    (found,) = probed(probes, 0)
+    assert found["4B"] is None and found["3-membered rings"] is None and found["5Si"]["value"] == 0.0
+
+
+def states(probes: Any, iteration: int, **changes: Any) -> dict[str, str]:
+    own = ProbeParam.model_validate({"iterations": 2} | changes)
+    criteria = probe_criteria(probes, own, iteration)
+    return {f"{one.name} {'atoms' if 'over atoms' in one.sentence else ''}".strip(): one.state for one in criteria}
+
+
+def test_the_last_ensembles_must_make_the_same_glass(probes: Any) -> None:
+    for iteration, values in enumerate([[0.10, 0.11, 0.12], [0.40, 0.41, 0.42], [0.41, 0.40, 0.43]]):
+        probes.add(iteration, 63, values)
+    name = f"stability of 4B of {GLASS}"
+    assert states(probes, 0)[name] == "unknown"
+    assert states(probes, 1)[name] == "unmet"
+    assert states(probes, 2)[name] == "met"
+    assert states(probes, 2, iterations=3)[name] == "unmet"
+
+
+def test_cell_sizes_are_compared_for_the_newest_ensemble(probes: Any) -> None:
+    for iteration in range(2):
+        probes.add(iteration, 63, [0.40, 0.41, 0.42])
+        probes.add(iteration, 189, [0.20, 0.21, 0.22])
+    found = states(probes, 1)
+    assert found[f"stability of 4B of {GLASS}"] == "met"
+    assert found[f"stability of 4B of {GLASS} atoms"] == "unmet"
+
+
+def test_without_a_finished_quench_nothing_is_known_and_without_a_probe_nothing_is_asked(probes: Any) -> None:
+    assert list(states(probes, 0).values()) == ["unknown"]
+    assert probe_criteria(probes, None, 0) == []
