@@ -33,6 +33,7 @@ def build_statistics(campaign: Campaign) -> dict[str, Any]:
             {"iteration": number_}
             | {key: select[key] for key in keys}
             | {"deviation_histogram": counts, "deviation_range_eV_A": range_eV_A}
+            | {"audit": state.decisions.get(("verdict", number_), {}).get("audit")}
         )
     return {
         "campaign": state.identity.get("name"),
@@ -110,7 +111,10 @@ def print_statistics(statistics: dict[str, Any], console: Console) -> None:
         if record["events"]:
             console.print(_events_table(record["events"]))
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(record["reasons"].items())) or "none"
-        console.print(f" labels: {reasons}\n", highlight=False)
+        console.print(f" labels: {reasons}", highlight=False)
+        for error in record["audit"]["errors"] if record["audit"] else ():
+            console.print(f" audit:  {error['sentence']}", highlight=False)
+        console.print()
     pairs = statistics["calibration"]["pairs"]
     console.print(f" calibration by {len(pairs)} labels drawn at random", highlight=False)
     for sentence in filter(None, [*statistics["calibration"]["coverage"], statistics["calibration"]["widened"]]):
