@@ -26,7 +26,7 @@ TINY: dict[str, Any] = {
     "glasses": [{"name": "LBS-20-60-20", "n_atoms": [42]}],
     "bootstrap": {"trajectories": 3, "snapshots": 4, "strained_copies": 1, "held_out_fraction": 0.3},
     "explore": {"temperatures_K": [300, 1000, 2000], "ramps": [], "chunk_ps": 1.0, "chunks": 2, "trajectories": 2},
-    "select": {"max_labels": 8, "audit": 2, "min_separation_ps": 0.02},
+    "select": {"max_labels": 8, "audit": 2, "min_separation_ps": 0.02, "held_out_fraction": 0.4},
     "label": {"labeler": "teter-rehearsal", "per_process": 4},
     "stop": {"max_iterations": 4},
     "quench": {"melt_ps": 1, "cooling_rate_K_ps": 1000, "final_ps": 1, "chunk_ps": 1},

@@ -129,6 +129,17 @@ class Slurm:
         self._daemons["slurmctld"].kill()
         self._daemons["slurmctld"].wait()
 
+    def save_jobs(self) -> None:
+        """Wait until the controller has put its jobs on disk, so that its death loses none of them.
+
+        It does so every few seconds, and later on a busy machine, but only when something has changed.
+        """
+        state = self.folder / "state" / "job_state"
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        for job in self.ask("squeue", "-h", "-o", "%i").split():
+            subprocess.run(["scontrol", "update", f"JobId={job}", "Comment=seen"], env=self.environment, check=True)
+        until(lambda: state.exists() and state.stat().st_mtime_ns > before, 60, "Slurm's record of its jobs on disk")
+
     def _run(self, program: str, *arguments: str) -> None:
         name = program if program != "slurmd" else f"slurmd-{arguments[-1]}"
         path = shutil.which(program, path=SEARCH)

@@ -235,10 +235,10 @@ def test_node_on_which_nothing_starts_is_avoided(campaign: Campaign, drivers: li
 def test_dead_controller_is_waited_for(slurm: Slurm, campaign: Campaign, drivers: list[SmallDriver]) -> None:
     driver = SmallDriver(campaign, {"vasp": pool_param(campaign.root, jobs=2)})
     drivers.append(driver)
-    running, waiting = campaign.sleeper(15), campaign.sleeper(0.1)
+    running, waiting = campaign.sleeper(30), campaign.sleeper(0.1)
     driver.want("vasp", running)
     driver.until(lambda: campaign.attempts(running), 30, "attempt")
-    time.sleep(5.5)  # Slurm puts its jobs on disk every few seconds
+    slurm.save_jobs()
     slurm.kill_controller()
     try:
         driver.want("vasp", waiting)
