@@ -102,8 +102,8 @@ velocity        all create {temperature} {seed} mom yes dist gaussian
 fix             md all nvt temp {temperature} {temperature} 0.1
 run             {equilibration}
 reset_timestep  0
-dump            frames all custom {every} frames.dump id type element x y z
-dump_modify     frames sort id element {elements}
+dump            frames all custom {every} frames.dump id element x y z
+dump_modify     frames sort id element {elements} format float %.10f
 run             {steps}
 """
 
