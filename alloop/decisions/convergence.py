@@ -104,7 +104,7 @@ def learning_points(campaign: Campaign, iteration: int) -> list[list[float]]:
     points: list[list[float]] = []
     for number in range(iteration + 1):
         evaluate, train = state.decisions.get(("evaluate", number)), state.decisions.get(("train", number))
-        if state.decided("relabel", number - 1):
+        if state.decided("relabel", number - 1) or state.decided("promote", number - 1):
             points = []
         if evaluate is None or train is None or evaluate["tasks"][0]["key"] not in state.done:
             continue

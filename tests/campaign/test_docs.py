@@ -13,6 +13,7 @@ import pytest
 from ase.io import write
 from harness import environment
 
+from alloop.campaign import Campaign
 from alloop.glass.crystals import crystal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +40,10 @@ def test_readme_commands_run(tmp_path: Path, reference: Path) -> None:
         "analyze",
     }
     write(tmp_path / "glass.extxyz", crystal("B2O3-I"))
+    picks = Campaign(reference).load().picks.values()
+    frame = next(pick["name"] for pick in picks if pick["iteration"] >= 0)
     for command in commands:
+        command = [frame if part == "FRAME" else part for part in command]
         if command[1] == "status":  # from here on the folder is one that has run
             shutil.rmtree(tmp_path / "my-glass")
             shutil.copytree(reference, tmp_path / "my-glass")
