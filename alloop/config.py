@@ -435,6 +435,13 @@ class ProbeParam(MeltQuenchParam):
     )
     iterations: TwoOrMore = Field(3, description="the last so many ensembles must make the same glass")
 
+    @model_validator(mode="after")
+    def _sizes_differ(self) -> ProbeParam:
+        sizes = [math.prod(supercell) for supercell in self.supercells]
+        if len(set(sizes)) < len(sizes):
+            raise ValueError(f"supercells {self.supercells} have {sizes} cells; give each size once")
+        return self
+
 
 class StopParam(Section):
     """When the campaign is converged, and when it gives up."""
@@ -524,9 +531,11 @@ class Param(Section):
             raise ValueError(
                 "explore: the ase engine has no NPT ramps; use engine lammps, or leave npt or the ramps out"
             )
-        if self.quench is not None and (self.quench.engine, self.quench.ensemble) == ("ase", "npt"):
-            raise ValueError("quench: the ase engine cannot cool in NPT; use engine lammps, or ensemble nvt")
-        engines = {"explore": self.explore.engine, "quench": self.quench.engine if self.quench else "ase"}
+        quenches: dict[str, MeltQuenchParam | None] = {"quench": self.quench, "stop.probe": self.stop.probe}
+        for section, quench in quenches.items():
+            if quench is not None and (quench.engine, quench.ensemble) == ("ase", "npt"):
+                raise ValueError(f"{section}: the ase engine cannot cool in NPT; use engine lammps, or ensemble nvt")
+        engines = {"explore": self.explore.engine} | {name: own.engine for name, own in quenches.items() if own}
         if self.train.backend == "jax" and "lammps" in engines.values():
             wrong = " and ".join(f"{section}.engine" for section, engine in engines.items() if engine == "lammps")
             raise ValueError(

@@ -18,7 +18,7 @@ from alloop.decisions.selection import Explored, decide_pick
 from alloop.errors import NOT_CONVERGED, CampaignHeldError, NeedsPersonError
 from alloop.failpoint import failpoint
 from alloop.faults import TASK_ATTEMPTS, ruling, signature
-from alloop.policy import ORDER, Ending, Launch, Limits, Now, policy
+from alloop.policy import ORDER, Ending, Launch, Limits, Now, is_needed, policy
 from alloop.pool_params import LOCAL, job_time_s, pool_of
 from alloop.pools import Ended
 from alloop.pools.fleet import Fleet, open_fleet
@@ -253,7 +253,7 @@ class Driver:
         failures = [failure for failure in failures if failure["time"] > state.retried.get(key, "")]
         if not failures:
             return
-        if failures[-1]["class"] == "bug":
+        if failures[-1]["class"] == "bug" and is_needed(state, task):
             state.bugs.setdefault((task.kind, signature(failures[-1])), set()).add(key)
         found = ruling(failures, self.param.label.max_attempts if task.kind == "label" else TASK_ATTEMPTS)
         if found.given_up is not None:

@@ -15,6 +15,7 @@ from alloop.errors import DONE, NEEDS_PERSON, NOT_CONVERGED
 from alloop.notify import Event
 from alloop.pools import Slot
 from alloop.state import State
+from alloop.store import Task
 
 NEEDED = ("bootstrap", "train", "evaluate", "quench")
 """Kinds of task the campaign cannot go on without; a lost label or chunk costs itself only."""
@@ -138,9 +139,14 @@ def _stopped(state: State, now: Now) -> Ending | None:
     """Return why nothing may go on: work the campaign cannot do without is quarantined, or the budget is used up."""
     for key, record in state.quarantined.items():
         task = state.tasks[key]
-        if task.kind in NEEDED and any(kind not in AIDS for kind, _ in state.asked_in[key]):
+        if task.kind in NEEDED and is_needed(state, task):
             return Ending(NEEDS_PERSON, f"{task.kind} {task.name} failed for good: {record['message']}", "paused")
     return Ending(NOT_CONVERGED, now.budget_used_up, "budget") if now.budget_used_up else None
+
+
+def is_needed(state: State, task: Task) -> bool:
+    """Tell whether a task serves more than to choose or to judge well; the bugs of one that does not stop no other."""
+    return any(kind not in AIDS for kind, _ in state.asked_in[task.key])
 
 
 def _labelling(state: State, limits: Limits) -> bool:
@@ -197,11 +203,16 @@ def _exploring(state: State, limits: Limits, i: int) -> tuple[str, int] | None:
     """Return what is due while the newest ensemble explores."""
     if not state.decided("explore", i):
         return "explore", i
-    if state.describer in state.done and not state.decided("describe", i):
+    if state.describer in state.done and not state.decided("describe", i) and not _describing(state, i):
         return "describe", i
     if not limits.barrier and not state.decided("rank", i) and state.backlog.of(range(i)):
         return "rank", i
     return _early_ensemble(state, limits, i) or _judging(state, limits, i)
+
+
+def _describing(state: State, i: int) -> bool:
+    """Tell whether labels of an earlier ensemble are being described: each such task goes on from the one before."""
+    return any(state.open("describe", j) for j in range(i))
 
 
 def _judging(state: State, limits: Limits, j: int) -> tuple[str, int] | None:

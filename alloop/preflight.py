@@ -157,7 +157,8 @@ def _programs(campaign: Campaign, param: Param) -> Iterator[Problem]:
             "pip install 'deepmd-kit[cpu,lmp]' in this environment",
         )
     needed = dict.fromkeys(("deepmd", *_BACKEND_PACKAGES[param.train.backend]), _INSTALL[param.train.backend])
-    if "lammps" in (param.explore.engine, param.quench.engine if param.quench else ""):
+    quenches = [own for own in (param.quench, param.stop.probe) if own is not None]
+    if "lammps" in (param.explore.engine, *(own.engine for own in quenches)):
         needed["lammps"] = _INSTALL["tensorflow"]
     missing = [package for package in needed if find_spec(package) is None]
     for package in missing:

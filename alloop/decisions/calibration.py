@@ -15,9 +15,11 @@ from alloop.selection.bands import band_of
 from alloop.selection.calibration import AuditPair, CalibrationMap, fit_map
 from alloop.selection.classes import CLASSES
 from alloop.selection.coverage import Coverage, Widening, coverage, prequential, widened, widening
-from alloop.selection.picks import AUDIT
 from alloop.selection.record import plain
 from alloop.selection.trust import TrustLevels, TrustMove, TrustRule, next_levels
+
+REMEMBERED = 50
+"""Audits of so many iterations calibrate: errors of much older ensembles say little of the present one's."""
 
 Group = tuple[str, str]
 """A glass and a temperature band, as in `bands.band_names`."""
@@ -51,14 +53,17 @@ def audited(campaign: Campaign, iteration: int) -> list[Audited]:
     """Return what is known of an iteration's audit: every label that was drawn and measured by its ensemble.
 
     One that had been asked for before it was drawn belongs to the sample like any other. Labels that failed, or were
-    not there yet when the ensemble was measured, are missing.
+    not there yet when the ensemble was measured, are missing, and those of another level of theory than the present
+    one: how wrong an ensemble was beside a foundation says little of the campaign's own labels.
     """
     state = campaign.state
     select, evaluate = (state.decisions.get((kind, iteration)) for kind in ("select", "evaluate"))
     if select is None or evaluate is None or evaluate["tasks"][0]["key"] not in state.done:
         return []
-    drawn = select.get("audit") or [pick["key"] for pick in select["picks"] if pick["reason"] == AUDIT]
-    picks = {key: state.picks[key] for key in drawn if state.picks.get(key, {}).get("iteration") == iteration}
+    drawn = {key: state.picks[key] for key in select.get("audit", ()) if key in state.picks}
+    picks = {
+        key: pick for key, pick in drawn.items() if pick["iteration"] == iteration and pick.get("level") == state.level
+    }
     with np.load(campaign.result(evaluate["tasks"][0]["key"]) / "errors.npz") as stored:
         errors = {name: stored[name] for name in stored.files}
     known = np.isfinite(errors["max_deviation_eV_A"]) & np.isin(errors["label"], np.array(list(picks), dtype=str))
@@ -92,9 +97,9 @@ def audit_record(campaign: Campaign, iteration: int, seed: int) -> dict[str, Any
 
 
 def audit_pairs(campaign: Campaign) -> list[AuditPair]:
-    """Return the pairs of all audits so far, oldest first."""
+    """Return the pairs of the last `REMEMBERED` audits, oldest first."""
     iterations = sorted(iteration for kind, iteration in campaign.state.decisions if kind == "select")
-    return [one.pair for iteration in iterations for one in audited(campaign, iteration)]
+    return [one.pair for iteration in iterations[-REMEMBERED:] for one in audited(campaign, iteration)]
 
 
 def _told(found: Iterable[AuditError | Coverage]) -> list[dict[str, Any]]:
@@ -103,7 +108,7 @@ def _told(found: Iterable[AuditError | Coverage]) -> list[dict[str, Any]]:
 
 
 def calibrate(campaign: Campaign) -> Calibration:
-    """Return the calibration by all audits so far: each pair is tested against the map of earlier iterations first."""
+    """Return the calibration by the audits so far: each pair is tested against the map of earlier iterations first."""
     pairs = audit_pairs(campaign)
     tested = prequential(pairs)
     found = fit_map(pairs)

@@ -14,6 +14,9 @@ from alloop.selection.learning_curve import LearningCurve, fit_learning_curve
 from alloop.selection.record import plain
 
 Errors = dict[str, Any]
+NOTICEABLE_SHARE = 0.05
+"""Of the labels an ensemble was trained on: what so few more bring is lost in the noise of a training."""
+
 HELD_OUT = ("held_out_bootstrap", "held_out_explore")
 
 
@@ -29,8 +32,8 @@ def decide_verdict(campaign: Campaign, param: Param, iteration: int) -> dict[str
     audit = audit_record(campaign, iteration, derived_seed(param.seed, "audit", iteration))
     points = learning_points(campaign, iteration)
     criteria = error_criteria(select["classes"], errors, own, select.get("missed_records", 0))
-    criteria += audit_criteria(audit["errors"], own) + improvement_criteria(curve_of(points), own)
-    criteria += probe_criteria(campaign, own.probe, iteration) + exploration_criteria(campaign, iteration)
+    criteria += audit_criteria(audit["errors"], own) + improvement_criteria(points, own)
+    criteria += probe_criteria(campaign, param, iteration) + exploration_criteria(campaign, iteration)
     found = verdict(criteria)
     return {
         "converged": found.converged,
@@ -73,11 +76,20 @@ def audit_criteria(errors: list[dict[str, Any]], own: StopParam) -> list[Criteri
     return [at_most(name, first["rmse_eV_A"], wanted, interval=(first["low_eV_A"], first["high_eV_A"]))]
 
 
-def improvement_criteria(curve: LearningCurve, own: StopParam) -> list[Criterion]:
-    """Return the criterion that the newest labels no longer help much, if `param.json` asks for it."""
-    if own.least_improvement is None or len(curve.labels) < 2:
-        return [] if own.least_improvement is None else [improvement_criterion(curve, 1, own.least_improvement)]
-    return [improvement_criterion(curve, curve.labels[-1] - curve.labels[-2], own.least_improvement)]
+def improvement_criteria(points: list[list[float]], own: StopParam) -> list[Criterion]:
+    """Return the criterion that the newest labels no longer help much, if `param.json` asks for it.
+
+    The newest are those since the last ensemble with noticeably fewer; fewer can hardly be seen to help.
+    """
+    if own.least_improvement is None:
+        return []
+    now = points[-1][0] if points else 0.0
+    before = next((labels for labels, _ in reversed(points) if labels <= (1 - NOTICEABLE_SHARE) * now), None)
+    if before is None:
+        name = "improvement by the last labels"
+        said = f"{name} is not known: no ensemble was judged with {NOTICEABLE_SHARE:.0%} fewer labels"
+        return [Criterion(name, "unknown", None, own.least_improvement, "", said)]
+    return [improvement_criterion(curve_of(points), now - before, own.least_improvement)]
 
 
 def exploration_criteria(campaign: Campaign, iteration: int) -> list[Criterion]:

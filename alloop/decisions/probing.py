@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from alloop.campaign import Campaign
-from alloop.config import Param, ProbeParam
+from alloop.config import Param
 from alloop.decisions.exploration import Starts
-from alloop.decisions.production import melt_quench_chunks, melt_quench_common
+from alloop.decisions.production import chunks_of_one, melt_quench_chunks, melt_quench_common
 from alloop.glass.composition import stoichiometric_counts
 from alloop.seeds import derived_seed
 from alloop.selection.convergence import Criterion, stability_criterion
@@ -22,6 +22,8 @@ from alloop.store import Task, read_json
 
 OBSERVABLES = {"4B": "of B", "5Si": "of Si", "3-membered rings": "per B", "B-O bond": "A", "Si-O bond": "A"}
 """What is compared, and in which unit."""
+NEEDS = {"4B": "B", "5Si": "Si", "3-membered rings": "B", "B-O bond": "B", "Si-O bond": "Si"}
+"""The element a glass must hold to have it."""
 _BOND_END_A = 2.0
 """End of the first peak of g(r) of B-O and Si-O."""
 
@@ -48,24 +50,41 @@ def decide_probe(campaign: Campaign, param: Param, iteration: int) -> dict[str, 
     return {"inputs": common["models"], "common": common, "tasks": task_entries(tasks, common)}
 
 
+def probe_chunks(param: Param) -> int:
+    """Return how many chunks the probe of one ensemble takes."""
+    own = param.stop.probe
+    return chunks_of_one(own) * own.replicas * len(own.supercells) * len(param.glasses) if own else 0
+
+
 def probed(campaign: Campaign, iteration: int) -> list[dict[str, Any]]:
     """Return what the quenches of an ensemble made, as plain JSON: glass, atoms, and per observable value and error.
 
-    The error is the standard error between replicas; a replica that was lost is left out, and what fewer than two
-    show is None.
+    Every glass and cell size that was asked for is there. The error is the standard error between replicas; one that
+    was lost or did not come to its end is left out, and what fewer than two show is None.
     """
-    state = campaign.state
-    decision = state.decisions.get(("probe", iteration))
-    runs: dict[tuple[str, int], list[dict[str, float]]] = {}
+    decision = campaign.state.decisions.get(("probe", iteration))
+    runs: dict[tuple[str, int], dict[str, list[dict[str, Any]]]] = {}
     for entry in decision["tasks"] if decision else ():
-        if entry["spec"]["stage"] == "final" and entry["key"] in state.done:
-            glass, atoms, _ = entry["name"].rsplit(".s", 1)[0].rsplit(".", 2)
-            seen = _glass_made(campaign.result(entry["key"]))
-            runs.setdefault((glass, int(atoms[1:])), []).extend([seen] if seen else [])
-    return [
-        {"glass": glass, "atoms": atoms, "replicas": len(own)} | {name: _mean(own, name) for name in OBSERVABLES}
-        for (glass, atoms), own in runs.items()
-    ]
+        if entry["spec"]["stage"] == "final":
+            name = entry["name"].rsplit(".s", 1)[0]
+            glass, atoms, _ = name.rsplit(".", 2)
+            runs.setdefault((glass, int(atoms[1:])), {}).setdefault(name, []).append(entry)
+    found = []
+    for (glass, atoms), replicas in runs.items():
+        made = [seen for holds in replicas.values() if (seen := _replica(campaign, holds))]
+        values = {name: _mean(made, name) for name in OBSERVABLES}
+        found.append({"glass": glass, "atoms": atoms, "replicas": len(made)} | values)
+    return found
+
+
+def _replica(campaign: Campaign, holds: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the observables of one quench, means over the chunks of its final hold; empty if one is not whole."""
+    if not all(entry["key"] in campaign.state.done for entry in holds):
+        return {}
+    parts = [_glass_made(campaign.result(entry["key"])) for entry in holds]
+    if not all(parts):
+        return {}
+    return {name: float(np.mean([part[name] for part in parts])) for name in parts[0]}
 
 
 def _glass_made(result: Path) -> dict[str, float]:
@@ -110,33 +129,37 @@ def _mean(runs: list[dict[str, float]], name: str) -> dict[str, float] | None:
     return {"value": float(np.mean(values)), "standard_error": error, "replicas": len(values)}
 
 
-def probe_criteria(campaign: Campaign, own: ProbeParam | None, iteration: int) -> list[Criterion]:
-    """Return, per glass and observable, whether it is the same over the last ensembles, and over the cell sizes."""
+def probe_criteria(campaign: Campaign, param: Param, iteration: int) -> list[Criterion]:
+    """Return, per glass and observable, whether it is the same over the last ensembles, and over the cell sizes.
+
+    What its composition lets a glass have is asked for; what was not measured is unknown.
+    """
+    own = param.stop.probe
     if own is None:
         return []
-    history = {
-        number: probed(campaign, number) for number in range(max(0, iteration - own.iterations + 1), iteration + 1)
-    }
+    first = max(0, iteration - own.iterations + 1)
+    history = {number: probed(campaign, number) for number in range(first, iteration + 1)}
     newest = history[iteration]
+    elements = {entry.name: set(stoichiometric_counts(entry.glass(), entry.n_atoms[0])) for entry in param.glasses}
     criteria = []
     for glass in dict.fromkeys(entry["glass"] for entry in newest):
         sizes = [entry for entry in newest if entry["glass"] == glass]
         smallest = min(entry["atoms"] for entry in sizes)
         for name, unit in OBSERVABLES.items():
+            if NEEDS[name] not in elements.get(glass, ()):
+                continue
             along = [
                 (number, entry[name])
                 for number, entries in history.items()
                 for entry in entries
                 if (entry["glass"], entry["atoms"]) == (glass, smallest)
             ]
-            if any(found is not None for _, found in along):
-                criteria.append(_stable(f"{name} of {glass}", unit, along, "iterations", own.iterations))
-            if len(sizes) > 1 and any(entry[name] is not None for entry in sizes):
+            criteria.append(_stable(f"{name} of {glass}", unit, along, "iterations", own.iterations))
+            if len(sizes) > 1:
                 places = [(entry["atoms"], entry[name]) for entry in sizes]
                 criteria.append(_stable(f"{name} of {glass}", unit, places, "atoms", len(sizes)))
-    return criteria or [
-        Criterion("glasses of the probe", "unknown", None, None, "", "no quench of the probe came to its end")
-    ]
+    nothing = Criterion("glasses of the probe", "unknown", None, None, "", "no quench of the probe was asked for")
+    return criteria or [nothing]
 
 
 def _stable(

@@ -107,8 +107,10 @@ def melt_quench_chunks(
 def quench_chunks(param: Param) -> int:
     """Return how many chunks the melt-quench of all glasses takes."""
     own = param.quench
-    if own is None:
-        return 0
+    return chunks_of_one(own) * own.replicas * sum(len(entry.n_atoms) for entry in param.glasses) if own else 0
+
+
+def chunks_of_one(own: MeltQuenchParam) -> int:
+    """Return how many chunks one melt-quench takes."""
     cool_ps = (own.melt_temperature_K - own.final_temperature_K) / own.cooling_rate_K_ps
-    per_run = sum(max(1, round(duration_ps / own.chunk_ps)) for duration_ps in (own.melt_ps, cool_ps, own.final_ps))
-    return per_run * own.replicas * sum(len(entry.n_atoms) for entry in param.glasses)
+    return sum(max(1, round(duration_ps / own.chunk_ps)) for duration_ps in (own.melt_ps, cool_ps, own.final_ps))

@@ -19,7 +19,7 @@ from alloop.frames import read_all_structures, read_columns
 from alloop.seeds import derived_seed
 from alloop.selection.audit import audit_sample
 from alloop.selection.bands import band_names, band_of
-from alloop.selection.diversity import Known
+from alloop.selection.diversity import Environments, Known
 from alloop.selection.picks import AUDIT, LARGEST, Candidate, Rules, columns, pick
 from alloop.state import task_entries
 from alloop.store import make_task
@@ -163,10 +163,31 @@ class Explored:
                 self.begin(iteration, "rank")
 
     def _compare(self) -> None:
-        """Have the backlog compare frames with what the training data know."""
+        """Have the backlog compare frames with what the training data and labels in flight know."""
         known = newest_known(self.campaign)
-        if known is not None:
-            self.campaign.state.backlog.compare_with(known)
+        if known is None:
+            return
+        for environments in self._in_flight():
+            known.add(environments)
+        self.campaign.state.backlog.compare_with(known)
+
+    def _in_flight(self) -> Iterator[Environments]:
+        """Yield the offending atoms of frames that were asked about and are not among the described training data.
+
+        Held-out labels that are done are left out: nothing is trained on them.
+        """
+        state = self.campaign.state
+        described = {key for decision in _described(self.campaign) for key in decision["labels"]}
+        by_chunk: dict[str, list[int]] = {}
+        for iteration, picks in state.picks_in.items():
+            for made in picks if iteration >= 0 else ():
+                over = made["key"] in state.done and made["role"] == "held_out" and iteration not in state.unjudged
+                if made["key"] not in described and made["key"] not in state.excluded and not over:
+                    by_chunk.setdefault(made["source"]["task"], []).append(made["source"]["frame"])
+        for key in sorted(by_chunk.keys() & state.done):
+            found = read_environments(self.campaign.result(key))
+            for frame in by_chunk[key]:
+                yield from found[frame].values() if frame < len(found) else ()
 
     def begin(self, iteration: int, kind: str = "explore") -> None:
         """Collect the frames of an iteration from now on, and those there are."""

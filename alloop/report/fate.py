@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from alloop.campaign import Campaign
+from alloop.decisions.calibration import levels_at, newest_trust
 from alloop.decisions.selection import campaign_param
 from alloop.errors import InputError
 from alloop.frames import read_columns
@@ -72,6 +73,8 @@ def build_fate(campaign: Campaign, task: Task, step: int) -> dict[str, Any]:
         (own for own in state.picks_in.get(iteration, ()) if own["source"] == {"task": task.key, "frame": frame}), None
     )
     select = state.decisions.get(("select", iteration))
+    summary = campaign.summary(task.key)
+    last = row == len(table["step"]) - 1
     found = {
         "frame": f"{task.name}.s{step:04d}",
         "iteration": iteration,
@@ -81,9 +84,10 @@ def build_fate(campaign: Campaign, task: Task, step: int) -> dict[str, Any]:
         "trust_class": _class_of(deviation, low, high),
         "trust_reason": _trust_reason(campaign, decision, task, spec["condition"]),
         "events": [name.removeprefix("event:") for name in table if name.startswith("event:") and table[name][row]],
+        "lost": summary["reason"] if last and summary["status"] == "lost" else None,
         "kept_for": str(frames["kept_for"][frame]) if frame is not None else None,
         "audit_of": int(frames["audit_of"][frame]) if frame is not None else 0,
-        "judged_again": _judged_again(campaign, task.key, frame),
+        "judged_again": _judged_again(campaign, task, frame, float(table["target_temperature_K"][row])),
         "exploration_closed": select is not None,
         "label": _label(campaign, pick, select) if pick else None,
     }
@@ -108,18 +112,21 @@ def _class_of(deviation_eV_A: float, low_eV_A: float, high_eV_A: float) -> str:
     return str(classify(np.array([deviation_eV_A]), low_eV_A, high_eV_A)[0])
 
 
-def _judged_again(campaign: Campaign, key: str, frame: int | None) -> list[dict[str, Any]]:
-    """Return what newer ensembles said of a frame that waited for a label."""
+def _judged_again(campaign: Campaign, task: Task, frame: int | None, target_K: float) -> list[dict[str, Any]]:
+    """Return what newer ensembles said of a frame that waited for a label, with the trust levels they had."""
     found = []
     for (kind, number), decision in sorted(campaign.state.decisions.items()):
         rank = decision["tasks"][0]["key"] if kind == "rank" else None
         if frame is None or rank not in campaign.state.done:
             continue
         with np.load(campaign.result(rank) / "ranks.npz") as ranks:
-            rows = np.flatnonzero((ranks["task"] == key) & (ranks["frame"] == frame))
-            found += [
-                {"iteration": number, "max_force_deviation_eV_A": float(ranks["max_deviation_eV_A"][rows[0]])}
-            ] * len(rows[:1])
+            rows = np.flatnonzero((ranks["task"] == task.key) & (ranks["frame"] == frame))
+            deviations = ranks["max_deviation_eV_A"][rows].tolist()
+        if deviations:
+            own = campaign_param(campaign, decision).select
+            glass = next((name for name in campaign.glasses if task.name.startswith(f"{name}.")), "")
+            levels = levels_at(newest_trust(campaign, number), glass, target_K, own)
+            found.append({"iteration": number, "max_force_deviation_eV_A": deviations[0], "trust_levels_eV_A": levels})
     return found
 
 
@@ -155,6 +162,8 @@ def _measured(campaign: Campaign, key: str, iteration: int) -> dict[str, float] 
 def _not_asked(campaign: Campaign, found: dict[str, Any], iteration: int, task: Task) -> str:
     """Return why no label was asked for, as far as the record tells; the first reason that applies."""
     state = campaign.state
+    if found["lost"]:
+        return f"its trajectory was lost here, and no label of such a frame is asked for ({found['lost']})"
     if found["kept_for"] is None:
         if found["trust_class"] == "accurate" and not found["events"]:
             return "the ensemble agrees on it and it shows no event; the audit's draw did not fall on it"
@@ -164,9 +173,10 @@ def _not_asked(campaign: Campaign, found: dict[str, Any], iteration: int, task: 
     own = campaign_param(campaign, state.decisions["explore", iteration]).select
     if found["trust_class"] != "candidate" and not found["events"] and found["kept_for"] == AUDIT:
         return "it came home for the audit, whose draw over all chunks did not fall on it"
-    again = found["judged_again"]
-    if again and again[-1]["max_force_deviation_eV_A"] < found["trust_levels_eV_A"][0] and not found["events"]:
-        return f"ensemble {again[-1]['iteration']} knew it before its turn came"
+    again = found["judged_again"][-1] if found["judged_again"] and not found["events"] else None
+    if again and not again["trust_levels_eV_A"][0] <= again["max_force_deviation_eV_A"] < again["trust_levels_eV_A"][1]:
+        what = "knew it" if again["max_force_deviation_eV_A"] < again["trust_levels_eV_A"][0] else "was lost on it"
+        return f"ensemble {again['iteration']} {what} before its turn came"
     trajectory = task.name.rsplit(".c", 1)[0]
     picks = [pick for pick in state.picks_in.get(iteration, ()) if pick["trajectory"] == trajectory]
     meant = [pick for pick in picks if pick["reason"] != AUDIT]
@@ -180,7 +190,7 @@ def _not_asked(campaign: Campaign, found: dict[str, Any], iteration: int, task: 
         apart_ps = abs(near[0]["time_ps"] - time_ps)
         return f"{near[0]['name']}, {apart_ps:g} ps away, was asked for (select.min_separation_ps)"
     if not found["exploration_closed"]:
-        return "it waits in the backlog"
+        return "it waits in the backlog, unless its environments are known already"
     count = len(state.picks_in.get(iteration, ()))
     return f"others came first: {count} of at most {own.max_labels} labels of its iteration, quotas and strata in turn"
 

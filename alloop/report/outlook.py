@@ -9,18 +9,20 @@ from alloop.state import State
 
 
 def newest_verdict(state: State) -> dict[str, Any] | None:
-    """Return the last verdict that was taken, None before the first."""
+    """Return the last verdict that was taken, None before the first or if the labels are of another level since."""
     found = [number for kind, number in state.decisions if kind == "verdict"]
-    return state.decisions["verdict", max(found)] if found else None
+    verdict = state.decisions["verdict", max(found)] if found else None
+    changes = [own["number"] for (kind, _), own in state.decisions.items() if kind in ("relabel", "promote")]
+    return verdict if verdict and verdict["number"] > max(changes, default=-1) else None
 
 
 def missing(campaign: Campaign, core_hours_per_label: float | None) -> str | None:
     """Return one sentence: what the last verdict found missing, and what it costs by the learning curve.
 
-    None before the first verdict, and for one from before criteria were recorded.
+    None before the first verdict, for one that found nothing missing, and one from before criteria were recorded.
     """
     verdict = newest_verdict(campaign.state)
-    if verdict is None or "criteria" not in verdict:
+    if verdict is None or verdict["converged"] or "criteria" not in verdict:
         return None
     from alloop.decisions.convergence import curve_of
     from alloop.selection.convergence import Criterion, missing_sentence

@@ -12,6 +12,7 @@ from alloop.campaign import Campaign
 from alloop.config import BootstrapParam, Param
 from alloop.cost import Spend
 from alloop.decisions.exploration import trajectories
+from alloop.decisions.probing import probe_chunks
 from alloop.decisions.production import quench_chunks
 from alloop.errors import InputError
 from alloop.loop import limits
@@ -38,8 +39,8 @@ def build_plan(campaign: Campaign, param: Param, max_iterations: int) -> dict[st
         "label": iterations * param.select.max_labels + (bootstrap_labels(campaign.root, own, melts) if new else 0),
         "train": max(0, trainings) * param.train.models,
         "explore": iterations * chunks,
-        "evaluate": iterations + (max_iterations + 1 if closing else 0),
-        "quench": quench_chunks(param) if closing else 0,
+        "evaluate": 3 * iterations + (max_iterations + 1 if closing else 0),  # with describing and ranking
+        "quench": iterations * probe_chunks(param) + (quench_chunks(param) if closing else 0),
     }
     if param.label.foundation and (new or state.foundation_level):
         tasks["label"] += param.label.foundation.promote

@@ -60,19 +60,12 @@ class Backlog:
     def compare_with(self, training: Known) -> None:
         """Rank by how new frames are beside the environments of training data, from now on.
 
-        What was learned of frames asked for stays known. Call it before rounds are opened, and again as newer
-        training data are there.
+        Call it before rounds are opened, and again as newer training data are there; with labels in flight added, as
+        nothing of what was compared with before is kept.
         """
-        if self._diversity is not None:
-            training = training.with_added_of(self._diversity)
         self._diversity = training
         for own in self._rounds.values():
             self._refill(own, own.waiting())
-
-    def learn(self, environments: Environments) -> None:
-        """Take in environments of labels in flight that no open round knows; nothing without `compare_with`."""
-        if self._diversity is not None:
-            self._diversity.add(environments)
 
     def _refill(self, own: _Round, entries: list[Entry]) -> None:
         own.choice, own.entries = own.choice.again(self._diversity), {}

@@ -276,19 +276,6 @@ class Known:
         for element, log in self._log.items():
             log.count = mark[1].get(element, 0)
 
-    def with_added_of(self, other: Known) -> Known:
-        """Return this with what was added to another, as when newer training data replace older.
-
-        ValueError where the scales differ: what lies where in the one means nothing in the other.
-        """
-        if not all(map(np.array_equal, vars(self.scale).values(), vars(other.scale).values())):
-            raise ValueError("environments measured by another scale cannot be taken over; keep one scale per campaign")
-        for element, log in other._log.items():
-            points = log.since(0)
-            self._log.setdefault(element, _Log(points.shape[1] - 1)).extend(points)
-            self.version += len(points)
-        return self
-
     def arrays(self) -> dict[str, np.ndarray]:
         """Return scale and training data as named arrays for ``.npz``; what was added one by one is not among them."""
         elements = sorted(self._cover)

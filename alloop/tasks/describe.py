@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,8 @@ KNOWN = "known.npz"
 _MOST_ATOMS = 16
 """Atoms of one event that are described in a frame: where more show it, the first are as telling as the rest."""
 _LABELS_AT_ONCE = 32
+_LABELS_FOR_SCALE = 256
+"""So many of the first labels, evenly spaced, fix the scale of distances: memory is not that of all of them."""
 
 
 def describe_kept(
@@ -82,21 +84,24 @@ def describe_labels(context: Context) -> None:
     spec, describer = context.spec, describer_of(context)
     known = read_known(context.result_of(spec["before"])) if spec["before"] else None
     labels = spec["labels"] if describer is not None else []
-    parts: list[Environments] = []
-    for start in range(0, len(labels), _LABELS_AT_ONCE):
-        structures = [read_label(context.result_of(key)).atoms for key in labels[start : start + _LABELS_AT_ONCE]]
-        assert describer is not None
-        parts.append(Environments.together(describer.describe(structures)))
-        context.progress(min(1.0, (start + _LABELS_AT_ONCE) / len(labels)), "environments")
-        if known is not None:
-            known.cover(parts.pop())
-    if known is None and parts:
-        first = Environments.together(parts)
-        known = Known(Scale.fit(first))
-        known.cover(first)
+    if known is None and labels:
+        sample = labels[:: -(-len(labels) // _LABELS_FOR_SCALE)]
+        known = Known(Scale.fit(Environments.together(_environments(context, describer, sample))))
+    for done, environments in enumerate(_environments(context, describer, labels), start=1):
+        assert known is not None
+        known.cover(environments)
+        context.progress(min(1.0, done * _LABELS_AT_ONCE / len(labels)), "environments")
     if known is not None:
         write_arrays(context.out / KNOWN, known.arrays())
     write_json(context.out / "summary.json", {"labels": len(labels)})
+
+
+def _environments(context: Context, describer: Describer | None, labels: list[str]) -> Iterator[Environments]:
+    """Yield the environments of all atoms of labels, some labels at a time."""
+    for start in range(0, len(labels) if describer is not None else 0, _LABELS_AT_ONCE):
+        structures = [read_label(context.result_of(key)).atoms for key in labels[start : start + _LABELS_AT_ONCE]]
+        assert describer is not None
+        yield Environments.together(describer.describe(structures))
 
 
 def read_known(result: Path) -> Known | None:

@@ -69,8 +69,7 @@ def run(context: Context) -> None:
     for file in [*files, *trained.checkpoint_files, directory / "input.json"]:
         shutil.move(file, context.out / file.name)
     if spec.get("describe"):
-        model, checkpoint = context.out / trained.model.name, context.out / trained.checkpoint.name
-        write_describer(model, checkpoint, context.out / DESCRIBER, spec["backend"])
+        _describe(context.out, trained.model.name, trained.checkpoint.name, spec["backend"])
     driving = trained.compressed_model or trained.model
     write_json(
         context.out / "summary.json",
@@ -83,6 +82,20 @@ def run(context: Context) -> None:
             "started_from": trained.started_from,
         },
     )
+
+
+def _describe(out: Path, model: str, checkpoint: str, backend: str) -> None:
+    """Write the model as the campaign's describing one; without it frames are chosen without regard to environments.
+
+    A template of a person's own may hold what DeePMD cannot write so. A model with a wall names its table's file
+    relative to where the process is.
+    """
+    try:
+        with contextlib.chdir(out):
+            write_describer(out / model, out / checkpoint, out / DESCRIBER, backend)
+    except Exception as error:
+        (out / DESCRIBER).unlink(missing_ok=True)
+        print(f"no describing model: {type(error).__name__}: {error}", flush=True)
 
 
 def shifted(label: LabeledFrame, shift_eV: dict[str, float]) -> LabeledFrame:

@@ -32,7 +32,7 @@ class Audits:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.state: Any = SimpleNamespace(decisions={}, done=set(), picks={})
+        self.state: Any = SimpleNamespace(decisions={}, done=set(), picks={}, level="own")
 
     def result(self, key: str) -> Path:
         return self.folder / key
@@ -40,7 +40,14 @@ class Audits:
     def judge(self, iteration: int, labels: dict[str, tuple[float, float]], **picks: dict[str, Any]) -> None:
         """Measure labels, (deviation, error) in eV/Å, all drawn at random unless `picks` says otherwise."""
         for key in labels:
-            record = {"reason": "audit", "stratum": f"{GLASS} 300K", "band": COLD, "trajectory": key, "key": key}
+            record = {
+                "level": "own",
+                "reason": "audit",
+                "stratum": f"{GLASS} 300K",
+                "band": COLD,
+                "trajectory": key,
+                "key": key,
+            }
             self.state.picks[key] = {"iteration": iteration, "trust_class": "accurate"} | record | picks.get(key, {})
         drawn = [key for key in labels if self.state.picks[key].pop("drawn", True)]
         own = [self.state.picks[key] for key in labels]
@@ -92,6 +99,12 @@ def test_a_frame_asked_for_before_it_was_drawn_is_part_of_the_sample(audits: Any
 def test_labels_asked_for_by_deviation_or_event_never_calibrate(audits: Any) -> None:
     audits.judge(0, {"a": (0.1, 0.4), "b": (0.5, 2.0)}, b={"reason": "candidate", "drawn": False})
     assert [pair.identity for pair in audit_pairs(audits)] == ["a"]
+
+
+def test_errors_beside_another_level_of_theory_are_none(audits: Any) -> None:
+    audits.judge(0, {"a": (0.1, 0.4)}, a={"level": "foundation"})
+    audits.judge(1, {"b": (0.1, 0.4)})
+    assert [pair.identity for pair in audit_pairs(audits)] == ["b"]
 
 
 def test_what_was_not_measured_or_has_no_finite_deviation_is_left_out(audits: Any) -> None:
@@ -149,7 +162,7 @@ def test_levels_hold_for_their_glass_and_band_only() -> None:
 def test_campaign_from_before_levels_were_recorded_is_understood(audits: Any) -> None:
     audits.judge(0, {"a": (0.1, 0.4), "b": (0.5, 2.0)}, b={"reason": "candidate"})
     del audits.state.decisions["select", 0]["audit"]
-    assert [pair.identity for pair in audit_pairs(audits)] == ["a"]
+    assert audit_pairs(audits) == [], "those audits were of accurate frames only"
     assert newest_trust(audits) == {}
     audits.state.decisions["explore", 0] = {"tasks": []}
     assert newest_trust(audits) == {}

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from campaign_kit import param
 
-from alloop.config import ProbeParam
 from alloop.decisions.probing import probe_criteria, probed
 from alloop.store import write_json
 
@@ -75,8 +75,7 @@ def test_glass_without_boron_has_no_rings_to_count(probes: Any) -> None:
 
 
 def states(probes: Any, iteration: int, **changes: Any) -> dict[str, str]:
-    own = ProbeParam.model_validate({"iterations": 2} | changes)
-    criteria = probe_criteria(probes, own, iteration)
+    criteria = probe_criteria(probes, param(stop={"probe": {"iterations": 2} | changes}), iteration)
     return {f"{one.name} {'atoms' if 'over atoms' in one.sentence else ''}".strip(): one.state for one in criteria}
 
 
@@ -101,4 +100,26 @@ def test_cell_sizes_are_compared_for_the_newest_ensemble(probes: Any) -> None:
 
 def test_without_a_finished_quench_nothing_is_known_and_without_a_probe_nothing_is_asked(probes: Any) -> None:
     assert list(states(probes, 0).values()) == ["unknown"]
-    assert probe_criteria(probes, None, 0) == []
+    assert probe_criteria(probes, param(), 0) == []
+
+
+def test_what_was_lost_altogether_is_unknown_and_not_left_out(probes: Any) -> None:
+    for iteration in range(2):
+        probes.add(iteration, 63, [0.40, 0.41, 0.42])
+        probes.add(iteration, 189, [None, None, None] if iteration else [0.4, 0.41, 0.42])
+    found = states(probes, 1)
+    assert found[f"stability of 4B of {GLASS}"] == "met"
+    assert found[f"stability of 4B of {GLASS} atoms"] == "unknown"
+    probes.state.done.clear()
+    assert set(states(probes, 1).values()) == {"unknown"}
+
+
+def test_chunks_of_one_final_hold_are_one_replica(probes: Any) -> None:
+    probes.add(0, 63, [0.3, 0.5])
+    decision = probes.state.decisions["probe", 0]
+    first = decision["tasks"][0]
+    decision["tasks"].append(first | {"name": first["name"].replace(".s02", ".s03")})
+    (found,) = probed(probes, 0)
+    assert found["replicas"] == 2 and found["4B"]["standard_error"] == pytest.approx(0.1)
+    probes.state.decisions["probe", 0]["tasks"][-1] = first | {"name": f"{GLASS}.n63.r0.s03-final", "key": "gone"}
+    assert probed(probes, 0)[0]["replicas"] == 1, "a hold of which a part is missing"

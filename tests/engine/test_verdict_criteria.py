@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from alloop.config import StopParam
-from alloop.decisions.convergence import audit_criteria, curve_of, error_criteria, improvement_criteria
+from alloop.decisions.convergence import audit_criteria, error_criteria, improvement_criteria
 
 SETS = ("new", "audit", "held_out_bootstrap", "held_out_explore")
 NAMES = {
@@ -111,8 +111,13 @@ def test_improvement_is_a_criterion_only_if_asked_for() -> None:
     falling = [[50.0, 0.8], [100.0, 0.4], [200.0, 0.2], [400.0, 0.1]]
     flat = [[50.0, 0.200], [100.0, 0.1999], [200.0, 0.2001], [400.0, 0.2]]
     asked = STOP.model_copy(update={"least_improvement": 0.05})
-    assert improvement_criteria(curve_of(falling), STOP) == []
-    assert [one.state for one in improvement_criteria(curve_of(falling), asked)] == ["unmet"]
-    assert [one.state for one in improvement_criteria(curve_of(flat), asked)] == ["met"]
+    assert improvement_criteria(falling, STOP) == []
+    assert [one.state for one in improvement_criteria(falling, asked)] == ["unmet"]
+    assert [one.state for one in improvement_criteria(flat, asked)] == ["met"]
+    same = [*falling[:2], falling[1], falling[1]]
+    assert "not known" in improvement_criteria([falling[3]] * 3, asked)[0].sentence, (
+        "no label more, no improvement to judge"
+    )
+    assert improvement_criteria(same, asked)[0].state == "unknown", "two numbers of labels make no curve"
     for points in ([], falling[:1], falling[:2]):
-        assert [one.state for one in improvement_criteria(curve_of(points), asked)] == ["unknown"]
+        assert [one.state for one in improvement_criteria(points, asked)] == ["unknown"]

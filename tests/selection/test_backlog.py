@@ -196,11 +196,18 @@ def test_farthest_from_training_data_and_from_what_was_asked_for_comes_first() -
 
 def test_newer_training_data_and_labels_in_flight_are_compared_with() -> None:
     frames = [seen(n, (x, 0.0, 0.0)) for n, x in enumerate((1.0, 9.0, 5.0))]
-    backlog = compared(training((0.0, 0.0, 0.0)), frames)
-    backlog.learn(shown((9.0, 0.0, 0.0)))
+    known = training((0.0, 0.0, 0.0))
+    known.add(shown((9.0, 0.0, 0.0)))
+    backlog = compared(known, frames)
     assert backlog.take(0, 1)[0][1] == "record 2"
-    backlog.compare_with(training((5.0, 0.0, 0.0)))
-    assert backlog.take(0, 3) == [("candidate", "record 0")], "what was learned stays known"
+    newer = training((5.0, 0.0, 0.0))
+    newer.add(shown((9.0, 0.0, 0.0)))
+    backlog.compare_with(newer)
+    assert backlog.take(0, 3) == [("candidate", "record 0")]
+    another = Known(Scale.fit(shown((0.0, 0.0, 1.0), (3.0, 2.0, 1.0))))
+    another.cover(shown((1.0, 0.0, 0.0)))
+    backlog.compare_with(another)
+    assert len(backlog.take(0, 3)) == 2, "whatever the scale of the one before"
 
 
 def test_ranking_anew_keeps_to_what_is_known_and_takes_the_newer_atom() -> None:

@@ -92,6 +92,7 @@ def test_training_task_brings_the_table_home_or_says_that_it_is_another(tmp_path
         "training": [label.key],
         "held_out": [],
         "template": apply_network(json.loads(find_template("deepmd/input.json").read_text()), network),
+        "describe": True,
         "network": network,
         "backend": "tensorflow",
         "steps": 10,
