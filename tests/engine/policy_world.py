@@ -43,6 +43,7 @@ class World:
     launches: dict[str, int] = field(default_factory=dict)
     doomed: set[str] = field(default_factory=set)
     accurate: float = 0.5
+    aids: bool = False
 
     def __post_init__(self) -> None:
         self.decide("campaign", id="w", name="world", seed=1)
@@ -350,6 +351,7 @@ def _train(world: World, iteration: int) -> dict[str, Any]:
     for number in range(2):
         init = (before[number],) if before else ()
         spec = {"model": number, "labels": labels, "init": init}
+        spec |= {"describe": True} if world.aids and number == 0 and world.state.describer is None else {}
         tasks.append(make_task("train", f"iter.{iteration:06d}/train", f"model.{number:02d}", spec, init))
     return content(tasks, {"training": world.state.labels("training")}, labels)
 
@@ -366,6 +368,22 @@ def _explore(world: World, iteration: int) -> dict[str, Any]:
     waiting = world.state.waiting_of.get("explore", ())
     withdrawn = [] if world.limits.barrier else list(waiting)
     return content(tasks, inputs=models) | {"withdrawn": withdrawn, "trajectories": {}}
+
+
+def _describe(world: World, iteration: int) -> dict[str, Any]:
+    assert not any(world.state.open("describe", before) for before in range(iteration)), "one goes on from another"
+    labels = world.state.decisions["train", iteration]["common"]["training"]
+    spec = {"describer": world.state.describer, "labels": labels, "i": iteration}
+    return content([make_task("evaluate", "g", "environments", spec, (world.state.describer,))]) | {"labels": labels}
+
+
+def _probe(world: World, iteration: int) -> dict[str, Any]:
+    tasks: list[Task] = []
+    for stage in range(2):
+        inputs = (tasks[-1].key,) if tasks else ()
+        spec = {"stage": stage, "start": inputs, "probe": iteration}
+        tasks.append(make_task("quench", "probe", f"s{stage:02d}", spec, inputs))
+    return content(tasks, inputs=world.state.models(iteration))
 
 
 def _rank(world: World, iteration: int) -> dict[str, Any]:
@@ -417,9 +435,11 @@ CONTENT = {
     "pretrain": _pretrain,
     "train": _train,
     "explore": _explore,
+    "describe": _describe,
     "rank": _rank,
     "select": _select,
     "evaluate": _evaluate,
+    "probe": _probe,
     "verdict": _verdict,
     "assess": _assess,
     "quench": _quench,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -21,7 +22,8 @@ def world(seed: int, max_iterations: int | None = None, *, barrier: bool = True,
     rng = random.Random(seed)
     iterations = rng.randint(0, 3) if max_iterations is None else max_iterations
     batch = {kind: rng.randint(1, most) for kind, most in BATCH.items()} if rng.random() < 0.5 else BATCH
-    return World(rng, Limits(iterations, rng.randint(1, 5), batch, barrier=barrier), **options)  # type: ignore[arg-type]
+    limits = Limits(iterations, rng.randint(1, 5), batch, barrier=barrier, probes=bool(options.get("aids")))
+    return World(rng, limits, **options)  # type: ignore[arg-type]
 
 
 def expected_order(iterations: int) -> list[tuple[str, int]]:
@@ -55,6 +57,27 @@ def test_every_world_keeps_the_rules_and_ends_as_its_verdict_says() -> None:
             assert found.state.done | found.state.quarantined.keys() == found.state.tasks.keys()
         assert all(decision["number"] == n for n, decision in enumerate(found.decisions))
     assert min(codes.values()) > 5, f"the worlds must differ: {codes}"
+
+
+@pytest.mark.parametrize("barrier", [True, False])
+def test_what_helps_to_choose_and_to_judge_may_fail_and_holds_nothing_up(barrier: bool) -> None:
+    """Environments are described and probes made for every ensemble that explores; a third of the probes are lost."""
+    seen: Counter[str] = Counter()
+    for seed in range(40):
+        found = world(seed, 3, barrier=barrier, aids=True, quench=False, fail=0.0, hopeless={"quench": 0.3})
+        ending = found.run()
+        if ending.reason == "no label to train on":
+            continue
+        assert ending.code in (DONE, NOT_CONVERGED), ending
+        order = {kind: [i for own, i in found.order if own == kind] for kind in ("describe", "probe", "verdict")}
+        assert set(order["probe"]) >= set(order["verdict"])
+        for iteration in order["verdict"]:
+            assert found.order.index(("probe", iteration)) < found.order.index(("verdict", iteration))
+        if barrier:
+            assert order["describe"] == order["verdict"]
+        seen.update(kind for kind, numbers in order.items() if numbers)
+        seen["lost"] += bool(found.state.quarantined)
+    assert min(seen.values()) > 10, seen
 
 
 def test_policy_changes_nothing_and_repeats_itself() -> None:

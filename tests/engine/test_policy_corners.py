@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from policy_world import CONTENT, RULES, World, now
 from test_policy import explored_until, many_chunks, streaming, world
 
 from alloop.errors import NEEDS_PERSON, NOT_CONVERGED
-from alloop.policy import Limits, policy
+from alloop.policy import Limits, is_needed, policy
 from alloop.selection.picks import Candidate
+from alloop.store import Task
 
 
 def one_that_waits(**about: Any) -> World:
@@ -28,6 +30,13 @@ def test_limit_that_was_lowered_between_two_drivers_ends_the_run(make: Any) -> N
         found.run()
         shrunk += found.limits.max_iterations < 3
     assert shrunk > 5
+
+
+def test_trouble_of_what_only_helps_to_choose_stops_nothing_else() -> None:
+    asked = {"a": [("describe", 0)], "b": [("rank", 1), ("evaluate", 1)], "c": [("probe", 2)]}
+    state: Any = SimpleNamespace(asked_in=asked)
+    needed = {key: is_needed(state, Task(key, "evaluate", "g", "n", {}, ())) for key in asked}
+    assert needed == {"a": False, "b": True, "c": False}
 
 
 def test_iteration_that_explores_beyond_a_lowered_limit_is_judged() -> None:

@@ -205,9 +205,9 @@ def test_newer_training_data_and_labels_in_flight_are_compared_with() -> None:
     backlog.compare_with(newer)
     assert backlog.take(0, 3) == [("candidate", "record 0")]
     another = Known(Scale.fit(shown((0.0, 0.0, 1.0), (3.0, 2.0, 1.0))))
-    another.cover(shown((1.0, 0.0, 0.0)))
+    another.cover(shown((7.0, 0.0, 0.0)))
     backlog.compare_with(another)
-    assert len(backlog.take(0, 3)) == 2, "whatever the scale of the one before"
+    assert backlog.take(0, 3) == [("candidate", "record 0")], "whatever the scale of the one before"
 
 
 def test_ranking_anew_keeps_to_what_is_known_and_takes_the_newer_atom() -> None:
