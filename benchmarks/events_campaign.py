@@ -74,7 +74,7 @@ PARAM: dict[str, Any] = {
         "final_learning_rate": 0.0001,
     },
     "explore": {
-        "temperatures_K": [600, 1300, 2000, 2000],
+        "temperatures_K": [600, 1300, 2000],
         "ramps": [{"from_K": 2500, "to_K": 300}],
         "trajectories": 2,
         "chunks": 2,
