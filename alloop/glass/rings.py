@@ -17,9 +17,9 @@ Definitions (every shortest path counts, and equal rings count once):
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
@@ -29,11 +29,13 @@ from numpy.typing import NDArray
 from .coordination import coordination_numbers, former_counts, oxygen_cutoff_A, resolve_cutoffs_A
 from .neighbours import NeighbourList, as_neighbour_list
 
-Shift = tuple[int, int, int]
-Path = list[tuple[int, int]]  # nodes after the start, each with the oxygen crossed to reach it
-Cycle = tuple[int, ...]  # former, oxygen, former, oxygen, ... as image codes
+if TYPE_CHECKING:
+    from .ring_search import Links
 
-_BASE = 2**20  # an image code holds three shifts as digits of this base; a cell index never comes near half of it
+Shift = tuple[int, int, int]
+
+_DIGIT = 14  # bits of each of the three shifts in an image code
+_LARGEST_SHIFT = 2**9  # of a link; a ring adds up a few of them, which must stay well within a digit
 
 # Largest rms distance in Å of the six atoms from their best plane for a ring to count as boroxol.
 BOROXOL_PLANARITY_A = 0.15
@@ -62,222 +64,96 @@ class Ring:
         return atoms.positions[list(self.formers + self.oxygens)] + shifts @ atoms.cell.array
 
 
-class FormerNetwork:
-    """Formers linked by shared oxygen atoms, with the lattice vectors of the links.
+def former_links(neighbours: NeighbourList, cutoffs_A: Mapping[str, float], formers: Sequence[str]) -> Links:
+    """Links between formers over shared oxygen atoms, both ways, from `neighbours` within the X-O cutoffs.
 
-    An image of an atom is one integer, ``atom + n_atoms * (shift as three digits)``, so that a lattice translation is
-    an addition.
+    ValueError for a former without a cutoff, or for atoms of one link that lie hundreds of cells apart.
     """
+    from .ring_search import Links
 
-    def __init__(self, neighbours: NeighbourList, cutoffs_A: Mapping[str, float], formers: Sequence[str]) -> None:
-        """Bonds come from `neighbours` within the X-O cutoffs; ValueError if a former has none."""
-        self.n_atoms = neighbours.n_atoms
-        at_oxygen: dict[int, list[tuple[int, NDArray[np.int64]]]] = {}
-        for element in formers:
-            for bond in neighbours.bonds("O", element, oxygen_cutoff_A(element, cutoffs_A)):
-                former = int(neighbours.second[bond])
-                at_oxygen.setdefault(int(neighbours.first[bond]), []).append((former, neighbours.shifts[bond]))
-        nodes = np.flatnonzero(np.any([neighbours.is_element(element) for element in formers], axis=0))
-        # links[u]: (image of the linked former, image of the oxygen between), both seen from u in the home cell
-        self.links: dict[int, list[tuple[int, int]]] = {int(node): [] for node in nodes}
-        for oxygen, bonded in at_oxygen.items():
-            for (u, shift_u), (v, shift_v) in combinations(bonded, 2):
-                self.links[u].append((self.code(v, shift_v - shift_u), self.code(oxygen, -shift_u)))
-                self.links[v].append((self.code(u, shift_u - shift_v), self.code(oxygen, -shift_v)))
-        self._distances: dict[tuple[int, int], dict[int, int]] = {}
-
-    def code(self, atom: int, shift: NDArray[np.int64]) -> int:
-        """Code of an atom's image."""
-        x, y, z = (int(component) for component in shift)
-        return atom + self.n_atoms * (x + _BASE * (y + _BASE * z))
-
-    def decode(self, code: int) -> tuple[int, Shift]:
-        """Atom and shift of an image code."""
-        rest, atom = divmod(code, self.n_atoms)
-        shift = []
-        for _ in range(3):
-            digit = (rest + _BASE // 2) % _BASE - _BASE // 2
-            shift.append(digit)
-            rest = (rest - digit) // _BASE
-        return atom, (shift[0], shift[1], shift[2])
-
-    def neighbours_of(self, code: int) -> Iterator[tuple[int, int]]:
-        """Linked images of an image, each with the oxygen image between."""
-        base = code - code % self.n_atoms
-        for node, oxygen in self.links[code % self.n_atoms]:
-            yield base + node, base + oxygen
-
-    def distances_from(self, former: int, within: int) -> dict[int, int]:
-        """Links to every image at most `within` links away from a former in the home cell (kept for later)."""
-        key = (former, within)
-        if key not in self._distances:
-            distances = {former: 0}
-            frontier = [former]
-            for depth in range(1, within + 1):
-                reached = []
-                for code in frontier:
-                    for node, _ in self.neighbours_of(code):
-                        if node not in distances:
-                            distances[node] = depth
-                            reached.append(node)
-                frontier = reached
-            self._distances[key] = distances
-        return self._distances[key]
-
-    def shortest_paths(
-        self, start: int, goal: int, max_links: int, without: Collection[int], without_oxygens: Collection[int]
-    ) -> list[Path]:
-        """All shortest paths between two images that avoid some formers and oxygen atoms; [] if all are too long."""
-        half = max_links // 2
-        goal_atom = goal % self.n_atoms
-        to_goal = self.distances_from(goal_atom, half)
-        offset = goal - goal_atom
-        before: dict[int, Path] = {start: []}
-        frontier: Collection[int] = [start]
-        left = max_links
-        while frontier and goal not in before and left > 0:
-            left -= 1
-            reached: dict[int, Path] = {}
-            for code in frontier:
-                for node, oxygen in self.neighbours_of(code):
-                    if node in before or node in without or oxygen in without_oxygens:
-                        continue
-                    if to_goal.get(node - offset, half + 1) <= left:
-                        reached.setdefault(node, []).append((code, oxygen))
-            before |= reached
-            frontier = reached
-        return list(_paths_back(before, goal)) if goal in before else []
+    bonds = [neighbours.bonds("O", element, oxygen_cutoff_A(element, cutoffs_A)) for element in formers]
+    bond = np.concatenate(bonds)
+    bond = bond[np.argsort(neighbours.first[bond], kind="stable")]
+    oxygen, former, shift = neighbours.first[bond], neighbours.second[bond], neighbours.shifts[bond]
+    n_bonds = np.bincount(oxygen, minlength=neighbours.n_atoms)
+    partners = n_bonds[oxygen]  # of each bond, itself included
+    begin = (np.cumsum(n_bonds) - n_bonds)[oxygen]
+    one = np.repeat(np.arange(len(bond)), partners)
+    other = np.repeat(begin, partners) + np.arange(len(one)) - np.repeat(np.cumsum(partners) - partners, partners)
+    one, other = one[one != other], other[one != other]
+    if len(shift) and np.abs(shift).max() > _LARGEST_SHIFT:
+        raise ValueError("bonded atoms lie hundreds of cells apart; wrap the positions into the cell first")
+    stride = 1 << int(neighbours.n_atoms).bit_length()
+    node = former[other] + _code(shift[other] - shift[one], stride)
+    across = oxygen[one] + _code(-shift[one], stride)
+    order = np.lexsort((across, node, former[one]))
+    n_links = np.bincount(former[one], minlength=neighbours.n_atoms)
+    return Links(np.concatenate([[0], np.cumsum(n_links)]), node[order], across[order], stride)
 
 
-def _paths_back(before: Mapping[int, Path], goal: int) -> Iterator[Path]:
-    """Paths to `goal` through recorded predecessors, from the node without any."""
-    if not before[goal]:
-        yield []
-        return
-    for code, oxygen in before[goal]:
-        for path in _paths_back(before, code):
-            yield [*path, (goal, oxygen)]
+def _code(shifts: NDArray[np.int64], stride: int) -> NDArray[np.int64]:
+    """Codes (...) of cell shifts (..., 3), to be added to an atom's index."""
+    return stride * (shifts[..., 0] + (shifts[..., 1] << _DIGIT) + (shifts[..., 2] << 2 * _DIGIT))
 
 
-def _canonical(cycle: Cycle, n_atoms: int) -> Cycle:
-    """The one form of a cycle among its rotations, its two directions and its lattice translations."""
-    lowest = min(code % n_atoms for code in cycle[::2])
-    n = len(cycle)
-    forms = []
-    for start in range(0, n, 2):
-        if cycle[start] % n_atoms == lowest:
-            base = cycle[start] - lowest
-            moved = [code - base for code in cycle]
-            forms.append(tuple(moved[start:] + moved[:start]))
-            forms.append(tuple(moved[(start - k) % n] for k in range(n)))
-    return min(forms, key=lambda form: (form[::2], form[1::2]))
+def _decoded(codes: NDArray[np.int64], stride: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Atoms (...) and shifts (..., 3) of image codes."""
+    atoms = codes & (stride - 1)
+    rest = (codes - atoms) // stride
+    shifts = np.empty((*codes.shape, 3), dtype=np.int64)
+    for axis in range(3):
+        digit = ((rest + (1 << _DIGIT - 1)) & ((1 << _DIGIT) - 1)) - (1 << _DIGIT - 1)
+        shifts[..., axis] = digit
+        rest = (rest - digit) >> _DIGIT
+    return atoms, shifts
 
 
-def _cycle(start: int, path: Path, closing_oxygen: int) -> Cycle:
-    cycle = [start]
-    for node, oxygen in path:
-        cycle += [oxygen, node]
-    return (*cycle, closing_oxygen)
+def _canonical(cycles: NDArray[np.int64], stride: int) -> NDArray[np.int64]:
+    """Distinct cycles (n, 2 size), each in one form of its rotations, directions and lattice translations, sorted."""
+    size = cycles.shape[1] // 2
+    formers, oxygens = cycles[:, ::2], cycles[:, 1::2]
+    atoms = formers & (stride - 1)
+    is_lowest = atoms == atoms.min(axis=1, keepdims=True)
+    forms = [_forms(formers, oxygens, is_lowest.argmax(axis=1), stride)]
+    for extra in range(1, int(is_lowest.sum(axis=1).max())):  # more images of the lowest atom in one ring
+        place = (np.cumsum(is_lowest, axis=1) == extra + 1).argmax(axis=1)
+        several = is_lowest.sum(axis=1) > extra
+        forms.append(_forms(formers, oxygens, np.where(several, place, is_lowest.argmax(axis=1)), stride))
+    candidates = np.concatenate(forms)  # (n_forms, n, 2 size), formers before oxygens
+    best = candidates[0]
+    for form in candidates[1:]:
+        differs = form != best
+        first = differs.argmax(axis=1)[:, None]
+        smaller = np.take_along_axis(form, first, 1) < np.take_along_axis(best, first, 1)
+        best = np.where(smaller, form, best)
+    mixed = best.reshape(len(best), 2, size).transpose(0, 2, 1).reshape(len(best), 2 * size)
+    return np.unique(mixed, axis=0)
 
 
-def _guttman(network: FormerNetwork, max_ring: int) -> Iterator[Cycle]:
-    for u, links in network.links.items():
-        for v, oxygen in links:
-            if v % network.n_atoms >= u:
-                for path in network.shortest_paths(u, v, max_ring - 1, (), (oxygen,)):
-                    yield _cycle(u, path, oxygen)
-
-
-def _king(network: FormerNetwork, max_ring: int) -> Iterator[Cycle]:
-    for u, links in network.links.items():
-        for (a, oxygen_a), (b, oxygen_b) in combinations(links, 2):
-            if oxygen_a != oxygen_b:
-                for path in network.shortest_paths(a, b, max_ring - 2, (u,), (oxygen_a, oxygen_b)):
-                    yield _cycle(u, [(a, oxygen_a), *path], oxygen_b)
-
-
-def _primitive(network: FormerNetwork, max_ring: int) -> Iterator[Cycle]:
-    """Two disjoint shortest paths from a root to one node, or to two linked ones, closed and checked for shortcuts.
-
-    Only paths over formers not below the root are followed: every ring is found from its lowest former.
-    """
-    half = max_ring // 2
-    for root in network.links:
-        distances = network.distances_from(root, half)
-        before: dict[int, Path] = {root: []}
-        for code, depth in distances.items():  # in order of depth
-            if code != root and code % network.n_atoms >= root:
-                closer = [
-                    (node, oxygen)
-                    for node, oxygen in network.neighbours_of(code)
-                    if node in before and distances[node] == depth - 1
-                ]
-                if closer:
-                    before[code] = closer
-        for cycle in _closed_at_root(network, root, before, distances, max_ring):
-            if _without_shortcut(network, cycle, half):
-                yield cycle
-
-
-def _closed_at_root(
-    network: FormerNetwork,
-    root: int,
-    before: Mapping[int, Path],
-    distances: Mapping[int, int],
-    max_ring: int,
-) -> Iterator[Cycle]:
-    """Simple cycles through the root made of two shortest paths that meet in a node or at a link."""
-    paths = {code: list(_paths_back(before, code)) for code in before}
-    for code, depth in ((code, distances[code]) for code in before if code != root):
-        if 2 * depth <= max_ring:
-            for one, other in combinations(paths[code], 2):
-                if _disjoint(one[:-1], other[:-1]) and one[-1][1] != other[-1][1]:
-                    yield _joined(root, one, other[:-1], other[-1][1])
-        if 2 * depth + 1 <= max_ring:
-            for node, oxygen in network.neighbours_of(code):
-                if node > code and node in before and distances[node] == depth:
-                    for one in paths[code]:
-                        for other in paths[node]:
-                            if _disjoint(one, other) and all(oxygen != o for _, o in one + other):
-                                yield _joined(root, one, other, oxygen)
-
-
-def _disjoint(one: Path, other: Path) -> bool:
-    return {node for node, _ in one}.isdisjoint(node for node, _ in other) and {o for _, o in one}.isdisjoint(
-        o for _, o in other
+def _forms(
+    formers: NDArray[np.int64], oxygens: NDArray[np.int64], start: NDArray[np.int64], stride: int
+) -> NDArray[np.int64]:
+    """Both directions (2, n, 2 size) from one place in each cycle, that former in the home cell."""
+    size = formers.shape[1]
+    onward = (start[:, None] + np.arange(size)) % size
+    back = (start[:, None] - np.arange(size)) % size
+    first = np.take_along_axis(formers, start[:, None], 1)
+    home = first - (first & (stride - 1))
+    directions = [(onward, onward), (back, (back - 1) % size)]
+    return np.stack(
+        [
+            np.hstack([np.take_along_axis(formers, f, 1), np.take_along_axis(oxygens, o, 1)]) - home
+            for f, o in directions
+        ]
     )
 
 
-def _joined(root: int, one: Path, other: Path, oxygen: int) -> Cycle:
-    """Out along `one`, over `oxygen` to the end of `other`, back along it."""
-    back: list[int] = []
-    for node, crossed in reversed(other):
-        back += [node, crossed]
-    cycle = _cycle(root, one, oxygen)
-    return (*cycle, *back)
-
-
-def _without_shortcut(network: FormerNetwork, cycle: Cycle, within: int) -> bool:
-    nodes = cycle[::2]
-    n = len(nodes)
-    for i, j in combinations(range(n), 2):
-        atom = nodes[i] % network.n_atoms
-        if network.distances_from(atom, within)[nodes[j] - nodes[i] + atom] < min(j - i, n - j + i):
-            return False
-    return True
-
-
-_DEFINITIONS: dict[str, Callable[[FormerNetwork, int], Iterator[Cycle]]] = {
-    "guttman": _guttman,
-    "king": _king,
-    "primitive": _primitive,
-}
-RING_DEFINITIONS = tuple(_DEFINITIONS)
+RING_DEFINITIONS = ("guttman", "king", "primitive")
 
 
 def check_ring_options(formers: Sequence[str], definition: str, max_ring: int) -> None:
     """ValueError for an unknown definition, formers that are not distinct elements, or a maximum below 2."""
-    if definition not in _DEFINITIONS:
+    if definition not in RING_DEFINITIONS:
         raise ValueError(f"{definition!r} is not a ring definition; use one of {', '.join(RING_DEFINITIONS)}")
     known = not isinstance(formers, str) and all(f in atomic_numbers and f not in ("X", "O") for f in formers)
     if not formers or not known or len(set(formers)) != len(formers):
@@ -303,16 +179,18 @@ def find_rings(
     check_ring_options(formers, definition, max_ring)
     cutoffs = resolve_cutoffs_A(cutoffs_A)
     neighbours = as_neighbour_list(atoms, max(oxygen_cutoff_A(former, cutoffs) for former in formers))
-    network = FormerNetwork(neighbours, cutoffs, formers)
-    cycles = {_canonical(cycle, network.n_atoms) for cycle in _DEFINITIONS[definition](network, int(max_ring))}
-    return [_ring(network, cycle) for cycle in sorted(cycles, key=lambda cycle: (len(cycle), cycle))]
+    from .ring_search import find_cycles
+
+    links = former_links(neighbours, cutoffs, formers)
+    found = find_cycles(links, definition, int(max_ring)) if len(links.node) else []
+    return [ring for cycles in found for ring in _rings(_canonical(cycles, links.stride), links.stride)]
 
 
-def _ring(network: FormerNetwork, cycle: Cycle) -> Ring:
-    images = [network.decode(code) for code in cycle]
-    formers, former_shifts = zip(*images[::2], strict=True)
-    oxygens, oxygen_shifts = zip(*images[1::2], strict=True)
-    return Ring(formers, oxygens, former_shifts, oxygen_shifts)
+def _rings(cycles: NDArray[np.int64], stride: int) -> Iterator[Ring]:
+    atoms, shifts = _decoded(cycles, stride)
+    moves = [[tuple(shift) for shift in ring] for ring in shifts.tolist()]
+    for ring, move in zip(atoms.tolist(), moves, strict=True):
+        yield Ring(tuple(ring[::2]), tuple(ring[1::2]), tuple(move[::2]), tuple(move[1::2]))
 
 
 def ring_counts(rings: Sequence[Ring]) -> dict[str, int]:
