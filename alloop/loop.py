@@ -18,7 +18,7 @@ from alloop.decisions.selection import Explored, decide_pick
 from alloop.errors import NOT_CONVERGED, CampaignHeldError, NeedsPersonError
 from alloop.failpoint import failpoint
 from alloop.faults import TASK_ATTEMPTS, ruling, signature
-from alloop.policy import ORDER, Ending, Launch, Limits, Now, is_needed, policy
+from alloop.policy import BRIEF, ORDER, Ending, Launch, Limits, Now, is_needed, policy
 from alloop.pool_params import LOCAL, job_time_s, pool_of
 from alloop.pools import Ended
 from alloop.pools.fleet import Fleet, open_fleet
@@ -177,9 +177,13 @@ class Driver:
                 self.campaign.state.begin(key)
 
     def _leaving(self) -> Counter[str]:
-        """Count, per pool, the processes that have published all their results, and have yet to end."""
-        running = self.campaign.state.running
-        return Counter(pool for keys, pool in self._started.items() if running.isdisjoint(keys))
+        """Count, per pool, the processes that have published all their results and have yet to end, or soon will."""
+        state = self.campaign.state
+        return Counter(
+            pool
+            for keys, pool in self._started.items()
+            if all(key not in state.running or state.tasks[key].kind in BRIEF for key in keys)
+        )
 
     def _adopt(self) -> None:
         """Take over attempts that an earlier driver started and that still run; they occupy their slots."""

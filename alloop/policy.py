@@ -23,6 +23,8 @@ AIDS = ("describe", "rank", "probe")
 """Decisions whose tasks only help to choose or to judge well: without them the campaign goes on."""
 ORDER = ("evaluate", "train", "quench", "bootstrap", "explore", "label")
 """Which kind of task a free slot of a common pool takes first."""
+BRIEF = ("evaluate",)
+"""Kinds of task that take seconds: a slot that runs one is as good as free to those who share out longer work."""
 SAME_BUG = 3
 """A kind of task in which so many different ones met the same bug is paused: the rest would meet it too."""
 
@@ -62,8 +64,8 @@ class Limits:
 class Now:
     """What the policy must know of the moment: free slots, the driver's clock, and what forbids new work.
 
-    labels_left: how many more paid labels the budget lets begin; leaving: per pool, processes that have published all
-    their results and are about to free their slots.
+    labels_left: how many more paid labels the budget lets begin; leaving: per pool, processes that are about to free
+    their slots, as they have published all their results or have only brief tasks left.
     """
 
     slots: tuple[Slot, ...]
@@ -311,6 +313,7 @@ def launches(state: State, limits: Limits, now: Now, kinds: Iterable[str] = ORDE
     """
     found: list[Launch] = []
     free: dict[str, list[Slot]] = {}
+    leaving = Counter(now.leaving)
     for kind in kinds:
         pool = limits.pool(kind)
         if not state.waiting_of.get(kind) or _held_back(state, limits, kind):
@@ -319,7 +322,9 @@ def launches(state: State, limits: Limits, now: Now, kinds: Iterable[str] = ORDE
             of_pool = [slot for slot in now.slots if slot.pool == pool]
             free[pool] = sorted(of_pool, key=lambda slot: slot.remaining_s)
         if free[pool]:
-            found += _launches_of(state, limits, now, kind, free[pool])
+            begun = _launches_of(state, limits, now, kind, free[pool], leaving[pool])
+            leaving[pool] += len(begun) if kind in BRIEF else 0
+            found += begun
     return tuple(found)
 
 
@@ -330,14 +335,13 @@ def _held_back(state: State, limits: Limits, kind: str) -> bool:
     return kind == "explore" and not limits.barrier and state.backlog.size() >= limits.max_backlog
 
 
-def _launches_of(state: State, limits: Limits, now: Now, kind: str, slots: list[Slot]) -> list[Launch]:
-    """Return the batches of one kind, and take the slots they start on from `slots`."""
+def _launches_of(state: State, limits: Limits, now: Now, kind: str, slots: list[Slot], leaving: int) -> list[Launch]:
+    """Return the batches of one kind, and take the slots they start on from `slots`; so many more are soon free."""
     most = at_most_together(state, limits, kind)
     chains = _ready_chains(state, limits, now, kind, len(slots) * most)
     if kind == "label":
         chains = _affordable(state, chains, now.labels_left)
     found = []
-    leaving = now.leaving.get(limits.pool(kind), 0)
     while chains and slots:
         share = -(-len(chains) // (len(slots) + leaving))
         together = [key for chain in chains[:share] for key in chain][:most]

@@ -14,7 +14,8 @@ from test_policy import explored_until, many_chunks, streaming, world
 from alloop.errors import NEEDS_PERSON, NOT_CONVERGED
 from alloop.policy import Limits, is_needed, policy
 from alloop.selection.picks import Candidate
-from alloop.store import Task
+from alloop.state import task_entries
+from alloop.store import Task, make_task
 
 
 def one_that_waits(**about: Any) -> World:
@@ -134,6 +135,19 @@ def test_batch_leaves_its_part_to_a_slot_that_is_about_to_be_free() -> None:
     assert [len(item.keys) for item in one] == [8]
     two = policy(found.state, found.limits, now(1, leaving={"local": 1})).launch
     assert [len(item.keys) for item in two] == [4]
+
+
+def test_chunks_leave_their_part_to_a_slot_that_measures_for_a_moment() -> None:
+    """Else a description that takes a second makes one process run all chunks, while the other slot lies idle."""
+    found = with_seed_labels(0, 8)
+    found.decide("evaluate", iteration=0, tasks=task_entries([make_task("evaluate", "e", "e", {"n": 0})], {}))
+    launch = policy(found.state, found.limits, now(2)).launch
+    assert [(found.state.tasks[item.keys[0]].kind, len(item.keys)) for item in launch] == [
+        ("evaluate", 1),
+        ("label", 4),
+    ]
+    apart = replace(found.limits, pools={"evaluate": "gpu"})
+    assert [len(item.keys) for item in policy(found.state, apart, now(1)).launch] == [8]
 
 
 def with_seed_labels(given: int, paid: int) -> World:
