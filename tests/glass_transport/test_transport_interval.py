@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from alloop.glass.transport import Estimate, Unwrapper, diffusion_coefficient_A2_ps
+from alloop.glass.transport import Estimate, Unwrapper, _mean_of_atoms, diffusion_coefficient_A2_ps
 
 D_A2_PS = 0.01  # 1e-6 cm^2/s
 N_DRAWS = 200
@@ -126,3 +126,10 @@ def test_atoms_that_move_as_one_give_no_certainty():
         for seed in range(N_DRAWS)
     ]
     assert 181 <= covered(grouped) <= 198
+
+
+def test_copies_of_atoms_add_no_information():
+    values = np.random.default_rng(25).exponential(size=8)
+    once = _mean_of_atoms(values, 1.0, 10**9)
+    copied = _mean_of_atoms(np.repeat(values, 5), 5.0, 10**9)
+    assert (copied.value, copied.low, copied.high) == pytest.approx((once.value, once.low, once.high))
