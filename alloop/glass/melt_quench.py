@@ -19,7 +19,7 @@ from ase.data import atomic_masses, atomic_numbers
 
 from alloop.glass.composition import Glass, cell_length_A
 from alloop.glass.force_field import teter_parameters
-from alloop.glass.pair_potential import PairPotential, lammps_pair_commands, write_lammps_table
+from alloop.glass.pair_potential import PairPotential, write_lammps_potential
 from alloop.resources import find_template
 
 _START_PS = 1.5
@@ -257,9 +257,10 @@ def melt_quench(
 
     counts: element -> number of atoms (see composition.stoichiometric_counts). directory: made if needed; input,
     table, log and dump are written there, over those of an earlier run. potential: by default the glass's own of
-    Teter. template: a LAMMPS input in place of the shipped ``lammps/melt_quench.in``. The same arguments give
-    the same snapshots on the same machine. ValueError for elements without parameters; LammpsError (a ValueError) if
-    LAMMPS is not found, fails, loses atoms or leaves fewer snapshots than scheduled.
+    Teter; a ThreeBodyPotential brings its three-body term. template: a LAMMPS input in place of the shipped
+    ``lammps/melt_quench.in``. The same arguments give the same snapshots on the same machine. ValueError for
+    elements without parameters; LammpsError (a ValueError) if LAMMPS is not found, fails, loses atoms or leaves
+    fewer snapshots than scheduled.
     """
     potential = teter_parameters(glass) if potential is None else potential
     potential.check_elements(counts)
@@ -268,8 +269,7 @@ def melt_quench(
     types = {element: number for number, element in enumerate(sorted(counts), start=1)}
     start = random_start(counts, cell_length_A(counts, glass.density_g_cm3), rng)
     write_lammps_data(directory / "start.data", start, types)
-    write_lammps_table(directory / "pair.table", potential, counts)
-    commands = lammps_pair_commands(types, "pair.table", potential.cutoff_A)
+    commands = write_lammps_potential(directory, potential, types)
     values = _template_values(schedule, rng) | {"PAIR_COMMANDS": commands, "ELEMENTS": " ".join(types)}
     text = (template or find_template("lammps/melt_quench.in")).read_text()
     (directory / "melt_quench.in").write_text(_filled(text, values))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from ase import Atoms
@@ -44,6 +45,43 @@ class PairPotential(Protocol):
         """Return the whole energy (eV) of a pair and its slope (eV/Å) at distances up to the cutoff."""
 
 
+@dataclass(frozen=True)
+class LammpsThreeBody:
+    """A three-body pair style of LAMMPS, laid over the table of the pairs, with the text of its parameter file.
+
+    elements: those that the file has rows for; atoms of other elements take no part in the term.
+    """
+
+    style: str
+    text: str
+    elements: frozenset[str]
+
+
+@runtime_checkable
+class ThreeBodyPotential(PairPotential, Protocol):
+    """A pair potential with a three-body term that LAMMPS computes by a style of its own."""
+
+    def lammps_three_body(self, elements: Collection[str]) -> LammpsThreeBody | None:
+        """Return the term as it acts between these elements, None if they have none."""
+
+
+def write_lammps_potential(directory: Path, potential: PairPotential, types: Mapping[str, int]) -> str:
+    """Write ``pair.table``, and ``three_body.txt`` for a three-body term, and return the commands that use them.
+
+    types: element -> atom type, numbered from 1. The commands name the files without a folder: LAMMPS is to run
+    in `directory`. ValueError for an element without parameters.
+    """
+    write_lammps_table(directory / "pair.table", potential, types)
+    three_body = potential.lammps_three_body(types) if isinstance(potential, ThreeBodyPotential) else None
+    if three_body is None:
+        return lammps_pair_commands(types, "pair.table", potential.cutoff_A)
+    (directory / "three_body.txt").write_text(three_body.text)
+    pairs = lammps_pair_commands(types, "pair.table", potential.cutoff_A, substyle="table ").splitlines()[1:]
+    names = [element if element in three_body.elements else "NULL" for element in sorted(types, key=types.__getitem__)]
+    style = f"pair_style      hybrid/overlay table spline {TABLE_POINTS} {three_body.style}"
+    return "\n".join([style, *pairs, f"pair_coeff      * * {three_body.style} three_body.txt {' '.join(names)}"])
+
+
 def write_lammps_table(path: Path, potential: PairPotential, elements: Collection[str]) -> None:
     """Write every pair of these elements, Coulomb term included, as a LAMMPS ``pair_style table`` file (metal units).
 
@@ -64,12 +102,15 @@ def write_lammps_table(path: Path, potential: PairPotential, elements: Collectio
     path.write_text(heading + "\n".join(sections))
 
 
-def lammps_pair_commands(types: Mapping[str, int], table_name: str, cutoff_A: float) -> str:
-    """Return the pair_style and pair_coeff commands for element -> atom type and a file of write_lammps_table."""
+def lammps_pair_commands(types: Mapping[str, int], table_name: str, cutoff_A: float, *, substyle: str = "") -> str:
+    """Return the pair_style and pair_coeff commands for element -> atom type and a file of write_lammps_table.
+
+    substyle: a word before the file's name in every pair_coeff, as a hybrid style needs it.
+    """
     lines = [f"pair_style      table spline {TABLE_POINTS}"]
     for first, second in itertools.combinations_with_replacement(sorted(types), 2):
         low, high = sorted((types[first], types[second]))
-        lines.append(f"pair_coeff      {low} {high} {table_name} {first}-{second} {cutoff_A}")
+        lines.append(f"pair_coeff      {low} {high} {substyle}{table_name} {first}-{second} {cutoff_A}")
     return "\n".join(lines)
 
 

@@ -68,7 +68,7 @@ def test_walls_published_for_oxygen_and_silicon(cation: str, published: tuple[fl
     assert (spline.n, spline.B_eV_An, spline.D_eV_A2) == pytest.approx(published[1:], rel=6e-3)
 
 
-@pytest.mark.parametrize("name", ["LBS-20-60-20", "LBS-10-20-70"])
+@pytest.mark.parametrize("name", TABLE_1)
 def test_wall_meets_the_buckingham_term_to_the_second_derivative_where_the_third_is_zero(name: str) -> None:
     for pair in teter_parameters(TABLE_1[name]).pairs.values():
         A, rho, C = pair.A_eV, pair.rho_A, pair.C_eV_A6
@@ -81,6 +81,19 @@ def test_wall_meets_the_buckingham_term_to_the_second_derivative_where_the_third
         assert -n * B / r0 ** (n + 1) + 2 * D * r0 == pytest.approx(-e / rho + 6 * C / r0**7, rel=1e-10)
         assert n * (n + 1) * B / r0 ** (n + 2) + 2 * D == pytest.approx(e / rho**2 - 42 * C / r0**8, rel=1e-10)
         assert -e / rho**3 + 336 * C / r0**9 == pytest.approx(0, abs=1e-6 * e / rho**3)
+
+
+@pytest.mark.parametrize("name", TABLE_1)
+def test_energy_has_no_jump_in_value_slope_or_curvature_where_the_wall_begins(name: str) -> None:
+    for pair in teter_parameters(TABLE_1[name]).pairs.values():
+        if pair.spline is None:
+            continue
+        step_A = 1e-5
+        energy, slope = pair.energy_and_slope(pair.spline.r0_A + step_A * np.array([-2.0, -1.0, 1.0, 2.0]))
+        assert energy[2] - energy[1] == pytest.approx(step_A * (slope[1] + slope[2]), rel=1e-6)
+        curvatures = (slope[1] - slope[0]) / step_A, (slope[3] - slope[2]) / step_A
+        # the third derivative does jump, so 1.5e-5 Å from r0 the curvature is off by some 1e-4 of itself
+        assert curvatures[0] == pytest.approx(curvatures[1], rel=1e-3)
 
 
 def test_terms_go_to_zero_smoothly_at_the_cutoff() -> None:
