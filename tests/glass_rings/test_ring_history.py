@@ -197,6 +197,18 @@ def test_a_four_ring_turns_into_a_three_ring():
     assert formation[0].before.linked_pairs == 2
 
 
+def test_a_four_ring_cut_by_a_bridge_is_none():
+    """An O that comes between boron 0 and 2 of a B4O4 square makes two three-rings, and the square has a shortcut."""
+    square = np.array([(1, 1, 0), (-1, 1, 0.6), (-1, -1, 0), (1, -1, 0.6)]) * 1.3
+    oxygen = (square + np.roll(square, -1, axis=0)) / 2
+    positions = [np.vstack([square, oxygen, [(0, 0, z)]]) for z in (9.0, 0.0)]
+    frames = [Atoms("B4O5", positions=positions[k >= 5], cell=[BOX_A] * 3, pbc=True) for k in range(20)]
+    found = ring_history(frames, times_ps=0.1 * np.arange(20), temperatures_K=[900.0] * 20)
+    assert [event.ring.boron for event in found.events] == [(0, 1, 2), (0, 2, 3)]
+    assert [(event.before.in_four_ring, event.after.in_four_ring) for event in found.events] == [(True, False)] * 2
+    assert found.events[0].coordination_changes == {0: (2, 3), 2: (2, 3)}
+
+
 PATTERNS = ("0" * 4 + "1" * 22, "1" * 12 + "0" * 14, "0101" * 6 + "00")
 
 
