@@ -62,10 +62,11 @@ def _ordered_counts(neighbours: NeighbourList, edges_A: NDArray[np.float64]) -> 
     return np.bincount(kind * n_bins + into, minlength=n * n * n_bins).reshape(n, n, n_bins).astype(float)
 
 
-def _check_frame(atoms: Atoms, number: int, counted: Counter[str], composition: Counter[str]) -> None:
+def check_bulk_frame(atoms: Atoms, number: int, counted: Counter[str], composition: Counter[str]) -> None:
+    """ValueError, naming the frame by its number, if it is not fully periodic or not of the first one's composition."""
     if not periodic_cell(atoms)[1].all():
         raise ValueError(
-            f"frame {number} is not periodic in all three directions, so that g(r) has no density to refer to; "
+            f"frame {number} is not periodic in all three directions, so that it has no density to refer to; "
             "give frames with a full cell and pbc"
         )
     if counted != composition:
@@ -108,7 +109,7 @@ def radial_distribution(
     for atoms in frames:
         counted = Counter(atoms.symbols)
         composition = composition or counted
-        _check_frame(atoms, n_frames, counted, composition)
+        check_bulk_frame(atoms, n_frames, counted, composition)
         neighbours = neighbour_list(atoms, r_max_A)
         g, volume = _frame_g(atoms, neighbours, edges)
         elements = neighbours.elements
