@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import make_supercell
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +30,40 @@ def test_reference_crystals_in_any_cell(crystals, definition, repeat):
 def test_reference_crystals_in_cells_wide_enough_for_any_counter(crystals, definition):
     assert per_former(crystals["alpha_quartz"] * (6, 6, 5), "Si", definition, 10) == QUARTZ[definition]
     assert per_former(crystals["B2O3_I"] * (7, 7, 3), "B", definition, 11) == {"10": 0.5}
+
+
+# The same lattice from another corner (determinant 1), strained by shear, and turned: no bond changes.
+OTHER_CELLS = [((1, 1, 0), (0, 1, 0), (0, 0, 1)), ((1, 0, 0), (0, 2, 1), (0, 1, 1)), ((2, 0, 1), (0, 1, 0), (1, 0, 1))]
+
+
+@pytest.mark.parametrize("cell", OTHER_CELLS)
+@pytest.mark.parametrize("repeat", [(1, 1, 1), (2, 2, 2), (3, 1, 2)])
+def test_sheared_and_rotated_crystals_have_the_same_rings(crystals, cell, repeat):
+    for name, former, max_ring in (("alpha_quartz", "Si", 8), ("B2O3_I", "B", 10)):
+        atoms = make_supercell(crystals[name], cell) * repeat
+        shear = np.eye(3) + 0.02 * np.array([(0, 1, -1), (0, 0, 1), (0, 0, 0)])
+        atoms.set_cell(atoms.cell.array @ shear, scale_atoms=True)
+        atoms.rotate(37, (1, 2, 3), rotate_cell=True)
+        for definition in RING_DEFINITIONS:
+            expected = QUARTZ[definition] if name == "alpha_quartz" else {"10": 0.5}
+            assert per_former(atoms, former, definition, max_ring) == expected, (name, definition)
+
+
+def test_atoms_hundreds_of_cells_apart_are_refused(boron_ring):
+    atoms = boron_ring(4)
+    atoms.set_cell([12.0] * 3)
+    atoms.pbc = True
+    atoms.positions[0] += (12.0 * 1000, 0, 0)
+    with pytest.raises(ValueError, match="wrap the positions"):
+        find_rings(atoms)
+    atoms.wrap()
+    assert ring_counts(find_rings(atoms)) == {"4": 1}
+
+
+def test_a_network_larger_than_the_first_room(crystals):
+    """The compiled search begins with a small room and starts again with a larger one."""
+    cubic = Atoms("BO3", scaled_positions=[(0, 0, 0), (0.5, 0, 0), (0, 0.5, 0), (0, 0, 0.5)], cell=[2.8] * 3, pbc=True)
+    assert per_former(cubic, "B", "guttman", 16) == {"4": 3}  # a ball of 8 links holds 833 images
 
 
 def test_primitive_rings_equal_an_independent_counter(crystals):
