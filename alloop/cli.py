@@ -19,6 +19,7 @@ from alloop.bench_select import command as bench_select
 from alloop.campaign import Campaign
 from alloop.dpgen import commands as dpgen_commands
 from alloop.errors import BAD_INPUT, NOT_CONVERGED, AlloopError, InputError
+from alloop.report import analyze_command
 
 if TYPE_CHECKING:
     from alloop.config import Param
@@ -340,32 +341,6 @@ def quench(
 
 
 @app.command()
-def analyze(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="structures or trajectories ASE can read")],
-    cutoff: Annotated[list[str] | None, typer.Option(metavar="B-O=1.9", help="pair cutoff in Å (repeatable)")] = None,
-    formers: Annotated[str, typer.Option(help="network formers of the rings, such as B or B,Si")] = "B",
-    rings: Annotated[str, typer.Option(help="ring definition: guttman, king or primitive")] = "guttman",
-    max_ring: Annotated[int, typer.Option(min=2, help="largest ring, in formers")] = 12,
-    every: Annotated[int, typer.Option(min=1, help="analyse every n-th frame")] = 1,
-    rdf: Annotated[Path | None, typer.Option(metavar="FILE", help="total and partial g(r): a plot, or .csv")] = None,
-    folder: From = HERE,
-    as_json: AsJson = False,
-) -> None:
-    """Analyse the glass: coordination, 4B, 5Si, Qn, rings, boroxol, nearest distances. One JSON object per frame."""
-    from alloop.report.analysis import analyse_files, print_analysis, write_rdf
-
-    files = [folder / path for path in paths]
-    found = analyse_files(files, cutoff or [], formers, rings, max_ring, every)
-    if as_json:
-        for _, frame in found:
-            sys.stdout.write(json.dumps(frame) + "\n")
-    else:
-        print_analysis(list(found), console)
-    if rdf is not None:
-        write_rdf(files, every, rdf)
-
-
-@app.command()
 def label(
     files: Annotated[list[Path] | None, typer.Argument(metavar="FILE...", help="structures ASE can read")] = None,
     labeler: Annotated[
@@ -480,6 +455,7 @@ def schema(folder: From = HERE, as_json: AsJson = False) -> None:
 
 dpgen_commands.register(app)
 bench_select.register(app)
+analyze_command.register(app)
 
 
 def _version(wanted: bool) -> None:

@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from alloop.errors import InputError
-from alloop.glass.correlation import RadialDistribution
 from alloop.report.status import number
+
+_ROWS = 20
 
 
 def analyse_files(
@@ -27,7 +29,7 @@ def analyse_files(
     from alloop.glass.rings import check_ring_options
 
     try:
-        cutoffs_A = _cutoffs_A(cutoffs)
+        cutoffs_A = cutoffs_from(cutoffs)
         elements = tuple(name.strip() for name in formers.split(","))
         check_ring_options(elements, rings, max_ring)
         _check_formers(elements, cutoffs_A)
@@ -42,7 +44,8 @@ def analyse_files(
         raise InputError(str(error)) from None
 
 
-def _cutoffs_A(texts: list[str]) -> dict[str, float]:
+def cutoffs_from(texts: list[str]) -> dict[str, float]:
+    """Return lengths (Å) by pair from texts such as ``B-O=1.9``; ValueError for anything else."""
     from alloop.glass.neighbours import canonical_lengths_A
 
     found: dict[str, float] = {}
@@ -72,20 +75,21 @@ def _check_formers(formers: tuple[str, ...], cutoffs_A: dict[str, float]) -> Non
 
 
 def print_analysis(frames: list[tuple[str, dict[str, Any]]], console: Console) -> None:
-    """Print one row per frame, and the coordination of the last one."""
+    """Print one row per frame (of many the first and last), mean and spread, and the coordination of the last one."""
     table = Table("frame", "atoms", "density g/cm³", "4B", "5Si", "rings", "boroxol rings", "B in boroxol")
-    for name, frame in frames:
+    ends = _ROWS // 2
+    for place, (name, frame) in enumerate(frames):
+        if len(frames) > _ROWS and ends <= place < len(frames) - ends:
+            if place == ends:
+                table.add_row(f"... {len(frames) - 2 * ends} more")
+            continue
         counts = ", ".join(f"{size}: {count}" for size, count in frame["rings"]["counts"].items()) or "-"
-        table.add_row(
-            escape(name),
-            str(frame["n_atoms"]),
-            number(frame["density_g_cm3"], 2),
-            number(frame["fraction_4B"]),
-            number(frame["fraction_5Si"]),
-            counts,
-            str(frame["boroxol"]["rings"]),
-            number(frame["boroxol"]["fraction_B"]),
-        )
+        columns = [number(value, digits) for value, digits in _columns(frame)]
+        table.add_row(escape(name), str(frame["n_atoms"]), *columns[:3], counts, *columns[3:])
+    if len(frames) > 1:
+        spread = [_spread([_columns(frame)[k] for _, frame in frames]) for k in range(len(_columns(frames[0][1])))]
+        table.add_section()
+        table.add_row("mean ± deviation", "", *spread[:3], "", *spread[3:])
     console.print(table)
     if not frames:
         return
@@ -102,35 +106,19 @@ def print_analysis(frames: list[tuple[str, dict[str, Any]]], console: Console) -
     console.print(f" ({escape(name)}; cutoffs in Å: {cutoffs})", highlight=False)
 
 
-def write_rdf(paths: list[Path], every: int, file: Path) -> None:
-    """Write total and partial g(r), averaged over all frames, as a plot, or as columns if the file ends in .csv."""
-    from alloop.glass.analysis import read_frames
-    from alloop.glass.correlation import radial_distribution
-
-    try:
-        frames = (atoms for path in paths for atoms in read_frames(path, f"::{every}"))
-        found = radial_distribution(frames)
-        if file.suffix == ".csv":
-            found.write_csv(file)
-        else:
-            _plot_rdf(found, file)
-    except (OSError, ValueError) as error:
-        raise InputError(f"g(r) to {file}: {error}") from None
+def _columns(frame: dict[str, Any]) -> list[tuple[float | None, int]]:
+    """Return the numbers of a row that have a mean, each with its digits."""
+    boroxol = frame["boroxol"]
+    fractions = (frame["fraction_4B"], frame["fraction_5Si"])
+    return [
+        (frame["density_g_cm3"], 2),
+        *((fraction, 3) for fraction in fractions),
+        (boroxol["rings"], 0),
+        (boroxol["fraction_B"], 3),
+    ]
 
 
-def _plot_rdf(found: RadialDistribution, file: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4), constrained_layout=True)
-    for name, values in sorted(found.partial.items()):
-        axes.plot(found.r_A, values, linewidth=1, label=name)
-    axes.plot(found.r_A, found.total, color="black", label="total")
-    axes.set(xlabel="r (Å)", ylabel="g(r)", title=f"mean over {found.n_frames} frame(s)", xlim=(0, found.edges_A[-1]))
-    axes.legend(ncols=2, fontsize="small")
-    try:
-        figure.savefig(file, dpi=150)
-    finally:
-        plt.close(figure)
+def _spread(values: list[tuple[float | None, int]]) -> str:
+    known = [value for value, _ in values if value is not None]
+    digits = values[0][1] + (1 if values[0][1] == 0 else 0)
+    return f"{np.mean(known):.{digits}f} ± {np.std(known):.{digits}f}" if known else "-"

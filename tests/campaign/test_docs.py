@@ -1,4 +1,4 @@
-"""The commands of the README run, and the architecture page names every room there is."""
+"""The commands of the README and the analysis page run, and the architecture page names every room there is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from ase.io import write
 from harness import environment
@@ -21,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 
-def _commands() -> list[list[str]]:
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+def _commands(page: str = "README.md") -> list[list[str]]:
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("alloop ")]
     return [shlex.split(line, comments=True) for line in lines]
 
@@ -59,6 +61,28 @@ def test_readme_commands_run(tmp_path: Path, reference: Path) -> None:
         )
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     assert (tmp_path / "stats.png").exists()
+
+
+def test_analysis_page_runs(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    glass = crystal("B2O3-I") * (2, 2, 1)
+    write(tmp_path / "glass.extxyz", glass)
+    write(tmp_path / "cooling.extxyz", [glass] * 4)
+    lithium = crystal("Li2SiO3") * (2, 2, 2)
+    frames = []
+    for _ in range(60):
+        lithium.positions += rng.normal(0, 0.2, (len(lithium), 3))
+        frames.append(lithium.copy())
+    write(tmp_path / "hold.extxyz", frames)
+    own: dict[str, Any] = {"cwd": tmp_path, "capture_output": True, "text": True, "env": environment(), "check": False}
+    for command in _commands("docs/analysis.md"):
+        done = subprocess.run([sys.executable, "-m", *command], **own)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    for name in ("rdf.pdf", "sq.csv", "angles.csv", "rings.json", "msd.pdf"):
+        assert (tmp_path / name).stat().st_size > 100
+    (script,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "analysis.md").read_text(), flags=re.DOTALL)
+    shown = subprocess.run([sys.executable, "-c", script], **own)
+    assert shown.stdout.splitlines()[0] == "0.0"
 
 
 def test_setup_commands_install_what_they_say() -> None:
