@@ -20,6 +20,7 @@ from alloop.campaign import Campaign
 from alloop.dpgen import commands as dpgen_commands
 from alloop.errors import BAD_INPUT, NOT_CONVERGED, AlloopError, InputError
 from alloop.report import analyze_command
+from alloop.report.html import command as report_command
 
 if TYPE_CHECKING:
     from alloop.config import Param
@@ -456,6 +457,7 @@ def schema(folder: From = HERE, as_json: AsJson = False) -> None:
 dpgen_commands.register(app)
 bench_select.register(app)
 analyze_command.register(app)
+report_command.register(app)
 
 
 def _version(wanted: bool) -> None:

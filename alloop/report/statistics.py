@@ -151,10 +151,10 @@ def plot_statistics(statistics: dict[str, Any], file: Path) -> None:
     if not records:
         raise InputError("nothing to plot yet: no selection has been made; run the campaign first (alloop run)")
     figure, axes = plt.subplots(2, 2, figsize=(11, 8), constrained_layout=True)
-    _draw_classes(axes[0, 0], records)
-    _draw_histograms(axes[0, 1], records, np.array(statistics["histogram_edges_eV_A"]))
+    draw_classes(axes[0, 0], records)
+    draw_histograms(axes[0, 1], records, np.array(statistics["histogram_edges_eV_A"]))
     _draw_errors(axes[1, 0], statistics["final_held_out"])
-    _draw_calibration(axes[1, 1], statistics["calibration"])
+    draw_calibration(axes[1, 1], statistics["calibration"])
     figure.suptitle(str(statistics["campaign"]))
     try:
         figure.savefig(file, dpi=150)
@@ -164,7 +164,8 @@ def plot_statistics(statistics: dict[str, Any], file: Path) -> None:
         plt.close(figure)
 
 
-def _draw_classes(axes: Any, records: list[dict[str, Any]]) -> None:
+def draw_classes(axes: Any, records: list[dict[str, Any]]) -> None:
+    """Draw the shares of the trust classes of each iteration's records."""
     positions = np.arange(len(records))
     bottom = np.zeros(len(records))
     for name, colour in (("accurate", "tab:green"), ("candidate", "tab:orange"), ("failed", "tab:red")):
@@ -177,7 +178,8 @@ def _draw_classes(axes: Any, records: list[dict[str, Any]]) -> None:
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
 
 
-def _draw_histograms(axes: Any, records: list[dict[str, Any]], edges: np.ndarray) -> None:
+def draw_histograms(axes: Any, records: list[dict[str, Any]], edges: np.ndarray) -> None:
+    """Draw how often each largest deviation was seen, by iteration, with the newest trust levels."""
     for record in records:
         axes.stairs(record["deviation_histogram"], edges, label=f"iteration {record['iteration']}")
     levels = {tuple(entry.get("trust_levels_eV_A", ())) for entry in records[-1]["strata"].values()} - {()}
@@ -197,7 +199,8 @@ def _draw_errors(axes: Any, rows: list[dict[str, Any]]) -> None:
         axes.text(0.5, 0.5, "measured at the end of the run", ha="center", transform=axes.transAxes)
 
 
-def _draw_calibration(axes: Any, record: dict[str, Any]) -> None:
+def draw_calibration(axes: Any, record: dict[str, Any]) -> None:
+    """Draw the audit's pairs and the curves of a `calibration_record`."""
     axes.set(xlabel="largest force deviation (eV/Å)", ylabel="largest force error (eV/Å)", title="calibration")
     if not record["pairs"]:
         axes.text(0.5, 0.5, "no label of the random audit yet", ha="center", transform=axes.transAxes)

@@ -1,0 +1,1 @@
+"""`alloop report`: one self-contained page about a campaign and its glasses."""
