@@ -132,12 +132,13 @@ class Slurm:
     def save_jobs(self) -> None:
         """Wait until the controller has put its jobs on disk, so that its death loses none of them.
 
-        It does so every few seconds, and later on a busy machine, but only when something has changed.
+        It does so every few seconds, and later on a busy machine, but only when something has changed. A job that
+        has just ended cannot be changed any more: its end is the change then.
         """
         state = self.folder / "state" / "job_state"
         before = state.stat().st_mtime_ns if state.exists() else 0
         for job in self.ask("squeue", "-h", "-o", "%i").split():
-            subprocess.run(["scontrol", "update", f"JobId={job}", "Comment=seen"], env=self.environment, check=True)
+            self.ask("scontrol", "update", f"JobId={job}", "Comment=seen")
         until(lambda: state.exists() and state.stat().st_mtime_ns > before, 60, "Slurm's record of its jobs on disk")
 
     def _run(self, program: str, *arguments: str) -> None:
