@@ -11,12 +11,13 @@ besides (starting, reading, freezing); MD; labels; and idle slots, those of DP-G
 at a stage that had ended. CPU seconds are those of all programs, to the end of the run.
 
 Found (``results/dpgen_loop_real.json``; three runs of each, interleaved, DP-GEN with a 1 s poll): to the same error
-alloop takes 0.73 of DP-GEN's time (medians 151 and 206 s) and 0.73 of its CPU seconds, with as many training steps and
-labels. Of the 103 slot-seconds between them (means) DP-GEN spends 66 more on starting MD runs (12 programs for alloop's
-6), 51 on starting, freezing and ending trainings (16 programs for 8), 22 on starting label programs (60 for 7), 11 on
-waiting for its poll; alloop spends 10 on measuring errors and 24 more on idle slots: its stages overlap, but with two
-models on two slots little is left to overlap with. Its training steps took 14 more, which have the same input; the
-machine differed from run to run by as much. Neither compresses its models.
+alloop takes 0.78 of DP-GEN's time (medians 118 and 151 s; whole runs 154 and 198 s) and 0.80 of its CPU seconds, with
+as many training steps and labels. Of the 87 slot-seconds between whole runs (means) DP-GEN spends 67 more on starting
+MD runs (12 programs for alloop's 6), 45 on starting, freezing and ending trainings (16 programs for 8), 22 on
+starting label programs (60 for 7), 10 on waiting for its poll; alloop spends 13 on measuring errors and describing
+environments and 22 more on idle slots: its stages overlap, but with two models on two slots little is left to overlap
+with. Its training steps took 22 more (136 for 114), though their input is the same: in part the machine, which
+differed from run to run by as much, in part not explained yet. Neither compresses its models.
 """
 
 from __future__ import annotations
