@@ -47,6 +47,7 @@ MODULES = {
     "explore": "alloop.tasks.explore",
     "evaluate": "alloop.tasks.evaluate",
     "quench": "alloop.tasks.quench",
+    "relax": "alloop.tasks.relax",
 }
 
 

@@ -443,6 +443,24 @@ class ProbeParam(MeltQuenchParam):
         return self
 
 
+class RelaxParam(Section):
+    """Relaxing what the probe made with the labeler, at fixed cell: 4B and 5Si must be the same before and after."""
+
+    force_eV_A: Positive = Field(0.05, description="until no force is larger")
+    steps: Count = Field(200, description="at most; a structure that needs more is not compared")
+    largest_atoms: Count = Field(150, description="larger cells of the probe are not relaxed")
+
+
+class ReferenceParam(Section):
+    """Trajectories of the labeler's own dynamics: declared events must be as frequent with the ensemble."""
+
+    glass: str = Field(description="name of a glass of the campaign")
+    temperature_K: Positive = Field(description="constant temperature of the trajectories; one of explore's")
+    files: list[str] = Field(min_length=3, description="one file per replica, any ASE format; at least three")
+    every: Count = Field(1, description="read every n-th frame")
+    skip: CountOrZero = Field(0, description="so many of the frames read are left out at the start")
+
+
 class StopParam(Section):
     """When the campaign is converged, and when it gives up."""
 
@@ -458,6 +476,18 @@ class StopParam(Section):
     probe: ProbeParam | None = Field(
         None, description="a short quench with every ensemble; converged only when what it makes no longer changes"
     )
+    reference: list[ReferenceParam] = Field(
+        [], description="trajectories by the labeler; converged only when events are as frequent with the ensemble"
+    )
+    relax: RelaxParam | None = Field(
+        None, description="once all else is met, what the probe made is relaxed with the labeler: 4B and 5Si must agree"
+    )
+
+    @model_validator(mode="after")
+    def _relaxes_what_was_probed(self) -> StopParam:
+        if self.relax is not None and self.probe is None:
+            raise ValueError("relax needs a probe, whose glasses are relaxed; add stop.probe, such as {}")
+        return self
 
 
 class QuenchParam(MeltQuenchParam):
@@ -553,6 +583,7 @@ class Param(Section):
                 f"{self.stop.max_iterations}: label.labeler would never label; lower the one or raise the other"
             )
         check_pools(self.pools)
+        self._check_references()
         if not self.glasses:
             raise ValueError("glasses is empty; name at least one, such as LBS-20-60-20")
         if self.bootstrap.trajectories == 0 and not (self.bootstrap.structures or self.bootstrap.data):
@@ -560,6 +591,21 @@ class Param(Section):
                 "bootstrap.trajectories is 0 and bootstrap gives neither structures nor data to start from"
             )
         return self
+
+    def _check_references(self) -> None:
+        for number, own in enumerate(self.stop.reference):
+            where = f"stop.reference[{number}]"
+            if own.glass not in (names := [glass.name for glass in self.glasses]):
+                raise ValueError(f"{where}.glass is {own.glass}, the campaign has {', '.join(names)}; name one of them")
+            if own.temperature_K not in self.explore.temperatures_K or "nvt" not in self.explore.ensembles:
+                raise ValueError(
+                    f"{where}.temperature_K is {own.temperature_K:g}, which explore does not hold at constant volume; "
+                    "add it to explore.temperatures_K, to compare like with like"
+                )
+            if self.explore.trajectories < 3:
+                raise ValueError(
+                    f"explore.trajectories is {self.explore.trajectories}; {where} compares replicas, so give 3 or more"
+                )
 
 
 def slots(param: Param) -> int:

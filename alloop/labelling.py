@@ -22,7 +22,7 @@ from alloop.campaign import label_task
 from alloop.config import CODES, LabelParam
 from alloop.errors import InputError
 from alloop.labelers import levels
-from alloop.labelers.levels import Level
+from alloop.labelers.levels import Level, relax_content
 from alloop.labelers.run_troubles import run_troubles
 from alloop.potential.environment import md_environment
 from alloop.store import Store, Task, failures, live_attempt, read_json, write_json
@@ -44,10 +44,7 @@ class Relaxation:
 
     def content(self, labeler: str) -> dict[str, Any]:
         """Return what enters the label's key; for VASP the INCAR tags of the relaxation."""
-        if labeler == "vasp":
-            tags = {"IBRION": "2", "NSW": str(self.steps), "ISIF": "3" if self.cell else "2"}
-            return {"relax": tags | {"EDIFFG": f"{-self.force_eV_A:g}"}}
-        return {"relax": {"force_eV_A": self.force_eV_A, "steps": self.steps, "cell": self.cell}}
+        return {"relax": relax_content(labeler, self.force_eV_A, self.steps, cell=self.cell)}
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ def limits(param: Param, max_iterations: int, *, quench_only: bool = False, barr
         param.stop.accurate_fraction,
         {name: job_time_s(pool) for name, pool in param.pools.items()},
         param.stop.probe is not None,
+        param.stop.relax is not None,
     )
 
 

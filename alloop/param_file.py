@@ -118,6 +118,9 @@ def explain(item: Any, model: type[BaseModel]) -> tuple[str, str]:
     found = item["input"]
     shown = _kind(found) if isinstance(found, dict | list) else json.dumps(found)
     must = _MUST_BE.get(item["type"], item["msg"].replace("Input should", "must", 1))
+    least = item.get("ctx", {}).get("min_length", 1) if item["type"] == "too_short" else 1
+    if least > 1:
+        shown, must = f"{shown} of {len(found)}", f"must hold at least {least}"
     return where, f"found {shown if len(shown) <= 60 else shown[:57] + '...'}, {must}"
 
 

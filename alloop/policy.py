@@ -19,9 +19,9 @@ from alloop.store import Task
 
 NEEDED = ("bootstrap", "train", "evaluate", "quench")
 """Kinds of task the campaign cannot go on without; a lost label or chunk costs itself only."""
-AIDS = ("describe", "rank", "probe")
+AIDS = ("describe", "rank", "probe", "relax")
 """Decisions whose tasks only help to choose or to judge well: without them the campaign goes on."""
-ORDER = ("evaluate", "train", "quench", "bootstrap", "explore", "label")
+ORDER = ("evaluate", "train", "quench", "bootstrap", "explore", "relax", "label")
 """Which kind of task a free slot of a common pool takes first."""
 BRIEF = ("evaluate",)
 """Kinds of task that take seconds: a slot that runs one is as good as free to those who share out longer work."""
@@ -37,7 +37,8 @@ class Limits:
     that may share a process; barrier: the classical order, stage by stage. Watermarks: train_after, training labels of
     an ensemble that start the next one; max_backlog, frames waiting for a label with which no chunk begins; max_lag,
     newer ensembles beyond which a chunk that has not begun is withdrawn. longest_s: per pool, the time that a fresh job
-    of it gives to a batch; more is never asked for. probes: a short quench comes before each verdict.
+    of it gives to a batch; more is never asked for. probes: a short quench comes before each verdict;
+    relaxes: relaxing what it made with the labeler comes last.
     """
 
     max_iterations: int
@@ -54,6 +55,7 @@ class Limits:
     accurate_fraction: float = 1.0
     longest_s: dict[str, float] = field(default_factory=dict)
     probes: bool = False
+    relaxes: bool = False
 
     def pool(self, kind: str) -> str:
         """Return the pool that runs a kind of task."""
@@ -223,7 +225,8 @@ def _judging(state: State, limits: Limits, j: int) -> tuple[str, int] | None:
         return None
     if not state.decided("select", j) and state.backlog.open(j):
         return None
-    for kind in ("select", "evaluate", *(("probe",) if limits.probes else ()), "verdict"):
+    aids = [kind for kind, wanted in (("probe", limits.probes), ("relax", limits.relaxes)) if wanted]
+    for kind in ("select", "evaluate", *aids, "verdict"):
         if not state.decided(kind, j):
             return kind, j
         if state.open(kind, j):

@@ -79,8 +79,9 @@ def check_pools(pools: Mapping[str, LocalPoolParam | BatchPoolParam]) -> None:
 
 
 def pool_of(pools: Mapping[str, LocalPoolParam | BatchPoolParam], kind: str) -> str:
-    """Return the name of the pool that runs a kind of task."""
-    return next((name for name, pool in pools.items() if kind in pool.tasks), LOCAL)
+    """Return the name of the pool that runs a kind of task; relaxing with the labeler runs where labels are made."""
+    wanted = "label" if kind == "relax" else kind
+    return next((name for name, pool in pools.items() if wanted in pool.tasks), LOCAL)
 
 
 def pool_slots(pool: LocalPoolParam | BatchPoolParam) -> int:

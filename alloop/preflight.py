@@ -276,6 +276,22 @@ def _own_files(campaign: Campaign, param: Param) -> Iterator[Problem]:
             yield Problem(_at(f"bootstrap.{key}"), found, "add them to elements, or take the file out")
 
 
+def _references(campaign: Campaign, param: Param) -> Iterator[Problem]:
+    for number, own in enumerate(param.stop.reference):
+        counts = [stoichiometric_counts(g.glass(), n) for g in param.glasses if g.name == own.glass for n in g.n_atoms]
+        expected = set().union(*counts)
+        for place, name in enumerate(own.files):
+            where = _at(f"stop.reference[{number}].files[{place}]")
+            try:
+                symbols = _symbols(campaign.root / name, None)
+            except ValueError as error:
+                yield Problem(where, str(error), "mend the file, or take the reference out of param.json")
+                continue
+            if symbols != expected:
+                found = f"{name} holds {', '.join(sorted(symbols))}, {own.glass} {', '.join(sorted(expected))}"
+                yield Problem(where, found, "give a trajectory of this glass")
+
+
 def _init_models(campaign: Campaign, param: Param) -> Iterator[Problem]:
     for number, name in enumerate(param.train.init_models):
         missing = [f for f in backend_named(param.train.backend).files(campaign.root / name) if not f.exists()]
@@ -334,6 +350,7 @@ _SELF_CONTAINED = (
     _events,
     _glasses,
     _own_files,
+    _references,
     _init_models,
     _pools,
     _disk,

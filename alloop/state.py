@@ -27,6 +27,7 @@ _TASKS_OF = {
     "evaluate": ("evaluate", "iter.{iteration:06d}/evaluate"),
     "probe": ("quench", "iter.{iteration:06d}/probe"),
     "assess": ("assess", "production/assess"),
+    "relax": ("relax", "iter.{iteration:06d}/relax"),
     "quench": ("quench", "production"),
     "promote": ("label", "promoted/label"),
     "pretrain": ("train", "iter.{iteration:06d}/pretrain"),

@@ -12,6 +12,7 @@ from alloop.decisions.exploration import decide_explore
 from alloop.decisions.levels import decide_pretrain, decide_promote
 from alloop.decisions.probing import decide_probe
 from alloop.decisions.production import decide_assess, decide_quench
+from alloop.decisions.relaxing import decide_relax
 from alloop.decisions.seeding import decide_bootstrap, decide_seed_labels
 from alloop.decisions.selection import decide_describe, decide_rank, decide_select
 from alloop.decisions.training import decide_evaluate, decide_train
@@ -30,6 +31,7 @@ DECIDERS: dict[str, Callable[[Campaign, Param, int], Content]] = {
     "select": decide_select,
     "evaluate": decide_evaluate,
     "probe": decide_probe,
+    "relax": decide_relax,
     "verdict": decide_verdict,
     "assess": decide_assess,
     "quench": decide_quench,

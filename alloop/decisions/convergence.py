@@ -8,6 +8,8 @@ from alloop.campaign import Campaign
 from alloop.config import Param, StopParam
 from alloop.decisions.calibration import audit_record, calibrate
 from alloop.decisions.probing import probe_criteria, probed
+from alloop.decisions.reference import reference_criteria
+from alloop.decisions.relaxing import relax_criteria, relax_records
 from alloop.seeds import derived_seed
 from alloop.selection.convergence import Criterion, at_least, at_most, improvement_criterion, verdict
 from alloop.selection.learning_curve import LearningCurve, fit_learning_curve
@@ -26,14 +28,8 @@ def decide_verdict(campaign: Campaign, param: Param, iteration: int) -> dict[str
     Audit errors, the calibration and the learning curve's points are recorded beside; the criteria on them are those
     that `param.json` asks for.
     """
-    state, own = campaign.state, param.stop
-    select = state.decisions["select", iteration]
-    errors = campaign.summary(state.decisions["evaluate", iteration]["tasks"][0]["key"])
-    audit = audit_record(campaign, iteration, derived_seed(param.seed, "audit", iteration))
-    points = learning_points(campaign, iteration)
-    criteria = error_criteria(select["classes"], errors, own, select.get("missed_records", 0))
-    criteria += audit_criteria(audit["errors"], own) + improvement_criteria(points, own)
-    criteria += probe_criteria(campaign, param, iteration) + exploration_criteria(campaign, iteration)
+    errors, audit, points = _measured(campaign, param, iteration)
+    criteria = judged(campaign, param, iteration) + relax_criteria(campaign, param, iteration)
     found = verdict(criteria)
     return {
         "converged": found.converged,
@@ -44,7 +40,25 @@ def decide_verdict(campaign: Campaign, param: Param, iteration: int) -> dict[str
         "calibration": calibrate(campaign).record(),
         "learning": points,
         "glasses": probed(campaign, iteration),
+        "relaxed": relax_records(campaign, campaign.state.decisions.get(("relax", iteration))),
     }
+
+
+def _measured(campaign: Campaign, param: Param, iteration: int) -> tuple[Errors, dict[str, Any], list[list[float]]]:
+    """Return the errors on all sets, the audit's record, and the learning curve's points."""
+    errors = campaign.summary(campaign.state.decisions["evaluate", iteration]["tasks"][0]["key"])
+    audit = audit_record(campaign, iteration, derived_seed(param.seed, "audit", iteration))
+    return errors, audit, learning_points(campaign, iteration)
+
+
+def judged(campaign: Campaign, param: Param, iteration: int) -> list[Criterion]:
+    """Return all criteria but that of relaxing with the labeler, which is asked for once these are met."""
+    own, select = param.stop, campaign.state.decisions["select", iteration]
+    errors, audit, points = _measured(campaign, param, iteration)
+    criteria = error_criteria(select["classes"], errors, own, select.get("missed_records", 0))
+    criteria += audit_criteria(audit["errors"], own) + improvement_criteria(points, own)
+    criteria += reference_criteria(campaign, param, iteration) + probe_criteria(campaign, param, iteration)
+    return criteria + exploration_criteria(campaign, iteration)
 
 
 def error_criteria(classes: dict[str, int], errors: Errors, own: StopParam, missed: int = 0) -> list[Criterion]:

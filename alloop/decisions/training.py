@@ -8,6 +8,7 @@ from typing import Any
 
 from alloop.campaign import Campaign
 from alloop.config import Param
+from alloop.decisions.reference import reference_tasks
 from alloop.errors import NeedsPersonError
 from alloop.frames import read_all_structures
 from alloop.potential.neighbours import adequate_sel
@@ -181,7 +182,7 @@ def decide_evaluate(campaign: Campaign, param: Param, iteration: int) -> dict[st
     """Ask for the ensemble's errors on the newest labels, before anything trains on them, and on the held-out sets."""
     sets = new_labels(campaign, iteration) | held_out_sets(campaign)
     task = evaluation_task(campaign, param, iteration, sets, f"iter.{iteration:06d}/evaluate")
-    return {"tasks": task_entries([task], {})}
+    return {"tasks": task_entries([task, *reference_tasks(campaign, param)], {})}
 
 
 def held_out_sets(campaign: Campaign) -> dict[str, list[str]]:

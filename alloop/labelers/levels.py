@@ -46,6 +46,14 @@ class Level:
         return {"name": self.name, "content": self.content}
 
 
+def relax_content(labeler: str, force_eV_A: float, steps: int, *, cell: bool) -> dict[str, Any]:
+    """Return what a label's content says of its relaxation; for VASP the INCAR tags."""
+    if labeler == "vasp":
+        tags = {"IBRION": "2", "NSW": str(steps), "ISIF": "3" if cell else "2"}
+        return tags | {"EDIFFG": f"{-force_eV_A:g}"}
+    return {"force_eV_A": force_eV_A, "steps": steps, "cell": cell}
+
+
 def calculator_level(labeler: str, options: dict[str, Any]) -> Level:
     """Return the level of an ASE calculator: named as it is, with a hash of its options if it has any."""
     name = labeler + (f"-{content_key(options)[:6]}" if options else "")

@@ -14,6 +14,7 @@ from alloop.cost import Spend
 from alloop.decisions.exploration import trajectories
 from alloop.decisions.probing import probe_chunks
 from alloop.decisions.production import quench_chunks
+from alloop.decisions.relaxing import relaxed_glasses
 from alloop.errors import InputError
 from alloop.loop import limits
 from alloop.policy import next_decision
@@ -41,6 +42,7 @@ def build_plan(campaign: Campaign, param: Param, max_iterations: int) -> dict[st
         "explore": iterations * chunks,
         "evaluate": 3 * iterations + (max_iterations + 1 if closing else 0),  # with describing and ranking
         "quench": iterations * probe_chunks(param) + (quench_chunks(param) if closing else 0),
+        "relax": relaxed_glasses(param) if iterations else 0,
     }
     if param.label.foundation and (new or state.foundation_level):
         tasks["label"] += param.label.foundation.promote

@@ -114,6 +114,11 @@ def _sentence(kind: str, content: dict[str, Any]) -> str:
         return f"judge {frames} frames that wait for a label by the new ensemble"
     if kind == "probe":
         return f"short melt-quenches in {len(content['tasks'])} chunks, to compare the glasses of ensembles"
+    if kind == "relax":
+        count = len(content["tasks"])
+        return (
+            f"relax {count} of its glasses with the labeler" if count else "nothing to relax: other criteria are open"
+        )
     if kind == "describe":
         return f"describe the environments of {len(content['labels'])} labels it was trained on"
     if kind == "select":

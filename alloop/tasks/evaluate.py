@@ -14,6 +14,7 @@ from alloop.store import read_json, write_json
 from alloop.structure import from_record
 from alloop.tasks.describe import describe_kept, describe_labels
 from alloop.tasks.label import read_label
+from alloop.tasks.reference import count_events
 
 
 def run(context: Context) -> None:
@@ -24,6 +25,9 @@ def run(context: Context) -> None:
     ensemble's mean, ``energy_error_eV`` (L, K), ``virial_se`` (L, K), ``max_deviation_eV_A`` (L,).
     """
     spec = context.spec
+    if "reference" in spec:
+        count_events(context)
+        return
     if "frames" in spec:
         rank(context)
         return

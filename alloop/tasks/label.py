@@ -31,16 +31,9 @@ def run(context: Context) -> None:
     if "given" in spec:
         given = spec["given"]
         frame = LabeledFrame(atoms, given["energy_eV"], np.array(given["forces_eV_A"]), np.array(given["virial_eV"]))
-    elif spec["labeler"] in CODES:
-        frame, more = _with_code(context, level, atoms)
+        _judge(frame)
     else:
-        labeler = labelers.load(spec["labeler"], spec["options"])
-        if "relax" in spec:
-            atoms, more = relaxed(labeler, atoms, spec["relax"])
-        frame = labeler.label(atoms)
-    problem = labelers.judge(frame)
-    if problem is not None:
-        raise TaskError(problem)
+        frame, more = labelled(context, level, atoms)
     record = {
         "structure": spec["structure"] if "relax" not in level else to_record(frame.atoms),
         "energy_eV": frame.energy_eV,
@@ -52,6 +45,29 @@ def run(context: Context) -> None:
         "python": platform.python_version(),
     }
     write_json(context.out / "label.json", record | more)
+
+
+def labelled(context: Context, level: dict[str, Any], atoms: Atoms) -> tuple[LabeledFrame, dict[str, Any]]:
+    """Return the label of a structure at a level of theory, relaxed first if it says so, and what the record says.
+
+    TaskError with its failure class if there is none that can be believed.
+    """
+    more: dict[str, Any] = {}
+    if level["labeler"] in CODES:
+        frame, more = _with_code(context, level, atoms)
+    else:
+        labeler = labelers.load(level["labeler"], level["options"])
+        if "relax" in level:
+            atoms, more = relaxed(labeler, atoms, level["relax"])
+        frame = labeler.label(atoms)
+    _judge(frame)
+    return frame, more
+
+
+def _judge(frame: LabeledFrame) -> None:
+    problem = labelers.judge(frame)
+    if problem is not None:
+        raise TaskError(problem)
 
 
 def relaxed(labeler: Any, atoms: Atoms, relax: dict[str, Any]) -> tuple[Atoms, dict[str, Any]]:

@@ -386,6 +386,11 @@ def _probe(world: World, iteration: int) -> dict[str, Any]:
     return content(tasks, inputs=world.state.models(iteration))
 
 
+def _relax(world: World, iteration: int) -> dict[str, Any]:
+    ends = [key for key in _done(world, "probe", iteration) if world.state.tasks[key].name == "s01"]
+    return content([make_task("relax", "relax", f"r{key}", {"start": key}, (key,)) for key in ends])
+
+
 def _rank(world: World, iteration: int) -> dict[str, Any]:
     spec = {"models": world.state.models(iteration), "frames": {}}
     return content([make_task("evaluate", "g", "backlog", spec, tuple(spec["models"]))])
@@ -440,6 +445,7 @@ CONTENT = {
     "select": _select,
     "evaluate": _evaluate,
     "probe": _probe,
+    "relax": _relax,
     "verdict": _verdict,
     "assess": _assess,
     "quench": _quench,

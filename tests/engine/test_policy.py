@@ -22,7 +22,14 @@ def world(seed: int, max_iterations: int | None = None, *, barrier: bool = True,
     rng = random.Random(seed)
     iterations = rng.randint(0, 3) if max_iterations is None else max_iterations
     batch = {kind: rng.randint(1, most) for kind, most in BATCH.items()} if rng.random() < 0.5 else BATCH
-    limits = Limits(iterations, rng.randint(1, 5), batch, barrier=barrier, probes=bool(options.get("aids")))
+    limits = Limits(
+        iterations,
+        rng.randint(1, 5),
+        batch,
+        barrier=barrier,
+        probes=bool(options.get("aids")),
+        relaxes=bool(options.get("aids")),
+    )
     return World(rng, limits, **options)  # type: ignore[arg-type]
 
 
@@ -61,18 +68,23 @@ def test_every_world_keeps_the_rules_and_ends_as_its_verdict_says() -> None:
 
 @pytest.mark.parametrize("barrier", [True, False])
 def test_what_helps_to_choose_and_to_judge_may_fail_and_holds_nothing_up(barrier: bool) -> None:
-    """Environments are described and probes made for every ensemble that explores; a third of the probes are lost."""
+    """Environments are described, probes made and relaxed for every ensemble; a third of these tasks are lost."""
     seen: Counter[str] = Counter()
     for seed in range(40):
-        found = world(seed, 3, barrier=barrier, aids=True, quench=False, fail=0.0, hopeless={"quench": 0.3})
+        found = world(
+            seed, 3, barrier=barrier, aids=True, quench=False, fail=0.0, hopeless={"quench": 0.3, "relax": 0.3}
+        )
         ending = found.run()
         if ending.reason == "no label to train on":
             continue
         assert ending.code in (DONE, NOT_CONVERGED), ending
-        order = {kind: [i for own, i in found.order if own == kind] for kind in ("describe", "probe", "verdict")}
+        order = {
+            kind: [i for own, i in found.order if own == kind] for kind in ("describe", "probe", "relax", "verdict")
+        }
         assert set(order["probe"]) >= set(order["verdict"])
         for iteration in order["verdict"]:
-            assert found.order.index(("probe", iteration)) < found.order.index(("verdict", iteration))
+            places = [found.order.index((kind, iteration)) for kind in ("probe", "relax", "verdict")]
+            assert places == sorted(places)
         if barrier:
             assert order["describe"] == order["verdict"]
         seen.update(kind for kind, numbers in order.items() if numbers)

@@ -83,6 +83,26 @@ def test_probe_compares_the_glasses_of_ensembles_and_of_cell_sizes(tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("five_coordinated", "code"), [(0.0, DONE), (0.25, NOT_CONVERGED)])
+def test_what_the_probe_made_is_relaxed_with_the_labeler_before_anything_is_called_converged(
+    tmp_path: Path, five_coordinated: float, code: int
+) -> None:
+    probe = {"melt_ps": 1, "cooling_rate_K_ps": 1000, "final_ps": 1, "chunk_ps": 1, "iterations": 2}
+    changes = {"stop": {"max_iterations": 2, "probe": probe, "relax": {}}, "quench": None}
+    told = {"candidates": 0.0}
+    more = {"explore": told, "evaluate": told | {"force_rmse_eV_A": 0.1}}
+    done = run(tmp_path, changes, "run", "--barrier", relax={"five_coordinated": five_coordinated}, **more)
+    assert done.returncode == code, done.stdout + done.stderr
+    state = Campaign(tmp_path).load()
+    assert state.decisions["relax", 0]["tasks"] == [], "with one ensemble the probe is not known to be stable"
+    assert len(state.decisions["relax", 1]["tasks"]) == 3
+    verdict = state.decisions["verdict", 1]
+    assert len(verdict["relaxed"]) == 3
+    (own,) = [one for one in verdict["criteria"] if one["name"].startswith("5Si") and "relaxing" in one["name"]]
+    assert own["state"] == ("met" if code == DONE else "unmet"), own
+
+
+@pytest.mark.slow
 def test_campaign_that_does_not_improve_ends_at_the_limit(tmp_path: Path) -> None:
     changes = {"stop": {"max_iterations": 2}}
     told = {"candidates": 0.4, "lost": 0.3}

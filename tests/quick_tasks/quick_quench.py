@@ -49,4 +49,4 @@ class NoDistribution:
     """A g(r) of two bins."""
 
     def write_csv(self, path: Path) -> None:
-        path.write_text("r_A,total,B-O\n1.0,0,0\n2.0,1,1\n")
+        path.write_text("r_A,total,B-O,O-Si\n1.4,1,1,1\n1.6,1,1,1\n")

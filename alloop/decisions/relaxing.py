@@ -1,0 +1,118 @@
+"""Relaxing what an ensemble made with the labeler: are its fourfold boron and fivefold silicon the labeler's, too?"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from alloop.campaign import Campaign
+from alloop.config import Param, RelaxParam
+from alloop.labelers.levels import relax_content
+from alloop.selection.convergence import Criterion, State
+from alloop.state import task_entries
+from alloop.store import Task, make_task
+
+RELAXED = {"fraction_4B": ("4B", "of B"), "fraction_5Si": ("5Si", "of Si")}
+"""What must stay as it is, with its name and unit."""
+STANDARD_ERRORS = 2.0
+
+
+def relax_tasks(
+    campaign: Campaign, own: RelaxParam, quenches: list[dict[str, Any]], largest_atoms: int | None, group: str
+) -> list[Task]:
+    """Return the tasks that relax the last frame of each quench that came to its end, cells up to a size only."""
+    runs: dict[str, dict[str, Any]] = {}
+    for entry in quenches:
+        if entry["spec"]["stage"] == "final":
+            runs[entry["name"].rsplit(".s", 1)[0]] = entry  # the last chunk of the hold
+    level = campaign.level["content"]
+    tasks = []
+    for name, entry in runs.items():
+        if entry["key"] not in campaign.state.done or campaign.summary(entry["key"])["status"] != "finished":
+            continue
+        atoms = int(name.rsplit(".", 2)[1][1:]) if largest_atoms is not None else 0
+        if largest_atoms is not None and atoms > largest_atoms:
+            continue
+        spec = {
+            "glass": entry["spec"]["glass"],
+            "start": {"task": entry["key"], "frame": -1},
+            "level": level,
+            "relax": relax_content(level["labeler"], own.force_eV_A, own.steps, cell=False),
+        }
+        tasks.append(make_task("relax", group, name, spec, (entry["key"],)))
+    return tasks
+
+
+def decide_relax(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
+    """Ask for the relaxation of what the probe of this ensemble made, if nothing else speaks against the ensemble.
+
+    It is the dearest of all criteria: for nothing unless the others are met.
+    """
+    from alloop.decisions.convergence import judged
+    from alloop.selection.convergence import verdict
+
+    own, probe = param.stop.relax, campaign.state.decisions.get(("probe", iteration))
+    if own is None or probe is None or not verdict(judged(campaign, param, iteration)).converged:
+        return {"tasks": []}
+    group = f"iter.{iteration:06d}/relax"
+    return {"tasks": task_entries(relax_tasks(campaign, own, probe["tasks"], own.largest_atoms, group), {})}
+
+
+def relaxed_glasses(param: Param) -> int:
+    """Return how many structures are relaxed at most, once all other criteria are met."""
+    return param.stop.probe.replicas * len(param.glasses) if param.stop.relax and param.stop.probe else 0
+
+
+def relax_records(campaign: Campaign, decision: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Return glass, run, and what was seen before and after, of each relaxation that has ended well."""
+    return [
+        {"run": entry["name"], "glass": entry["spec"]["glass"]} | campaign.summary(entry["key"])
+        for entry in (decision["tasks"] if decision else ())
+        if entry["key"] in campaign.state.done
+    ]
+
+
+def relax_criteria(campaign: Campaign, param: Param, iteration: int) -> list[Criterion]:
+    """Return, per glass, whether 4B and 5Si stay as they are within two standard errors of the paired difference."""
+    if param.stop.relax is None:
+        return []
+    decision = campaign.state.decisions.get(("relax", iteration))
+    if decision is None or not decision["tasks"]:
+        told = "relaxing with the labeler waits until all else is met"
+        return [Criterion("relaxing with the labeler", "unknown", None, None, "", told)]
+    records = relax_records(campaign, decision)
+    glasses = dict.fromkeys(entry["spec"]["glass"] for entry in decision["tasks"])
+    criteria = []
+    for glass in glasses:
+        for key, (name, unit) in RELAXED.items():
+            own = [one for one in records if one["glass"] == glass and one["before"][key] is not None]
+            if own or not records:
+                criteria.append(unchanged(f"{name} of {glass}", unit, [_pair(one, key) for one in own]))
+    return criteria
+
+
+def _pair(record: dict[str, Any], key: str) -> tuple[float, float]:
+    return float(record["before"][key]), float(record["after"][key])
+
+
+def unchanged(name: str, unit: str, pairs: list[tuple[float, float]]) -> Criterion:
+    """Return the criterion that values before and after relaxing agree: mean difference within two standard errors.
+
+    The error is that of the paired differences between replicas; fewer than two pairs leave it unknown.
+    """
+    title = f"{name} before and after relaxing"
+    if len(pairs) < 2:
+        told = f"{title}: {len(pairs)} of at least 2 structures were relaxed"
+        return Criterion(title, "unknown", None, 0.0, unit, told)
+    before, after = np.array(pairs).T
+    differences = after - before
+    error = float(differences.std(ddof=1) / math.sqrt(len(differences)))
+    state: State = "met" if abs(differences.mean()) <= STANDARD_ERRORS * error + 1e-12 else "unmet"
+    relation = "agree" if state == "met" else "differ"
+    told = (
+        f"{name} is {before.mean():.3g} {unit} before relaxing with the labeler and {after.mean():.3g} after: they "
+        f"{relation} within {STANDARD_ERRORS:g} standard errors ({differences.mean():+.2g} +- {error:.2g})"
+    )
+    return Criterion(title, state, float(differences.mean()), 0.0, unit, told)

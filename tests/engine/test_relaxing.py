@@ -1,0 +1,149 @@
+"""Relaxing with the labeler: the true task on a crystal, the criterion, and when it is asked for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from campaign_kit import param
+from engine_kit import REHEARSAL, attempt_command
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alloop.decisions import relaxing
+from alloop.decisions.relaxing import decide_relax, relax_criteria, relax_tasks, unchanged
+from alloop.frames import write_frames
+from alloop.glass.crystals import crystal
+from alloop.store import Store, begin_attempt, make_task, publish
+
+GLASS = "LBS-20-60-20"
+RELAX: dict[str, Any] = {"probe": {}, "relax": {}}
+
+
+def relaxed(root: Path, steps: int) -> tuple[int, Path]:
+    """Relax a rattled B2O3-II with the rehearsal force field, as an attempt does."""
+    store = Store(root)
+    source = make_task("quench", "iter.000000/probe", "crystal", {"n": 1})
+    folder = store.prepare(source, "campaign-id", {})
+    attempt = begin_attempt(folder)
+    atoms = crystal("B2O3-II") * (2, 2, 2)
+    atoms.rattle(0.05, seed=1)
+    write_frames(attempt.out / "frames.npz", [crystal("B2O3-I"), atoms])
+    assert publish(attempt, source.key, {"seconds": 1.0, "threads": 1})
+    relax = {"force_eV_A": 0.05, "steps": steps, "cell": False}
+    spec = {"glass": GLASS, "start": {"task": source.key, "frame": -1}, "level": REHEARSAL, "relax": relax}
+    task = make_task("relax", "iter.000000/relax", "crystal", spec, (source.key,))
+    place = store.prepare(task, "campaign-id", {source.key: str(folder.relative_to(store.iterations))})
+    return subprocess.run(attempt_command(place), check=False, capture_output=True).returncode, place
+
+
+def test_a_crystal_keeps_its_coordination_and_loses_energy(tmp_path: Path) -> None:
+    code, folder = relaxed(tmp_path, 500)
+    assert code == 0
+    record = json.loads((folder / "result" / "relaxed.json").read_text())
+    assert record["energy_after_eV"] < record["energy_before_eV"]
+    assert record["before"]["fraction_4B"] == record["after"]["fraction_4B"] == 1.0
+    assert record["before"]["fraction_5Si"] is None
+    assert 0 < record["rms_displacement_A"] <= record["max_displacement_A"] < 1.0
+    assert json.loads((folder / "result" / "summary.json").read_text()).keys() == {"before", "after"}
+
+
+def test_a_structure_that_does_not_settle_is_given_up(tmp_path: Path) -> None:
+    code, folder = relaxed(tmp_path, 1)
+    assert code == 1 and not (folder / "result").exists()
+
+
+def test_equal_pairs_agree_and_a_common_shift_does_not() -> None:
+    assert unchanged("5Si", "of Si", [(0.0, 0.0)] * 3).state == "met"
+    assert unchanged("5Si", "of Si", [(0.1, 0.0), (0.0, 0.0), (0.0, 0.0)]).state == "met"
+    assert unchanged("5Si", "of Si", [(0.2, 0.05), (0.25, 0.1), (0.2, 0.1)]).state == "unmet"
+    assert unchanged("5Si", "of Si", [(0.1, 0.0)] * 3).state == "unmet", "no scatter makes it sure, not unknown"
+    assert unchanged("5Si", "of Si", [(0.1, 0.1)]).state == "unknown"
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=6), st.randoms())
+def test_the_order_of_replicas_and_of_before_and_after_changes_nothing(pairs: Any, random: Any) -> None:
+    own = unchanged("4B", "of B", pairs)
+    shuffled = list(pairs)
+    random.shuffle(shuffled)
+    assert unchanged("4B", "of B", shuffled).state == own.state
+    assert unchanged("4B", "of B", [(after, before) for before, after in pairs]).state == own.state
+
+
+class Probed:
+    """A campaign of which a probe and its relaxations are known."""
+
+    def __init__(self) -> None:
+        entries = [
+            {"key": f"q{r}{part}", "name": f"{GLASS}.n{atoms}.r{r}.s0{part}-final", "spec": spec}
+            for r, atoms in enumerate((63, 63, 126))
+            for part, spec in enumerate(({"stage": "cool", "glass": GLASS}, {"stage": "final", "glass": GLASS}))
+        ]
+        self.state: Any = SimpleNamespace(
+            decisions={("probe", 1): {"tasks": entries}}, done={entry["key"] for entry in entries}
+        )
+        self.level = {"name": "teter-rehearsal", "content": REHEARSAL}
+        self.summaries: dict[str, dict[str, Any]] = {key: {"status": "finished"} for key in self.state.done}
+
+    def summary(self, key: str) -> dict[str, Any]:
+        return self.summaries[key]
+
+    def relaxed(self, *fractions_5Si: float) -> None:
+        entries = []
+        for number, fraction in enumerate(fractions_5Si):
+            key = f"x{number}"
+            entries.append({"key": key, "name": f"{GLASS}.n63.r{number}", "spec": {"glass": GLASS}})
+            self.state.done.add(key)
+            before = {"fraction_4B": None, "fraction_5Si": 0.0, "three_rings": 0}
+            self.summaries[key] = {"before": before, "after": before | {"fraction_5Si": fraction}}
+        self.state.decisions["relax", 1] = {"tasks": entries}
+
+
+def test_last_frames_of_whole_quenches_up_to_a_size_are_relaxed() -> None:
+    probed = Probed()
+    own = param(stop=RELAX).stop.relax
+    found = relax_tasks(probed, own, probed.state.decisions["probe", 1]["tasks"], 100, "iter.000001/relax")
+    assert [task.inputs for task in found] == [("q01",), ("q11",)]
+    assert all(task.spec["start"]["frame"] == -1 and task.spec["level"] == REHEARSAL for task in found)
+    assert len({task.key for task in found}) == 2
+    probed.summaries["q11"]["status"] = "lost"
+    assert len(relax_tasks(probed, own, probed.state.decisions["probe", 1]["tasks"], None, "g")) == 2
+
+
+def test_it_is_asked_for_only_when_all_else_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    from alloop.decisions import convergence
+    from alloop.selection.convergence import at_most
+
+    probed, own = Probed(), param(stop=RELAX)
+    for error, count in ((0.5, 0), (0.1, 3)):
+        monkeypatch.setattr(convergence, "judged", lambda *_, error=error: [at_most("force RMSE", error, 0.2)])
+        assert len(decide_relax(probed, own, 1)["tasks"]) == count
+    assert decide_relax(probed, param(stop={"probe": {}}), 1) == {"tasks": []}
+
+
+def test_criteria_wait_then_say_what_changed() -> None:
+    probed, own = Probed(), param(stop=RELAX)
+    assert relax_criteria(probed, param(stop={"probe": {}}), 1) == []
+    (waiting,) = relax_criteria(probed, own, 1)
+    assert waiting.state == "unknown" and "waits until all else is met" in waiting.sentence
+    probed.relaxed(0.0, 0.0, 0.0)
+    assert [one.state for one in relax_criteria(probed, own, 1)] == ["met"], "a glass without B has no 4B"
+    probed.relaxed(0.2, 0.3, 0.25)
+    (unmet,) = relax_criteria(probed, own, 1)
+    assert unmet.state == "unmet" and "0 of Si before relaxing with the labeler and 0.25 after" in unmet.sentence
+    probed.state.done -= {"x1", "x2"}
+    assert relax_criteria(probed, own, 1)[0].state == "unknown"
+
+
+def test_relax_without_a_probe_is_refused() -> None:
+    with pytest.raises(Exception, match="relax needs a probe"):
+        param(stop={"relax": {}})
+
+
+def test_at_most_so_many_are_relaxed() -> None:
+    assert relaxing.relaxed_glasses(param(stop=RELAX)) == 3 * len(param().glasses)
+    assert relaxing.relaxed_glasses(param()) == 0
