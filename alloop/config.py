@@ -274,6 +274,9 @@ class SelectParam(Section):
         f"name with its kind; presets: {', '.join(PRESETS)} (the first two are always watched for)",
         json_schema_extra={"default": {name: {} for name in ON_BY_DEFAULT}},
     )
+    before_loss: CountOrZero = Field(
+        5, description="labels per iteration among the last good frames of trajectories that were lost; 0: none"
+    )
     temperature_bands_K: list[Positive] = Field(
         [600.0, 1250.0, 2250.0], description="ascending edges of the temperature bands, over which events have quotas"
     )

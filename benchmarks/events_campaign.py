@@ -3,23 +3,27 @@
     python benchmarks/events_campaign.py FOLDER [--only with without wall] [--slots 2]
 
 One glass, labelled by SHIK, whose melts hold both; the bootstrap, quenched by Teter from 1500 K, is asserted to hold
-neither. The same campaign runs with the events of the default configuration (`with`), with quotas of zero
-(`without`), and with events and a short-range wall under the models (`wall`). Then three replicas of 20 ps at 2000 K,
-each driven by another model of the last ensemble, are compared with three of the labeler's own, from the same starts:
-overlaps, lost trajectories, and the time-averaged share of five-coordinated silicon with its standard error between
-replicas. Everything that is done is kept in FOLDER and not done again; the summary goes to
-benchmarks/results/events_campaign.json.
+neither. The same campaign runs with the events of the default configuration (`with`), with quotas of zero and no labels
+of last good frames (`without`), and with events and a short-range wall under the models (`wall`). Then three replicas
+of 20 ps at 2000 K, each driven by another model of the last ensemble, are compared with three of the labeler's own,
+from the same starts: overlaps, lost trajectories, and the time-averaged share of five-coordinated silicon with its
+standard error between replicas. Everything that is done is kept in FOLDER and not done again; the summary goes to
+benchmarks/results/events_campaign.json, where variants of another param.json are dropped. By estimate 45 minutes on two
+cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -64,11 +68,11 @@ PARAM: dict[str, Any] = {
     "train": {
         "models": 3,
         "cutoff_A": 5.0,
-        "neuron": [10, 20, 40],
-        "axis_neuron": 8,
-        "fitting_neuron": [64, 64, 64],
-        "steps": 4000,
-        "warm_steps": 2500,
+        "neuron": [10, 20],
+        "axis_neuron": 6,
+        "fitting_neuron": [48, 48, 48],
+        "steps": 3000,
+        "warm_steps": 2000,
         "learning_rate": 0.004,
         "warm_learning_rate": 0.002,
         "final_learning_rate": 0.0001,
@@ -82,11 +86,11 @@ PARAM: dict[str, Any] = {
     },
     "select": {"trust_low_eV_A": 0.25, "trust_high_eV_A": 4.0, "max_labels": 60, "max_per_trajectory": 12},
     "label": {"labeler": "shik-rehearsal", "per_process": 20},
-    "stop": {"max_iterations": 5, "force_rmse_eV_A": 0.05},
+    "stop": {"max_iterations": 3, "force_rmse_eV_A": 0.05},
 }
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "with": {},
-    "without": {"select": {"events": {event: {"quota": 0} for event in EVENTS}}},
+    "without": {"select": {"events": {event: {"quota": 0} for event in EVENTS}, "before_loss": 0}},
     "wall": {"train": {"short_range": "zbl"}},
 }
 
@@ -108,17 +112,50 @@ run             {steps}
 """
 
 
-def run_campaign(folder: Path, variant: str, slots: int) -> float:
-    """Run a variant's campaign to its end, and return the seconds this took now."""
-    folder.mkdir(parents=True, exist_ok=True)
+def param_of(variant: str) -> dict[str, Any]:
+    """Return a variant's param.json, without its pools."""
     changes = VARIANTS[variant]
-    param = {key: value | changes.get(key, {}) if isinstance(value, dict) else value for key, value in PARAM.items()}
-    write_json(folder / "param.json", param | {"pools": {"local": {"slots": slots}}})
-    began = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", "alloop", "run", "-C", str(folder)], check=False)
-    if done.returncode not in (0, 3):
-        raise SystemExit(f"the campaign {variant} ended with exit code {done.returncode}; see {folder}")
-    return time.monotonic() - began
+    return {key: value | changes.get(key, {}) if isinstance(value, dict) else value for key, value in PARAM.items()}
+
+
+def digest(value: Any) -> str:
+    """Return a short hash of what JSON can hold."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def commit() -> str:
+    """Return the commit of this file's repository, marked if there are changes."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
+def run_campaign(folder: Path, variant: str, slots: int) -> list[dict[str, Any]]:
+    """Run a variant's campaign to its end, its starting data checked on the way; return commit and time of each run.
+
+    SystemExit if the folder holds a campaign of another param.json, the starting data show events, or the run fails.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    param, file, log = param_of(variant), folder / "param.json", folder / "benchmark.json"
+    if file.exists() and {key: value for key, value in read_json(file).items() if key != "pools"} != param:
+        raise SystemExit(f"{folder} holds a campaign of another param.json; give a new FOLDER")
+    write_json(file, param | {"pools": {"local": {"slots": slots}}})
+    runs = list(read_json(log)["runs"]) if log.exists() else []
+    began, at = time.monotonic(), commit()
+    driver = subprocess.Popen([sys.executable, "-m", "alloop", "run", "-C", str(folder)])
+    try:
+        checked = False
+        while driver.poll() is None:
+            checked = checked or check_bootstrap(Campaign(folder)) is not None
+            time.sleep(0.5 if checked else 5)
+    finally:
+        if driver.poll() is None:
+            driver.send_signal(signal.SIGINT)
+            driver.wait()
+        runs.append({"commit": at, "seconds": round(time.monotonic() - began, 1)})
+        write_json(log, {"runs": runs})
+    if driver.returncode not in (0, 3):
+        raise SystemExit(f"the campaign {variant} ended with exit code {driver.returncode}; see {folder}")
+    return runs
 
 
 def seen_in(frames: list[Atoms]) -> dict[str, Any]:
@@ -134,11 +171,15 @@ def seen_in(frames: list[Atoms]) -> dict[str, Any]:
     }
 
 
-def check_bootstrap(campaign: Campaign) -> dict[str, Any]:
-    """Return how many starting frames there are; SystemExit if one shows an event."""
+def check_bootstrap(campaign: Campaign) -> dict[str, Any] | None:
+    """Return how many starting frames there are, None until all are made; SystemExit if one shows an event."""
+    state = campaign.load()
+    keys = [entry["key"] for entry in state.decisions.get(("bootstrap", -1), {"tasks": []})["tasks"]]
+    if not keys or not all(key in state.done for key in keys):
+        return None
     watch, seen, count = Watch({event: PRESETS[event] for event in EVENTS}), Counter[str](), 0
-    for entry in campaign.state.decisions["bootstrap", -1]["tasks"]:
-        for record in read_all_structures(campaign.result(entry["key"])):
+    for key in keys:
+        for record in read_all_structures(campaign.result(key)):
             found, count = watch.look(from_record(record)), count + 1
             seen.update(event for event in EVENTS if found.seen(event))
     if seen:
@@ -197,6 +238,14 @@ def labeler_replica(folder: Path, start: Atoms, seed: int) -> dict[str, Any]:
     return found
 
 
+def check_labeler(replicas: list[dict[str, Any]]) -> None:
+    """SystemExit unless the labeler's own replicas lived and show five-coordinated silicon."""
+    if lost := [f"replica {n}: {one['lost']}" for n, one in enumerate(replicas) if one["lost"]]:
+        raise SystemExit(f"the labeler's own dynamics was lost ({'; '.join(lost)}); models cannot be measured by it")
+    if not np.mean([one["share_5Si"] for one in replicas]) > 0:
+        raise SystemExit("the labeler's own dynamics shows no five-coordinated Si; events would have nothing to find")
+
+
 def model_replica(folder: Path, models: list[str], start: Path, seed: int) -> dict[str, Any]:
     """Return what dynamics driven by the first of the models shows; it runs in a process of its own."""
     file = folder / "seen.json"
@@ -251,19 +300,43 @@ def compared(models: list[dict[str, Any]], labeler: list[dict[str, Any]]) -> dic
     return plain(asdict(compare_rates("five_coordinated_Si", *rates)))  # type: ignore[no-any-return]
 
 
-def measure(folder: Path, variant: str, begun: list[Atoms], labeler: list[dict[str, Any]]) -> dict[str, Any]:
+def no_overlap(models: list[dict[str, Any]], labeler: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return whether no replica was lost and none shows overlaps in more frames than the labeler's worst."""
+    lost = sum(bool(one["lost"]) for one in models)
+    frames = [[one["overlap_frames"] for one in replicas] for replicas in (models, labeler)]
+    return {
+        "holds": not lost and max(frames[0]) <= max(frames[1]),
+        "lost_replicas": lost,
+        "replicas": len(models),
+        "overlap_frames": frames[0],
+        "labeler_overlap_frames": frames[1],
+    }
+
+
+def driven(folder: Path, variant: str, campaign: Campaign, slots: int) -> list[dict[str, Any]]:
+    """Return what dynamics with the last ensemble shows, a replica per slot at a time, kept by the models' keys."""
+    state = campaign.state
+    last = max(number for kind, number in state.decisions if kind == "train")
+    keys = state.models(last)
+    results = [campaign.result(key) for key in keys]
+    files = [str(result / read_json(result / "summary.json")["model"]) for result in results]
+
+    def drive_one(replica: int) -> dict[str, Any]:
+        first = replica % len(files)
+        place = folder / f"md-{variant}-{digest([keys, TEMPERATURE_K, EQUILIBRATION_PS, SAMPLING_PS])}-{replica}"
+        own = files[first:] + files[:first]
+        return model_replica(place, own, folder / f"start{replica}.extxyz", 500 + replica)
+
+    with ThreadPoolExecutor(slots) as pool:
+        return list(pool.map(drive_one, range(REPLICAS)))
+
+
+def measure(folder: Path, variant: str, labeler: list[dict[str, Any]], slots: int) -> dict[str, Any]:
     """Return everything about one variant's finished campaign."""
     campaign = Campaign(folder / variant)
-    state = campaign.load()
     bootstrap = check_bootstrap(campaign)
-    last = max(number for kind, number in state.decisions if kind == "train")
-    results = [campaign.result(key) for key in state.models(last)]
-    files = [str(result / read_json(result / "summary.json")["model"]) for result in results]
-    replicas = []
-    for replica in range(REPLICAS):
-        own = files[replica % len(files) :] + files[: replica % len(files)]
-        place = folder / f"md-{variant}-{replica}"
-        replicas.append(model_replica(place, own, folder / f"start{replica}.extxyz", 500 + replica))
+    state = campaign.state
+    replicas = driven(folder, variant, campaign, slots)
     reasons = Counter(pick["reason"] for picks in state.picks_in.values() for pick in picks)
     seen = [
         {event: entry["seen"] for event, entry in state.decisions["select", number]["events"].items()}
@@ -277,8 +350,17 @@ def measure(folder: Path, variant: str, begun: list[Atoms], labeler: list[dict[s
         "event_frames_per_iteration": seen,
         "held_out_force_rmse_eV_A": [own["held_out_explore"]["force_rmse_eV_A"] for own in verdicts],
         "replicas": replicas,
+        "no_overlap": no_overlap(replicas, labeler),
         "five_coordinated_Si": compared(replicas, labeler),
     }
+
+
+def kept_record(file: Path, labeler: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the record so far, without variants of another param.json than today's."""
+    before = dict(read_json(file)) if file.exists() else {}
+    own = {v: before[v] for v in VARIANTS if v in before and before[v].get("param_hash") == digest(param_of(v))}
+    about = {"glass": GLASS, "atoms": ATOMS, "temperature_K": TEMPERATURE_K}
+    return about | {"commit": commit(), "labeler": labeler} | own
 
 
 def main() -> None:
@@ -295,15 +377,22 @@ def main() -> None:
     if arguments.folder is None:
         parser.error("a FOLDER is needed")
     folder = arguments.folder.resolve()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the driver is stopped, too
     folder.mkdir(parents=True, exist_ok=True)
     begun = starts(folder)
-    labeler = [labeler_replica(folder / f"md-labeler-{n}", begun[n], 900 + n) for n in range(REPLICAS)]
+    with ThreadPoolExecutor(arguments.slots) as pool:
+        labeler = list(
+            pool.map(lambda n: labeler_replica(folder / f"md-labeler-{n}", begun[n], 900 + n), range(REPLICAS))
+        )
+    check_labeler(labeler)
     print(json.dumps({"labeler": labeler}, indent=1), flush=True)
-    record = dict(read_json(arguments.record)) if arguments.record.exists() else {}
-    record |= {"glass": GLASS, "atoms": ATOMS, "temperature_K": TEMPERATURE_K, "labeler": labeler}
+    record = kept_record(arguments.record, labeler)
     for variant in arguments.only:
-        seconds = run_campaign(folder / variant, variant, arguments.slots)
-        record[variant] = measure(folder, variant, begun, labeler) | {"campaign_s_now": round(seconds)}
+        runs = run_campaign(folder / variant, variant, arguments.slots)
+        took = {"campaign_s": round(sum(run["seconds"] for run in runs)), "runs": runs}
+        record[variant] = (
+            {"param_hash": digest(param_of(variant))} | measure(folder, variant, labeler, arguments.slots) | took
+        )
         write_json(arguments.record, record)
         print(json.dumps({variant: record[variant]}, indent=1), flush=True)
 

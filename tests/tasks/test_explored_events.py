@@ -232,3 +232,11 @@ def test_a_quota_of_zero_asks_for_nothing() -> None:
 
     param = parse({"name": "x", "glasses": ["LBS-20-60-20"], "select": {"events": {"overlap": {"quota": 0}}}})
     assert selection_rules(param).event_quota == {"five_coordinated_Si": 5}
+
+
+@pytest.mark.parametrize(("select", "expected"), [({}, 5), ({"before_loss": 0}, 0), ({"before_loss": 8}, 8)])
+def test_the_last_good_frames_are_labelled_as_often_as_param_json_says(select: dict[str, int], expected: int) -> None:
+    from alloop.config import parse
+
+    param = parse({"name": "x", "glasses": ["LBS-20-60-20"], "select": select})
+    assert selection_rules(param).before_loss == expected
