@@ -47,7 +47,6 @@ def limits(param: Param, max_iterations: int, *, quench_only: bool = False, barr
         {kind: pool_of(param.pools, kind) for kind in ORDER},
         param.train.after_labels or max(1, most // 3),
         param.explore.max_backlog or 4 * most,
-        param.explore.max_lag,
         param.stop.accurate_fraction,
         {name: job_time_s(pool) for name, pool in param.pools.items()},
         param.stop.probe is not None,
