@@ -396,7 +396,7 @@ def retry(
     failed: Annotated[
         str | None, typer.Option("--class", help="all of this failure class, such as unconverged")
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="all quarantined work")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="all quarantined work that is still of use")] = False,
     folder: Folder = HERE,
 ) -> None:
     """Give quarantined work another chance, after its cause was mended; a running driver takes it up by itself."""

@@ -47,7 +47,6 @@ def limits(param: Param, max_iterations: int, *, quench_only: bool = False, barr
         {kind: pool_of(param.pools, kind) for kind in ORDER},
         param.train.after_labels or max(1, most // 3),
         param.explore.max_backlog or 4 * most,
-        param.explore.max_lag,
         param.stop.accurate_fraction,
         {name: job_time_s(pool) for name, pool in param.pools.items()},
         param.stop.probe is not None,
@@ -193,17 +192,17 @@ class Driver:
             store.record_death(self.campaign.folder(key), None, unwatched=True, alive=self.pool.alive)
             self._rule(key)
         for key in sorted(self.campaign.state.running):
-            if self._watch_again(key):
+            if self._watch_again((key,)):
                 self.watcher.adopted(self.campaign.state.tasks[key])
             else:
                 self._settle_one(key, Ended((key,), None))
 
-    def _watch_again(self, key: str) -> bool:
-        """Have the pools watch the attempt that still runs at a task; False if none does."""
-        folder = self.campaign.folder(key)
-        record = next(store.live_records(folder, self.pool.alive), None)
+    def _watch_again(self, keys: tuple[str, ...]) -> bool:
+        """Have the pools watch the process that still runs at one of a batch's tasks; False if none does."""
+        folders = [self.campaign.folder(key) for key in keys]
+        record = next((found for folder in folders for found in store.live_records(folder, self.pool.alive)), None)
         if record is not None:
-            self.pool.adopt(record, (key,), [folder])
+            self.pool.adopt(record, keys, folders)
         return record is not None
 
     def _settle(self, seconds: float) -> None:
@@ -213,9 +212,7 @@ class Driver:
             batch = self._ended[0]
             self._started.pop(batch.keys, None)
             self._check_begun(batch)
-            for key in batch.keys:
-                if key in self.campaign.state.running:
-                    self._settle_one(key, batch)
+            self._settle_batch(batch)
             self._ended.popleft()
 
     def _check_begun(self, batch: Ended) -> None:
@@ -233,9 +230,18 @@ class Driver:
                 f"  its output is in {self.campaign.run_folder / 'attempts.log'}"
             )
 
+    def _settle_batch(self, batch: Ended) -> None:
+        """Note what came of a batch; if its process is still at work, out of dask's sight, it goes on as a whole."""
+        self.campaign.check_held()
+        running = self.campaign.state.running
+        left = tuple(key for key in batch.keys if key in running and not self._landed(key))
+        if not self._watch_again(left):
+            for key in left:
+                self._settle_one(key, batch)
+
     def _settle_one(self, key: str, end: Ended) -> None:
         self.campaign.check_held()
-        if self._landed(key) or self._watch_again(key):
+        if self._landed(key) or self._watch_again((key,)):
             return
         folder = self.campaign.folder(key)
         store.record_death(folder, end.return_code, cause=end.cause, alive=self.pool.alive)

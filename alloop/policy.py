@@ -35,10 +35,9 @@ class Limits:
 
     slots: tasks at once, over all pools; pools: kind of task -> pool (`local` if it is not named); batch: kind -> tasks
     that may share a process; barrier: the classical order, stage by stage. Watermarks: train_after, training labels of
-    an ensemble that start the next one; max_backlog, frames waiting for a label with which no chunk begins; max_lag,
-    newer ensembles beyond which a chunk that has not begun is withdrawn. longest_s: per pool, the time that a fresh job
-    of it gives to a batch; more is never asked for. probes: a short quench comes before each verdict;
-    relaxes: relaxing what it made with the labeler comes last.
+    an ensemble that start the next one; max_backlog, frames waiting for a label with which no chunk begins.
+    longest_s: per pool, the time that a fresh job of it gives to a batch; more is never asked for. probes: a short
+    quench comes before each verdict; relaxes: relaxing what it made with the labeler comes last.
     """
 
     max_iterations: int
@@ -51,7 +50,6 @@ class Limits:
     pools: dict[str, str] = field(default_factory=dict)
     train_after: int = 1
     max_backlog: int = 1_000_000
-    max_lag: int = 0
     accurate_fraction: float = 1.0
     longest_s: dict[str, float] = field(default_factory=dict)
     probes: bool = False
@@ -232,6 +230,18 @@ def _judging(state: State, limits: Limits, j: int) -> tuple[str, int] | None:
         if state.open(kind, j):
             return None
     return None
+
+
+def outdated_chunks(state: State, iteration: int, max_lag: int) -> list[str]:
+    """Return the chunks to withdraw as ensemble `iteration` explores: not begun, and asked for by older ones only.
+
+    max_lag: so many ensembles between theirs and this one they may wait for.
+    """
+    return [
+        key
+        for key in state.waiting_of.get("explore", ())
+        if all(kind == "explore" and number < iteration - max_lag for kind, number in state.asked_in[key])
+    ]
 
 
 def _early_ensemble(state: State, limits: Limits, i: int) -> tuple[str, int] | None:

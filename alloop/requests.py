@@ -90,7 +90,10 @@ def _folder(campaign: Campaign) -> Path:
 
 
 def quarantined(campaign: Campaign, names: list[str], failed: str | None, *, everything: bool) -> list[str]:
-    """Return the keys of quarantined tasks: those named, those of a failure class, or all; InputError if none is."""
+    """Return the keys of quarantined tasks: those named, those of a failure class, or all; InputError if none is.
+
+    Chunks of iterations that have chosen their frames are never among them: nothing would come of another try.
+    """
     state = campaign.state
     if not (names or failed or everything):
         raise InputError("name tasks, a class (--class unconverged) or --all; alloop status lists what is quarantined")
@@ -104,7 +107,13 @@ def quarantined(campaign: Campaign, names: list[str], failed: str | None, *, eve
         found.update(matches)
     if not found:
         raise InputError(f"nothing is quarantined{f' with class {failed}' if failed else ''}")
-    return sorted(found)
+    late = sorted(state.tasks[key].name for key in found if state.is_too_late(key))
+    if (names and late) or len(late) == len(found):
+        raise InputError(
+            f"too late for another try: the iteration of {', '.join(late[:5])} has chosen its frames without it\n"
+            "  nothing needs to be done: it costs itself only, and no other work waits for it"
+        )
+    return sorted(key for key in found if not state.is_too_late(key))
 
 
 def _is_called(task: Task, text: str) -> bool:

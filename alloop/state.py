@@ -301,13 +301,18 @@ class State:
             self.unfinished[stage].discard(key)
 
     def retry(self, decision: dict[str, Any]) -> None:
-        """Give quarantined tasks another chance, but for labels at a level of theory that is no longer wanted."""
+        """Give quarantined tasks another chance, but for labels and chunks that nothing would come of any more."""
         for key in decision["keys"]:
-            if key not in self.superseded and self.quarantined.pop(key, None) is not None:
+            if key in self.quarantined and key not in self.superseded and not self.is_too_late(key):
+                del self.quarantined[key]
                 self._wait(key)
                 self.retried[key] = decision["time"]
                 for stage in self.asked_in[key]:
                     self.unfinished[stage].add(key)
+
+    def is_too_late(self, key: str) -> bool:
+        """Tell whether a task is a chunk of iterations that have chosen their frames: nobody would look at its own."""
+        return all(kind == "explore" and self.decided("select", number) for kind, number in self.asked_in[key])
 
     def exclude(self, decision: dict[str, Any]) -> None:
         """Take labels out of training and held-out sets, or bring them back."""

@@ -16,6 +16,7 @@ from alloop.errors import NeedsPersonError
 from alloop.event_params import definitions
 from alloop.frames import read_all_structures, read_columns
 from alloop.glass.composition import stoichiometric_counts
+from alloop.policy import outdated_chunks
 from alloop.seeds import derived_seed
 from alloop.selection.bands import band_of
 from alloop.state import task_entries
@@ -114,7 +115,7 @@ def decide_explore(campaign: Campaign, param: Param, iteration: int) -> dict[str
         "tasks": task_entries(tasks, common),
         "trajectories": roles,
         "trust": trust_entries(moves),
-        "withdrawn": _outdated_chunks(campaign, iteration - own.max_lag),
+        "withdrawn": outdated_chunks(state, iteration, own.max_lag),
     }
 
 
@@ -131,16 +132,6 @@ def _last_good_chunks(campaign: Campaign, iteration: int) -> dict[str, str]:
         for name, keys in chunks.items()
     }
     return {name: key for name, key in found.items() if key is not None}
-
-
-def _outdated_chunks(campaign: Campaign, before: int) -> list[str]:
-    """Return the chunks of ensembles older than `before` that have not begun: a newer one explores in their place."""
-    state = campaign.state
-    return [
-        key
-        for key in state.waiting_of.get("explore", ())
-        if all(kind == "explore" and number < before for kind, number in state.asked_in[key])
-    ]
 
 
 def _chunk_K(trajectory: Trajectory, own: ExploreParam, chunk: int) -> float:

@@ -151,3 +151,23 @@ def test_processes_that_find_a_full_disk_are_nobodys_fault(cluster: Cluster) -> 
     for _ in range(10):
         driver.pool.events.append(Ended((key,), NO_SPACE))
         turn(driver)
+
+
+def test_batch_that_goes_on_unwatched_as_the_scheduler_dies_is_watched_again_as_a_whole(cluster: Cluster) -> None:
+    """Else the tasks it has not reached begin elsewhere, too, and failures it meets at them are not counted."""
+    driver = started(cluster)
+    batch = until_labels(cluster, driver)
+    lost, *rest = batch.keys
+    driver.pool.hear(batch, None, "")
+    driver._settle(0.0)
+    for _ in range(3):
+        assert turn(driver) is None
+    assert driver.pool.watched[batch.number][0] == batch.keys
+    assert all(not cluster.attempts.get(key) for key in rest), "begun elsewhere, too"
+    cluster.fail(cluster.current(batch), "numeric", final=True)
+    batch.failed.add(lost)
+    cluster.go_on(batch)
+    finish(cluster, driver, batch)
+    assert to_the_end(cluster, driver).event == "limit"
+    assert [len(cluster.attempts[key]) for key in batch.keys] == [1] * len(batch.keys)
+    assert lost in driver.campaign.state.quarantined

@@ -121,6 +121,8 @@ class ClusterMachine(RuleBasedStateMachine):
             self.node_is_out_of_sight(number)
         elif chance < 0.96:
             self.cluster.full = not self.cluster.full
+        elif chance < 0.98 and self.driver is not None and not self.cluster.full:
+            self.scheduler_restarts()
         else:
             self.driver = None
 
@@ -223,6 +225,16 @@ class ClusterMachine(RuleBasedStateMachine):
         if batch.seen:
             batch.seen = False
             self._hear(batch, None, "infra")
+
+    @precondition(lambda self: self.driver is not None and self.driver.pool.watched and not self.cluster.full)
+    @rule()
+    def scheduler_restarts(self) -> None:
+        """While the driver waits, dask loses all that it had started: no code is told, and the processes go on."""
+        assert self.driver is not None
+        pool = self.driver.pool
+        for number in [number for number, (_, child) in pool.watched.items() if child]:
+            pool.hear(self.cluster.batches[number], None, "")
+        self.driver._patiently(lambda: self.driver._settle(0.0))
 
     @precondition(lambda self: self.driver is None and self.cluster.results)
     @rule(number=ANY)

@@ -11,6 +11,7 @@ import pytest
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # engine_kit and engine_labelers are plain modules beside the tests
+sys.path.append(str(HERE.parents[1] / "benchmarks"))  # the simulator
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 from campaign_kit import bootstrap_content, content
 
 from alloop.errors import NEEDS_PERSON
-from alloop.policy import NEEDED, Ending, Limits, Now, Plan, has_ended, looks_converged, policy
+from alloop.policy import NEEDED, Ending, Limits, Now, Plan, has_ended, looks_converged, outdated_chunks, policy
 from alloop.pools import Slot
 from alloop.report.status import label_counts
 from alloop.selection.picks import Candidate, Rules
@@ -44,6 +44,7 @@ class World:
     doomed: set[str] = field(default_factory=set)
     accurate: float = 0.5
     aids: bool = False
+    max_lag: int = 0
 
     def __post_init__(self) -> None:
         self.decide("campaign", id="w", name="world", seed=1)
@@ -365,8 +366,7 @@ def _explore(world: World, iteration: int) -> dict[str, Any]:
             spec = {"trajectory": trajectory, "chunk": chunk, "models": models, "start": start, "i": iteration}
             tasks.append(make_task("explore", "g", f"t{trajectory}.c{chunk:02d}", spec, (start,)))
             start = tasks[-1].key
-    waiting = world.state.waiting_of.get("explore", ())
-    withdrawn = [] if world.limits.barrier else list(waiting)
+    withdrawn = outdated_chunks(world.state, iteration, world.max_lag)
     return content(tasks, inputs=models) | {"withdrawn": withdrawn, "trajectories": {}}
 
 

@@ -185,3 +185,32 @@ def test_budget_lets_no_more_frames_be_picked_than_it_pays_for() -> None:
     assert policy(found.state, found.limits, now(9, labels_left=1)).picks == 1
     assert policy(found.state, found.limits, now(9, labels_left=0)).picks == 0
     assert policy(found.state, found.limits, now(9)).picks > 1
+
+
+@pytest.mark.parametrize("max_lag", [0, 1, 2])
+def test_chunks_that_have_not_begun_wait_for_so_many_newer_ensembles_and_no_more(max_lag: int) -> None:
+    found = one_that_waits()
+    found.max_lag = max_lag
+    old = list(found.state.waiting_of["explore"])
+    for iteration in (1, 2, 3):
+        found.decide("train", iteration=iteration, **CONTENT["train"](found, iteration))
+        for key in list(found.state.waiting_of["train"]):
+            found.done(key)
+        found.decide("explore", iteration=iteration, **CONTENT["explore"](found, iteration))
+        assert {found.state.status_of(key) for key in old} == {"superseded" if iteration > max_lag else "waiting"}
+
+
+def test_chunk_is_tried_again_only_until_its_iteration_has_chosen_its_frames() -> None:
+    found = one_that_waits()
+    lost, *others = list(found.state.waiting_of["explore"])
+    found.decide("quarantine", key=lost, message="three failures")
+    found.decide("retry", keys=[lost], time="1")
+    assert lost in found.state.waiting and found.state.open("explore", 0)
+    found.decide("quarantine", key=lost, message="three failures")
+    for key in others:
+        found.done(key)
+    found.decide("select", iteration=0, **CONTENT["select"](found, 0))
+    found.decide("retry", keys=[lost], time="2")
+    assert lost in found.state.quarantined and not found.state.open("explore", 0)
+    assert found.run().code == NOT_CONVERGED
+    assert lost not in found.launches

@@ -15,6 +15,8 @@ import pytest
 from ase import Atoms
 from engine_kit import prepared_label
 from quick_kit import PYTHON, quick_environment
+from simulated_campaign import Simulation
+from simulated_record import replayed
 
 from alloop.campaign import Campaign
 from alloop.errors import DONE, NOT_CONVERGED
@@ -120,6 +122,18 @@ def test_labels_told_to_fail_are_given_up_and_cost_themselves_only(tmp_path: Pat
     found = status(tmp_path)
     assert 0 < found["labels"]["quarantined"] < found["labels"]["done"]
     assert {entry["class"] for entry in found["quarantined"]} == {"crash"}
+    assert_record_can_be_simulated(tmp_path, found["labels"]["quarantined"])
+
+
+def assert_record_can_be_simulated(folder: Path, lost: int) -> None:
+    world, real = replayed(folder)
+    assert real["failures"].keys() == {"label"} and real["failures"]["label"]["crash"] >= lost
+    assert real["slots"] == {"local": 2} and real["queue_waits"] == {}
+    assert world.labels + world.seed_labels == real["labels"]
+    for barrier in (True, False):
+        simulation = Simulation(world, barrier=barrier, seed=0)
+        simulation.run()
+        assert simulation.result()["labels"] > 0.6 * real["labels"]
 
 
 def attempt(python: str, folder: Path, environment: dict[str, str]) -> Path:

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from campaign_kit import LIMIT, asked_labels, bootstrap_content, driven, param
+from campaign_kit import LIMIT, asked_labels, bootstrap_content, content, driven, param
 from rich.console import Console
 
 from alloop import loop, requests
@@ -15,7 +15,7 @@ from alloop.campaign import Campaign
 from alloop.errors import CampaignHeldError, InputError
 from alloop.pools import Ended, Slot
 from alloop.report.progress import Watcher
-from alloop.store import alive_here
+from alloop.store import alive_here, make_task
 
 
 def with_labels(root: Path, count: int = 4) -> Campaign:
@@ -41,6 +41,21 @@ def test_without_a_driver_the_decision_is_taken_at_once(tmp_path: Path) -> None:
     again = opened(tmp_path).state
     assert list(again.quarantined) == [next(iter(again.picks))] and keys[0] in again.waiting
     assert keys[0] in again.retried
+
+
+def test_chunk_of_an_iteration_that_has_chosen_its_frames_is_not_tried_again(tmp_path: Path) -> None:
+    campaign = with_labels(tmp_path)
+    chunk, other = (make_task("explore", "g", f"glass.t0.c{n:02d}", {"n": n}) for n in range(2))
+    campaign.decide("explore", iteration=0, **content([chunk, other]))
+    for key in (chunk.key, other.key):
+        campaign.decide("quarantine", key=key, name="x", **{"class": "numeric", "message": "m", "detail": ""})
+    assert requests.quarantined(campaign, [chunk.name], None, everything=False) == [chunk.key]
+    campaign.decide("select", iteration=0, level=campaign.level, picks=[])
+    for names, failed in (([chunk.name], None), ([], "numeric")):
+        with pytest.raises(InputError, match=r"glass\.t0\.c00.* has chosen its frames"):
+            requests.quarantined(campaign, names, failed, everything=False)
+    labels = sorted(campaign.state.quarantined.keys() & campaign.state.picks.keys())
+    assert requests.quarantined(campaign, [], None, everything=True) == labels
 
 
 def test_a_living_driver_takes_the_request_once(tmp_path: Path) -> None:
