@@ -5,9 +5,10 @@ orders of the stages, and three places for the attempts: in the driver's process
 and in one that outlives the driver. A write is also torn after half of its bytes, random chains of deaths hit
 recoveries too, and drivers and attempts are stopped at their points, to wake up when another driver has finished the
 campaign: they must change nothing. A further campaign begins on a foundation's labels, converges on every criterion
-there is, and is then relabelled; of its points one in so many is tried, and all around those decisions. In the classical order the end must be that of an undisturbed campaign; in the
-streaming order all that was asked for must be done or given up, once, and the counts must add up. Two cores go twice
-as fast with ``--share 1 2`` and ``--share 2 2`` side by side; the plain command then sums up.
+there is, and is then relabelled; of its points one in so many is tried, and all around those decisions. In the
+classical order the end must be that of an undisturbed campaign; in the streaming order all that was asked for must be
+done or given up, once, and the counts must add up. Two cores go twice as fast with ``--share 1 2`` and ``--share 2 2``
+side by side; the plain command then sums up.
 Writes ``benchmarks/results/failpoints.json``, after `--seconds` with as much as was run, in random order.
 """
 
@@ -17,7 +18,6 @@ import argparse
 import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,6 +30,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests" / "crash"))
 os.environ["OMP_NUM_THREADS"] = "1"
 
+from checkout import commit  # noqa: E402
 from crash_loop import Course, Crash, Crasher, at_decisions, chains, decision_cycle, single_crashes, stops  # noqa: E402
 
 RECORD = HERE / "results" / "failpoints.json"
@@ -42,7 +43,7 @@ CHAINS = 60
 
 
 def crashes(crasher: Crasher, every: int) -> Iterator[Crash]:
-    """All of them; where attempts have their own processes, and in the long campaign with a foundation, one in `every`."""
+    """All of them; of attempts with their own processes, and of the campaign with a foundation, one in `every`."""
     for course in COURSES:
         thinned = 1 if course.mode == "inline" else every
         yield from list(single_crashes(crasher, course))[::thinned]
@@ -106,13 +107,7 @@ def summary(crasher: Crasher, known: dict[str, Any]) -> dict[str, Any]:
             "points_by_name": dict(Counter(name.removeprefix("attempt ") for name in reference.points).most_common()),
         }
     total = Counter({name: sum(entry[name] for entry in runs.values()) for name in ("runs", "drives", "wrong")})
-    return {"commit": _commit(), **total, "undisturbed": courses, "crashes": runs}
-
-
-def _commit() -> str:
-    """The commit of this checkout, with a plus if files differ from it; empty outside of one."""
-    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty=+", "--exclude=*"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return {"commit": commit(), **total, "undisturbed": courses, "crashes": runs}
 
 
 def main() -> int:
@@ -124,7 +119,7 @@ def main() -> int:
     parser.add_argument("--share", type=int, nargs=2, default=(1, 1), metavar=("I", "N"), help="the I-th of N shares")
     parser.add_argument("--place", type=Path, help="folder for the campaigns")
     arguments = parser.parse_args()
-    part = None if arguments.sample is not None else RECORD.with_suffix(f".{_commit()}.part")
+    part = None if arguments.sample is not None else RECORD.with_suffix(f".{commit()}.part")
     known: dict[str, Any] = {}
     if part is not None and part.exists():
         known = {record["name"]: record for record in map(json.loads, part.read_text().splitlines())}

@@ -470,7 +470,7 @@ class BatchPool:
             starts = not live.job.connected and live.job.told is None and live.job.gone is None
             coming += live.job.slots if starts and live.job.settings == self._settings else 0
         wanted = batches > free + coming and len(self._ranked()) < self._limit
-        if wanted and self._submitter.ready():
+        if wanted and self._engine.link.ready() and self._submitter.ready():
             job = self._engine.records.create(self._engine.campaign_id, self.name, self._param, self._settings)
             failpoint("job:recorded")
             self._live[job.name] = live = Live(job)
