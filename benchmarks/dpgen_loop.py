@@ -25,6 +25,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from checkout import commit
+
 from alloop.store import write_json
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -47,12 +49,6 @@ def versions(dpgen_python: Path) -> dict[str, str]:
         command = [str(dpgen_python), "-c", f"from importlib.metadata import version as v; print(v('{name}'))"]
         found[name] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     return found
-
-
-def commit() -> str:
-    """The commit of this checkout, with a plus if files differ from it; empty outside of one."""
-    command = ["git", "-C", str(RESULTS), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def figures(runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -6,12 +6,8 @@ evenly, the same ones for all tools) on TWO CPU slots. MD i needs ensemble i. Th
 Ensemble i + 1 of DP-GEN has seen all labels of iteration i. alloop trains it once 12 of them have landed, while the
 others are still being made; `trained_on` says how many labels each ensemble has seen, the given ones included.
 
-Found (``results/dpgen_loop_sleep.json``; one run each on a quiet machine): alloop 785 s, DP-GEN 1198 s with a 1 s poll
-and 1253 s as it is: 0.655 and 0.626 of the time. The bound is 744 s, and 759 s if one counts that nothing can be
-labelled during the first MD run; alloop keeps to 95 % of the first. Of DP-GEN's 1198 s the trainings take 300 s and the
-MD runs 150 s in which nothing is labelled, and labels in pairs, of which the shorter waits for the longer, 730 s
-instead of 609 s. ``results/dpgen_loop_sleep_shared.json`` holds runs on the same machine with a load of 6 to 10, where
-starting a process takes seconds: alloop 818 and 904 s, DP-GEN 1212 to 1238 s and 1255 to 1314 s.
+What was found is in ``results/dpgen_loop_sleep.json`` (`commit`, `makespan_ratio_stock`, `makespan_ratio_fast`,
+`bound_fraction`, and the runs), and in ``results/dpgen_loop_sleep_shared.json`` for a machine that others used, too.
 """
 
 from __future__ import annotations

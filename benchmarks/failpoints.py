@@ -4,9 +4,11 @@ Run: ``nice python benchmarks/failpoints.py`` (one core, about an hour; interrup
 orders of the stages, and three places for the attempts: in the driver's process, in one of their own that dies alone,
 and in one that outlives the driver. A write is also torn after half of its bytes, random chains of deaths hit
 recoveries too, and drivers and attempts are stopped at their points, to wake up when another driver has finished the
-campaign: they must change nothing. In the classical order the end must be that of an undisturbed campaign; in the
-streaming order all that was asked for must be done or given up, once, and the counts must add up. Two cores go twice
-as fast with ``--share 1 2`` and ``--share 2 2`` side by side; the plain command then sums up.
+campaign: they must change nothing. A further campaign begins on a foundation's labels, converges on every criterion
+there is, and is then relabelled; of its points one in so many is tried, and all around those decisions. In the
+classical order the end must be that of an undisturbed campaign; in the streaming order all that was asked for must be
+done or given up, once, and the counts must add up. Two cores go twice as fast with ``--share 1 2`` and ``--share 2 2``
+side by side; the plain command then sums up.
 Writes ``benchmarks/results/failpoints.json``, after `--seconds` with as much as was run, in random order.
 """
 
@@ -16,7 +18,6 @@ import argparse
 import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,28 +30,36 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests" / "crash"))
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from crash_loop import Course, Crash, Crasher, chains, decision_cycle, single_crashes, stops  # noqa: E402
+from checkout import commit  # noqa: E402
+from crash_loop import Course, Crash, Crasher, at_decisions, chains, decision_cycle, single_crashes, stops  # noqa: E402
 
 RECORD = HERE / "results" / "failpoints.json"
 COURSES = [Course(order, mode) for mode in ("inline", "apart", "forked") for order in ("barrier", "streaming")]
+LEVELS = Course("levels")
+SELDOM = ("probe", "relax", "promote", "pretrain", "relabel")
+"""Decisions that only the campaign with a foundation takes."""
 STOPPED = [Course("barrier", mode) for mode in ("forked", "elsewhere")]
 CHAINS = 60
 
 
 def crashes(crasher: Crasher, every: int) -> Iterator[Crash]:
-    """All of them; where attempts have their own processes, one in `every`."""
+    """All of them; of attempts with their own processes, and of the campaign with a foundation, one in `every`."""
     for course in COURSES:
         thinned = 1 if course.mode == "inline" else every
         yield from list(single_crashes(crasher, course))[::thinned]
         if course.mode != "forked":
             yield from chains(crasher, course, CHAINS)
+    own = list(at_decisions(crasher, LEVELS, SELDOM))
+    yield from own
+    yield from (crash for crash in list(single_crashes(crasher, LEVELS))[::every] if crash not in own)
+    yield from chains(crasher, LEVELS, CHAINS)
     for course in STOPPED:
         yield from list(stops(crasher, course))[::every]
 
 
 def sample(crasher: Crasher, seed: int) -> list[Crash]:
-    """All points of one decision's cycle, then everything else in random order."""
-    first = list(decision_cycle(crasher, Course("barrier"), "select"))
+    """All points of one decision's cycle, those around seldom decisions, then everything else in random order."""
+    first = [*decision_cycle(crasher, Course("barrier"), "select"), *at_decisions(crasher, LEVELS, SELDOM)]
     return first + [crash for crash in shuffled(crashes(crasher, 1), seed) if crash not in first]
 
 
@@ -90,7 +99,7 @@ def summary(crasher: Crasher, known: dict[str, Any]) -> dict[str, Any]:
         entry["wrong"] += bool(record["wrong"])
         entry["seconds"] = round(entry["seconds"] + record["seconds"], 1)
     courses = {}
-    for course in dict.fromkeys(COURSES + STOPPED):
+    for course in dict.fromkeys([*COURSES, LEVELS, *STOPPED]):
         reference = crasher.reference(course)
         courses[f"{course.order}/{course.mode}"] = {
             "points": len(reference.points),
@@ -98,12 +107,7 @@ def summary(crasher: Crasher, known: dict[str, Any]) -> dict[str, Any]:
             "points_by_name": dict(Counter(name.removeprefix("attempt ") for name in reference.points).most_common()),
         }
     total = Counter({name: sum(entry[name] for entry in runs.values()) for name in ("runs", "drives", "wrong")})
-    return {"commit": _commit(), **total, "undisturbed": courses, "crashes": runs}
-
-
-def _commit() -> str:
-    command = ["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return {"commit": commit(), **total, "undisturbed": courses, "crashes": runs}
 
 
 def main() -> int:
@@ -115,7 +119,7 @@ def main() -> int:
     parser.add_argument("--share", type=int, nargs=2, default=(1, 1), metavar=("I", "N"), help="the I-th of N shares")
     parser.add_argument("--place", type=Path, help="folder for the campaigns")
     arguments = parser.parse_args()
-    part = None if arguments.sample is not None else RECORD.with_suffix(f".{_commit()}.part")
+    part = None if arguments.sample is not None else RECORD.with_suffix(f".{commit()}.part")
     known: dict[str, Any] = {}
     if part is not None and part.exists():
         known = {record["name"]: record for record in map(json.loads, part.read_text().splitlines())}

@@ -1,10 +1,11 @@
-"""Kill -9 of driver, scheduler or worker at random moments, on a real Slurm, half of them with other queues after.
+"""Kill -9 of driver, scheduler or worker at random moments, on a real Slurm, half of them with other pools after.
 
     python benchmarks/random_kills.py [--kills 50] [--per-run 10] [--seed 1] [--json FILE]
 
 Sets up a Slurm of its own (root; Debian's slurm-wlm and munge), runs campaigns whose tasks are doubles that sleep for
-seconds, and kills one of the processes every few seconds; a dead driver is started again, every other time with the
-partitions of both pools exchanged or with other slot counts. When a campaign has had its kills it runs to its end.
+seconds, and kills one of the processes every few seconds. Every other victim is the driver, which is started again with
+the partitions of both pools exchanged or with other slot counts, never as before; those between are drawn, and a driver
+among them is started again with the pools it had. When a campaign has had its kills it runs to its end.
 Counted: attempts that were repeated against those in flight at a kill, tasks begun again after their result was there,
 labels asked for and neither done nor quarantined.
 """
@@ -23,39 +24,46 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "slurm"))
 import slurm_daemons
+from checkout import commit
 from slurm_campaign import SlurmCampaign
 
 VICTIMS = ("driver", "scheduler", "worker")
+PLACES: dict[str, tuple[Any, ...]] = {"queue": ("cpu", "gpu"), "jobs": (1, 2), "local": (1, 2, 3)}
+"""The label pool's partition and its jobs of two slots each, and the slots beside the driver."""
+FIRST = {"queue": "cpu", "jobs": 2, "local": 2}
 
 
-def one_run(folder: Path, kills: int, seed: int) -> dict[str, Any]:
+def other_places(places: dict[str, Any], rng: random.Random) -> dict[str, Any]:
+    """Pools that differ from those of now in at least one queue or number of slots."""
+    while (found := {name: rng.choice(values) for name, values in PLACES.items()}) == places:
+        pass
+    return found
+
+
+def one_run(folder: Path, slurm: slurm_daemons.Slurm, kills: int, seed: int) -> dict[str, Any]:
     """One campaign with so many kills; returns its account."""
     rng = random.Random(seed)
-    campaign = SlurmCampaign(folder)
-    places: dict[str, Any] = {}
+    campaign = SlurmCampaign(folder, slurm)
+    places = FIRST
     record: list[dict[str, Any]] = []
     try:
         campaign.start(**places)
         while len(record) < kills and not campaign.ended():
             campaign.wait_for_attempts(60)
             time.sleep(rng.uniform(0.0, 5.0))
-            victim = rng.choices(VICTIMS, (0.6, 0.2, 0.2))[0]
+            changed = len(record) % 2 == 0
+            victim = "driver" if changed else rng.choice(VICTIMS)
             if campaign.ended() or not campaign.kill(victim, rng):
                 continue
-            changed = victim == "driver" and rng.random() < 0.85
             if changed:
-                places = {
-                    "queue": rng.choice(("cpu", "gpu")),
-                    "jobs": rng.choice((1, 2)),
-                    "local": rng.choice((1, 2, 3)),
-                }
+                places = other_places(places, rng)
             if victim == "driver":
                 campaign.start(**places)
-            record.append({"victim": victim, "changed": changed})
+            record.append({"victim": victim, "changed": changed, "places": places})
             print(f"{folder.name}: kill {len(record)}: {victim}{' and ' + str(places) if changed else ''}", flush=True)
         assert campaign.process is not None
         code = campaign.process.wait(timeout=900)
-        return {"seed": seed, "kills": record, "exit_code": code} | campaign.account()
+        return {"seed": seed, "first_places": FIRST, "kills": record, "exit_code": code} | campaign.account()
     finally:
         campaign.end_everything()
 
@@ -79,12 +87,14 @@ def main() -> None:
             while sum(len(run["kills"]) for run in runs) < arguments.kills:
                 left = arguments.kills - sum(len(run["kills"]) for run in runs)
                 number = len(runs)
-                runs.append(one_run(Path(name) / f"run{number}", min(left, arguments.per_run), arguments.seed + number))
+                folder, seed = Path(name) / f"run{number}", arguments.seed + number
+                runs.append(one_run(folder, slurm, min(left, arguments.per_run), seed))
                 print(json.dumps({key: value for key, value in runs[-1].items() if key != "kills"}), flush=True)
         finally:
             slurm.stop()
     kills = [kill for run in runs for kill in run["kills"]]
     total = {
+        "commit": commit(),
         "kills": len(kills),
         "of": {victim: sum(kill["victim"] == victim for kill in kills) for victim in VICTIMS},
         "resumed_with_other_pools": sum(kill["changed"] for kill in kills),

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from alloop.failpoint import failpoint
 from alloop.pool_params import BatchPoolParam
 from alloop.pools import Ended, Slot, jobqueue
 from alloop.pools.drain import end_file
@@ -469,8 +470,9 @@ class BatchPool:
             starts = not live.job.connected and live.job.told is None and live.job.gone is None
             coming += live.job.slots if starts and live.job.settings == self._settings else 0
         wanted = batches > free + coming and len(self._ranked()) < self._limit
-        if wanted and self._submitter.ready():
+        if wanted and self._engine.link.ready() and self._submitter.ready():
             job = self._engine.records.create(self._engine.campaign_id, self.name, self._param, self._settings)
+            failpoint("job:recorded")
             self._live[job.name] = live = Live(job)
             self._submitter.submit(job.name, self._nodes.avoided(), lambda job_id: self._submitted(live, job_id))
 
@@ -481,3 +483,4 @@ class BatchPool:
             if job_id is not None and live.job.id is None:
                 live.job.id = job_id
                 self._save(live.job)
+                failpoint("job:noted")

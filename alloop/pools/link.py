@@ -86,6 +86,10 @@ class Link:
         """Say that a scheduler is needed from now on."""
         self._needed.set()
 
+    def ready(self) -> bool:
+        """Tell whether a scheduler is there and its address written down: a job begun before would wait or end."""
+        return self._client is not None
+
     def look_at(self, pool: str, jobs: set[str]) -> None:
         """Say of which jobs of a pool the attempts matter, so that their workers are asked again and again."""
         self._curious[pool] = jobs
@@ -175,8 +179,8 @@ class Link:
         if not ProcessIdentity.from_json(record).is_local():
             address = record["address"]
         keys = campaign_keys(self.run_folder / "tls", self._campaign_id)
-        self._client = Client(address, security=security(keys), timeout=CALL_SECONDS, set_as_default=False)
         self._tell_addresses(record)
+        self._client = Client(address, security=security(keys), timeout=CALL_SECONDS, set_as_default=False)
 
     def _tell_addresses(self, record: dict[str, Any]) -> None:
         local = ProcessIdentity.from_json(record).is_local()

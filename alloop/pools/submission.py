@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
+from alloop.failpoint import failpoint
 from alloop.pool_params import BatchPoolParam
 from alloop.pools import jobqueue
 from alloop.pools.queues import CommandError
@@ -62,7 +63,9 @@ class Submitter:
         job_id, problem = None, ""
         try:
             param = without_nodes(self._param, avoided)
+            failpoint("submit:before")
             job_id = jobqueue.submit(self._pool, param, name, self._place, self._closing)
+            failpoint("submit:after")
         except CommandError as error:
             problem = str(error)
         except Exception as error:  # nothing may end this thread, and the queue tells what happened

@@ -32,6 +32,7 @@ from quick_settings import iteration  # noqa: E402
 from alloop import attempt, config, decision_files, failpoint, loop, process, requests, store  # noqa: E402
 from alloop.attempt import Context, TaskError  # noqa: E402
 from alloop.campaign import Campaign  # noqa: E402
+from alloop.errors import DONE, NOT_CONVERGED, InputError  # noqa: E402
 from alloop.pool_params import pool_of, pool_slots  # noqa: E402
 from alloop.pools import Ended, Slot  # noqa: E402
 from alloop.process import ProcessIdentity  # noqa: E402
@@ -60,6 +61,25 @@ STREAMING = PARAM | {
     "pools": {"local": {"slots": 2}, "labels": {"tasks": ["label"], "slots": 1}},
 }
 """The same with ensembles that overtake the exploration of the ones before."""
+LEVELS = PARAM | {
+    "bootstrap": PARAM["bootstrap"] | {"snapshots": 4},
+    "explore": PARAM["explore"] | {"chunks": 1},
+    "label": PARAM["label"] | {"foundation": {"labeler": "shik-rehearsal", "iterations": 1, "promote": 12}},
+    "stop": {
+        "max_iterations": 2,
+        "accurate_fraction": 0.01,
+        "force_rmse_eV_A": 9.0,
+        "probe": PARAM["quench"] | {"replicas": 2, "iterations": 2},
+        "relax": {},
+    },
+    "quench": None,
+}
+"""One on a foundation's labels, then its own; it converges on all criteria, and is then relabelled."""
+LEVELS["stop"]["probe"].pop("when")
+RELABELLED = LEVELS | {"label": PARAM["label"] | {"labeler": "ase.calculators.emt:EMT"}}
+"""What a person makes of it in the end."""
+PARAMS = {"barrier": PARAM, "streaming": STREAMING, "levels": LEVELS}
+"""The campaign of each order; `levels` is in the classical order, too."""
 SETTINGS = {
     "explore": {"records": 10, "candidates": [0.5, 0.4]},
     "quench": {"records": 4},
@@ -326,6 +346,12 @@ def _ask(campaign: Campaign) -> None:
         requests.leave(campaign, "exclude", keys=[keys[EXCLUDED]], reason="it looks odd", undo=False)
 
 
+def relabel(root: Path, param: config.Param) -> None:
+    """`alloop relabel` of a person who has named another labeler, and who asks again if that was not heard."""
+    with contextlib.suppress(InputError):  # the labels are of that level already
+        requests.relabel(Campaign(root), param, really=True)
+
+
 def drive(
     root: Path,
     *,
@@ -336,8 +362,13 @@ def drive(
     each_wait: Callable[[], None] = lambda: None,
     take_over: bool = False,
 ) -> tuple[int, Campaign]:
-    """`alloop run` in this process; return its exit code and the campaign as the driver left it."""
+    """`alloop run` in this process; return its exit code and the campaign as the driver left it.
+
+    A campaign that began with a foundation is relabelled at its end, and driven on.
+    """
     param = config.load(root / "param.json")
+    if param.label.labeler == RELABELLED["label"]["labeler"]:
+        relabel(root, param)
     campaign = Campaign(root)
     limits = loop.limits(param, param.stop.max_iterations, barrier=barrier)
     if not barrier:
@@ -345,4 +376,8 @@ def drive(
     campaign.take(param, take_over=take_over, limit={"max_iterations": limits.max_iterations, "slots": 2})
     loop.open_fleet = lambda *_: InlinePool(campaign, param, mode, orphan_s, each_wait)  # type: ignore[assignment]
     watcher = Watcher(Console(file=output or io.StringIO()))
-    return loop.run(campaign, param, limits, watcher).code, campaign
+    code = loop.run(campaign, param, limits, watcher).code
+    if param.label.foundation is None or code not in (DONE, NOT_CONVERGED):
+        return code, campaign
+    store.write_json(root / "param.json", RELABELLED)
+    return drive(root, barrier=barrier, mode=mode, orphan_s=orphan_s, output=output, each_wait=each_wait)

@@ -13,7 +13,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,10 @@ class Course:
 
     order: str = "barrier"
     mode: str = "inline"
+
+    @property
+    def barrier(self) -> bool:
+        return self.order != "streaming"
 
 
 @dataclass(frozen=True)
@@ -138,8 +142,7 @@ class Crasher:
         root = self.place / name
         shutil.rmtree(root, ignore_errors=True)
         root.mkdir()
-        param = crash_campaign.PARAM if course.order == "barrier" else crash_campaign.STREAMING
-        (root / "param.json").write_text(json.dumps(param))
+        (root / "param.json").write_text(json.dumps(crash_campaign.PARAMS[course.order]))
         return root
 
     def _drive(
@@ -170,7 +173,7 @@ class Crasher:
         def work() -> int:
             before = list(status_problems(root)) if course.mode != "apart" and not take_over else []
             failpoint.armed = armed
-            how = {"barrier": course.order == "barrier", "mode": course.mode, "orphan_s": orphan_s}
+            how = {"barrier": course.barrier, "mode": course.mode, "orphan_s": orphan_s}
             try:
                 code, campaign = crash_campaign.drive(root, **how, take_over=take_over)  # type: ignore[arg-type]
             except CampaignHeldError:
@@ -211,7 +214,7 @@ def _differences(course: Course, report: dict[str, Any], wanted: dict[str, Any])
     if report["outcome"] is None:
         return []
     names = list(wanted["outcome"])
-    if course.order != "barrier":
+    if not course.barrier:
         names = ["quarantined", "excluded", "requests"]
     pairs = {name: (report["outcome"][name], wanted["outcome"][name]) for name in names}
     pairs["code"] = report["code"], wanted["code"]
@@ -252,6 +255,14 @@ def decision_cycle(crasher: Crasher, course: Course, kind: str) -> Iterator[Cras
     first = points.index(f"decide:{kind}:before")
     last = first + points[first:].index("launch:after")
     yield from (Crash(course, "kill", (at + 1,)) for at in range(first, last + 1))
+
+
+def at_decisions(crasher: Crasher, course: Course, kinds: Iterable[str]) -> Iterator[Crash]:
+    """One death just before and one just after each decision of some kinds."""
+    wanted = {f"decide:{kind}:{when}" for kind in kinds for when in ("before", "after")}
+    for at, name in enumerate(crasher.reference(course).points, start=1):
+        if name in wanted:
+            yield Crash(course, "kill", (at,))
 
 
 def stops(crasher: Crasher, course: Course) -> Iterator[Crash]:

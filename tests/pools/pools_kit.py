@@ -113,12 +113,16 @@ class FakeLink:
         self.futures: list[FakeFuture] = []
         self.retired: list[str] = []
         self.ended: list[Any] = []
+        self.there = True
 
     def address_file(self, interface: str | None) -> Path:
         return self.run_folder / "scheduler.address"
 
     def need(self) -> None:
         pass
+
+    def ready(self) -> bool:
+        return self.there
 
     def look_at(self, pool: str, jobs: set[str]) -> None:
         pass

@@ -54,6 +54,15 @@ def test_intent_is_on_disk_before_the_job_is_submitted(world: World) -> None:
     assert world.record(world.names()[0])["id"] is None
 
 
+def test_nothing_is_submitted_before_there_is_a_scheduler(world: World) -> None:
+    world.drive()
+    world.link.there = False
+    world.settle(batches=1, seconds=0.4)
+    assert world.names() == [] and world.queue.jobs() == []
+    world.link.there = True
+    world.until(lambda: world.queue.jobs(), batches=1)
+
+
 @pytest.mark.parametrize("how", ["lost", "hang-lost"])
 def test_job_whose_submission_seemed_to_fail_is_found_by_its_name(
     world: World, how: str, monkeypatch: pytest.MonkeyPatch

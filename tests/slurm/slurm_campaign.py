@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import psutil
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "quick_tasks"))
 from quick_kit import PYTHON, quick_environment
+from slurm_daemons import Slurm, until
 
 from alloop.campaign import Campaign
 from alloop.process import ProcessIdentity
@@ -48,14 +50,16 @@ SLEEPS = {
     "explore": {"seconds": [1.0, 0.5], "candidates": [0.5, 0.4, 0.3]},
     "evaluate": {"force_rmse_eV_A": [0.5, 0.4, 0.3]},
 }
+CONTROLLER_AWAY_S = 5.0
 
 
-def pools(queue: str = "cpu", jobs: int = 2, local: int = 2) -> dict[str, Any]:
-    """Labels in jobs of one partition, training in those of the other, the rest beside the driver."""
+def pools(queue: str = "cpu", jobs: int = 2, local: int = 2, walltime_minutes: float = 30) -> dict[str, Any]:
+    """Labels in jobs of one partition (of this walltime), training in those of the other, the rest by the driver."""
     other = {"cpu": "gpu", "gpu": "cpu"}[queue]
+    labels = {"tasks": ["label"], "queue": queue, "jobs": jobs, "slots_per_job": 2, "cores": 2}
     return {
         "local": {"slots": local, "python": PYTHON},
-        "labels": POOL | {"tasks": ["label"], "queue": queue, "jobs": jobs, "slots_per_job": 2, "cores": 2},
+        "labels": POOL | labels | {"walltime_minutes": walltime_minutes},
         "trainers": POOL | {"tasks": ["train"], "queue": other, "jobs": 1},
     }
 
@@ -63,9 +67,11 @@ def pools(queue: str = "cpu", jobs: int = 2, local: int = 2) -> dict[str, Any]:
 class SlurmCampaign:
     """One campaign folder, its driver, and whatever belongs to it on this machine."""
 
-    def __init__(self, folder: Path, **changes: Any) -> None:
+    def __init__(self, folder: Path, slurm: Slurm, **changes: Any) -> None:
         self.folder = folder
+        self.slurm = slurm
         self.changes = changes
+        self.alloop = [sys.executable, "-m", "alloop"]
         self.sleeps = SLEEPS
         self.process: subprocess.Popen[bytes] | None = None
         self.in_flight: Counter[str] = Counter()
@@ -81,7 +87,7 @@ class SlurmCampaign:
         environment = os.environ | quick_environment(self.folder / "quick.json", **self.sleeps)
         with (self.folder / "driver.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "alloop", "run", "-C", str(self.folder)],
+                [*self.alloop, "run", "-C", str(self.folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -98,16 +104,17 @@ class SlurmCampaign:
 
     # -------------------------------------------------------------------------------- its processes
 
-    def attempts_running(self) -> dict[str, list[ProcessIdentity]]:
-        """Task folder -> the processes that work on it now."""
+    def attempts_running(self, job: str | None = None) -> dict[str, list[ProcessIdentity]]:
+        """Task folder -> the processes that work on it now (in one job, if it is named)."""
         found: dict[str, list[ProcessIdentity]] = {}
         for path, folders, _ in os.walk(self.folder / "iterations"):
             if "attempts" in folders:
                 folders.clear()
                 for attempt in attempts(Path(path)):
                     with contextlib.suppress(OSError, ValueError, KeyError):
-                        owner = ProcessIdentity.from_json(read_json(attempt / "attempt.json"))
-                        if (attempt / "out").exists() and owner.alive():
+                        record = read_json(attempt / "attempt.json")
+                        owner = ProcessIdentity.from_json(record)
+                        if (attempt / "out").exists() and owner.alive() and job in (None, record.get("job")):
                             found.setdefault(Path(path).name, []).append(owner)
         return found
 
@@ -134,8 +141,24 @@ class SlurmCampaign:
                         found.append(process)
         return found
 
+    def jobs_at_work(self) -> dict[str, str]:
+        """Name -> id of this campaign's running jobs in which attempts run."""
+        own = {file.stem for file in (self.run_folder / "jobs").glob("*.json")}
+        lines = self.slurm.ask("squeue", "-h", "-t", "RUNNING", "-o", "%j %i").splitlines()
+        running = dict(line.split() for line in lines)
+        return {name: running[name] for name in sorted(own & running.keys()) if self.attempts_running(name)}
+
     def kill(self, victim: str, rng: random.Random) -> bool:
-        """SIGKILL the driver, the scheduler or a worker; False if there is none now. Notes what was in flight."""
+        """Kill something the campaign lives on; False if there is none now. Notes what was in flight.
+
+        driver, scheduler, worker: SIGKILL; job: one at work is cancelled; controller: slurmctld gets SIGKILL and is
+        back after some seconds, which is no excuse for any repeated work.
+        """
+        if victim == "controller":
+            self._kill_controller()
+            return True
+        if victim == "job":
+            return self._cancel_job(rng)
         running = self.attempts_running()
         if victim == "driver":
             assert self.process is not None
@@ -152,6 +175,23 @@ class SlurmCampaign:
                 return False
             rng.choice(workers).kill()
         self.in_flight.update(running.keys() | self.attempts_running().keys())
+        return True
+
+    def _kill_controller(self) -> None:
+        self.slurm.save_jobs()
+        self.slurm.kill_controller()
+        time.sleep(CONTROLLER_AWAY_S)
+        self.slurm.start_controller()
+        until(lambda: bool(self.slurm.ask("sinfo", "-h")), 30, "controller")
+
+    def _cancel_job(self, rng: random.Random) -> bool:
+        jobs = self.jobs_at_work()
+        if not jobs:
+            return False
+        name = rng.choice(list(jobs))
+        running = self.attempts_running(name)
+        self.slurm.ask("scancel", jobs[name])
+        self.in_flight.update(running.keys() | self.attempts_running(name).keys())
         return True
 
     def end_everything(self) -> None:
@@ -171,20 +211,34 @@ class SlurmCampaign:
 
     # -------------------------------------------------------------------------------- what came of it
 
+    def expired(self) -> Counter[str]:
+        """Task folder -> how many of its attempts were ended when the walltime of their job was over."""
+        found: Counter[str] = Counter()
+        for file in (self.folder / "iterations").glob("**/attempts/*/failed.json"):
+            failure = read_json(file)
+            if failure["class"] == "walltime" and self._was_over(failure):
+                found[file.parents[2].name] += 1
+        return found
+
+    def _was_over(self, failure: dict[str, Any]) -> bool:
+        job = read_json(self.run_folder / "jobs" / f"{failure['job']}.json")
+        return datetime.fromisoformat(failure["time"]).timestamp() > job["ends"]
+
     def account(self) -> dict[str, Any]:
         """Count attempts, repeated ones among them, and everything that must not be."""
         campaign = Campaign(self.folder)
         state = campaign.load()
         repeated, unexplained, after_end = 0, [], []
+        ended = self.in_flight + self.expired()
         for key, task in state.tasks.items():
             folders = campaign.attempts_at(key)
             repeated += max(0, len(folders) - 1)
-            if len(folders) > 1 + self.in_flight[Path(task.folder).name]:
+            if len(folders) > 1 + ended[Path(task.folder).name]:
                 unexplained.append(f"{task.folder}: {len(folders)} attempts")
             if key in state.done:
-                ended = read_json(campaign.result(key) / "MANIFEST.json")["record"]["ended"]
+                done = read_json(campaign.result(key) / "MANIFEST.json")["record"]["ended"]
                 begun = [read_json(folder / "attempt.json")["started"] for folder in folders]
-                after_end += [task.folder for started in begun if started > ended]
+                after_end += [task.folder for started in begun if started > done]
         labels = [key for key, task in state.tasks.items() if task.kind == "label"]
         lost = [key for key in labels if key not in state.done and key not in state.quarantined]
         return {
@@ -193,6 +247,7 @@ class SlurmCampaign:
             "attempts": sum(len(campaign.attempts_at(key)) for key in state.tasks),
             "repeated": repeated,
             "in_flight_at_kills": self.in_flight.total(),
+            "expired": self.expired().total(),
             "unexplained": unexplained,
             "begun_after_the_end": after_end,
             "labels_lost": lost,

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.ci, pytest.mark.slow]
 
 @pytest.fixture
 def campaign(slurm: Slurm, tmp_path: Path) -> Iterator[SlurmCampaign]:
-    found = SlurmCampaign(tmp_path / "campaign", stop={"max_iterations": 1})
+    found = SlurmCampaign(tmp_path / "campaign", slurm, stop={"max_iterations": 1})
     yield found
     found.end_everything()
 

@@ -1,15 +1,16 @@
-"""A whole campaign on two partitions of a real Slurm, whose driver, scheduler and workers are killed on the way."""
+"""Whole campaigns on two partitions of a real Slurm, of which everything is killed on the way that can be."""
 
 from __future__ import annotations
 
 import random
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from slurm_campaign import SLEEPS, SlurmCampaign
-from slurm_daemons import Slurm
+from slurm_campaign import PARAM, SLEEPS, SlurmCampaign
+from slurm_daemons import Slurm, until
 
 from alloop.errors import NOT_CONVERGED
 from alloop.store import attempts, read_json
@@ -19,7 +20,7 @@ pytestmark = [pytest.mark.ci, pytest.mark.slow]
 
 @pytest.fixture
 def campaign(slurm: Slurm, tmp_path: Path) -> Iterator[SlurmCampaign]:
-    found = SlurmCampaign(tmp_path / "campaign", stop={"max_iterations": 1})
+    found = SlurmCampaign(tmp_path / "campaign", slurm, stop={"max_iterations": 1})
     yield found
     found.end_everything()
 
@@ -53,6 +54,48 @@ def test_running_labels_are_adopted_and_no_kill_repeats_or_loses_work(campaign: 
     account = campaign.account()
     assert not account["unexplained"] and not account["begun_after_the_end"] and not account["labels_lost"], account
     assert account["repeated"] <= account["in_flight_at_kills"] and not account["quarantined"], account
+
+
+SMALL = {
+    "bootstrap": PARAM["bootstrap"] | {"trajectories": 2, "snapshots": 2, "strained_copies": 0},
+    "explore": PARAM["explore"] | {"temperatures_K": [300, 1000], "chunks": 1, "trajectories": 1},
+    "select": PARAM["select"] | {"max_labels": 4, "audit": 1},
+}
+
+
+def test_cancelled_and_expired_jobs_and_a_dead_controller_cost_no_label(
+    campaign: SlurmCampaign,
+) -> None:
+    """Jobs of a minute, too short for the labels; Slurm takes 70-90 s to end them, and all else dies meanwhile."""
+    rng = random.Random(7)
+    campaign.changes |= SMALL
+    campaign.alloop = [sys.executable, str(Path(__file__).parent / "hasty_alloop.py")]
+    campaign.sleeps = SLEEPS | {"label": {"seconds": 300.0}}
+    campaign.start(walltime_minutes=1)
+    until(lambda: len(_labels_running(campaign)) >= 4, 90, "labels that have begun to sleep")
+    before = campaign.jobs_at_work()
+    assert len(before) == 2 and campaign.kill("job", rng)
+    for victim in ("controller", "scheduler", "driver"):
+        assert campaign.kill(victim, rng), victim
+    campaign.start(walltime_minutes=1)
+    until(lambda: bool(campaign.expired()) or campaign.ended(), 120, "a label ended by the walltime of its job")
+    campaign.sleeps = SLEEPS | {"label": {"seconds": 0.5}}
+    assert campaign.kill("driver", rng)
+    campaign.start(walltime_minutes=30)
+    campaign.kill("job", rng)  # the one that took the place of the first would sleep on
+    until(lambda: _job_of_pool(campaign, "trainers") or campaign.ended(), 90, "a training in a job")
+    assert campaign.kill("job", rng)
+    assert campaign.process is not None
+    assert campaign.process.wait(timeout=200) == NOT_CONVERGED, campaign.log()
+    account = campaign.account()
+    assert account["expired"] >= 1 and not account["quarantined"], account
+    assert not account["unexplained"] and not account["begun_after_the_end"] and not account["labels_lost"], account
+    assert 0 < account["repeated"] <= account["in_flight_at_kills"] + account["expired"], account
+
+
+def _job_of_pool(campaign: SlurmCampaign, pool: str) -> bool:
+    """Tell whether an attempt runs in a job of a pool."""
+    return any(f"-{pool}-" in name for name in campaign.jobs_at_work())
 
 
 def _labels_running(campaign: SlurmCampaign) -> list[Path]:
