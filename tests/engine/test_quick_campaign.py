@@ -70,9 +70,10 @@ def test_half_done_campaign_moved_elsewhere_ends_there_without_repeating_work(tm
     told = {"candidates": [0.4, 0.0]}
     settings = {"explore": told, "evaluate": told | {"force_rmse_eV_A": [0.5, 0.1]}}
     explore = {"temperatures_K": [300, 1000], "ramps": [], "chunk_ps": 1.0, "chunks": 1, "trajectories": 2}
-    small = {"explore": explore, "train": {"models": 2}, "quench": None}
-    stopped = run(old, small | {"budget": {"labels": 18}}, "run", **settings)
-    assert stopped.returncode == NOT_CONVERGED and "budget of 18 labels" in stopped.stdout
+    bootstrap = TINY["bootstrap"] | {"trajectories": 2}
+    small = {"bootstrap": bootstrap, "explore": explore, "train": {"models": 2}, "quench": None}
+    stopped = run(old, small | {"budget": {"labels": 13}}, "run", **settings)
+    assert stopped.returncode == NOT_CONVERGED and "budget of 13 labels" in stopped.stdout
     state = Campaign(old).load()
     assert state.waiting or not state.decided("select", 0), "in the midst of an iteration"
     before = finished(old)
