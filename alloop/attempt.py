@@ -12,6 +12,7 @@ import importlib
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -25,6 +26,7 @@ from alloop import __version__
 from alloop.process import this_process
 from alloop.store import (
     FULL,
+    MANIFEST,
     NO_SPACE,
     Attempt,
     attempts,
@@ -191,7 +193,7 @@ def _run_one(attempt: Attempt, task: dict[str, Any], settings: Path | None) -> b
         _record_the_end(attempt.folder)
         raise
     except Exception as error:
-        kind = error.kind if isinstance(error, TaskError) else _failure_class(error)
+        kind = error.kind if isinstance(error, TaskError) else _failure_class(error, context)
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
         final = isinstance(error, TaskError) and error.final
         message = f"{type(error).__name__}: {error}"
@@ -244,10 +246,28 @@ def _raise_on_sigterm(*_: object) -> None:
     raise EndedFromOutside
 
 
-def _failure_class(error: Exception) -> str:
-    if isinstance(error, MemoryError | OSError):
-        return "infra"
-    return "bug"
+_WRONG_PATH = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+"""They come again wherever and however often a task is tried, unless the machine's part in them can be told."""
+
+
+def _failure_class(error: Exception, context: Context) -> str:
+    """Return "infra" if another node or another time may do better, "bug" if not."""
+    if isinstance(error, _WRONG_PATH):
+        return "infra" if _in_launch(error) or _of_unseen_input(error, context) else "bug"
+    return "infra" if isinstance(error, MemoryError | OSError) else "bug"
+
+
+def _in_launch(error: OSError) -> bool:
+    """Tell whether a program could not be started, which may be missing on this node only."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].filename == subprocess.__file__
+
+
+def _of_unseen_input(error: OSError, context: Context) -> bool:
+    """Tell whether a file was looked for in a result that this node does not see, or not yet, as over NFS."""
+    path = Path(str(error.filename))
+    folders = [folder / "result" for folder in context.inputs.values()]
+    return any(path.is_relative_to(folder) and not (folder / MANIFEST).is_file() for folder in folders)
 
 
 @contextlib.contextmanager

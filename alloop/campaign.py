@@ -268,8 +268,18 @@ class Campaign:
         if not self.state.identity:
             self._append("campaign", id=uuid.uuid4().hex, name=param.name, seed=param.seed, config=effective)
         write_json(self.run_folder / "labels.json", levels.run_settings(param.label, param.elements, self.root))
-        process, found = this_process().to_json(), self.levels_of(param)
-        self._append("start", process=process, config=effective, limit=limit, levels=found)
+        self._hold(config=effective, limit=limit, levels=self.levels_of(param))
+
+    def take_for_a_moment(self) -> None:
+        """Become the driver of a campaign as its last start left it, so that no other can start; errors as `take`."""
+        self.refuse_if_held()
+        self.load()
+        last = self.state.starts[-1]
+        self._hold(**{what: last[what] for what in ("config", "limit", "levels")})
+
+    def _hold(self, **start: Any) -> None:
+        """Decide a start of this process, and be the one whose heart beats."""
+        self._append("start", process=this_process().to_json(), **start)
         self.epoch = self.state.next_number - 1
         self.files.merge(self.epoch)
         for left in ("stop.json", "handed-over"):

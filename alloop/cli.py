@@ -222,15 +222,14 @@ def stop(
         bool, typer.Option("--cancel-jobs", help="also cancel the batch jobs, whatever runs in them")
     ] = False,
 ) -> None:
-    """Ask the driver, from any shell, to stop deciding and let running work finish."""
-    from alloop.loop import request_stop
+    """Ask the driver, from any shell, to stop deciding and let running work finish.
 
-    campaign = _opened(folder)
-    if not campaign.driver_alive():
-        _say("no driver runs here; nothing to stop")
-        return
-    request_stop(campaign, now=now or cancel_jobs, cancel_jobs=cancel_jobs)
-    _say("the driver will stop" + (" and end what runs" if now else " when running tasks have finished"))
+    Without a driver: a successor that templates/driver.sbatch has queued will not start, and --cancel-jobs cancels the
+    batch jobs that earlier drivers left.
+    """
+    from alloop.stopping import stop as stop_campaign
+
+    stop_campaign(_opened(folder), _say, now=now, cancel_jobs=cancel_jobs)
 
 
 @app.command()

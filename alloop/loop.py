@@ -15,7 +15,7 @@ from alloop.campaign import Campaign
 from alloop.config import Param, slots
 from alloop.decisions import DECIDERS
 from alloop.decisions.selection import Explored, decide_pick
-from alloop.errors import NOT_CONVERGED, CampaignHeldError, NeedsPersonError
+from alloop.errors import NOT_CONVERGED, CampaignHeldError, InputError, NeedsPersonError
 from alloop.failpoint import failpoint
 from alloop.faults import TASK_ATTEMPTS, ruling, signature
 from alloop.policy import BRIEF, ORDER, Ending, Launch, Limits, Now, is_needed, policy
@@ -368,7 +368,11 @@ def stop_requested(campaign: Campaign) -> str | None:
 def run(campaign: Campaign, param: Param, limits: Limits, watcher: Watcher) -> Ending:
     """Drive a campaign that this process has taken, from wherever it is."""
     assert campaign.epoch is not None, "take the campaign before driving it"
-    pool = open_fleet(param, campaign.run_folder, campaign.state.identity["id"], campaign.epoch)
+    try:
+        pool = open_fleet(param, campaign.run_folder, campaign.state.identity["id"], campaign.epoch)
+    except InputError:
+        campaign.release()  # what the message advises shall find no driver
+        raise
     driver = Driver(campaign, param, limits, pool, watcher)
     with on_signal(driver.interrupt, signal.SIGINT, signal.SIGTERM), on_signal(driver.hand_over, signal.SIGUSR1):
         ended = False

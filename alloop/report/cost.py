@@ -201,9 +201,15 @@ def eta_hours(costs: Costs, config: Mapping[str, Any] | None, open_kinds: Mappin
     return round(max(hours, default=0.0), 4)
 
 
+def eta_text(hours: float | None) -> str:
+    """Return the time still needed as text; None is not measured yet."""
+    return "unknown until measured" if hours is None else f"{hours:.2f} h for the work decided so far"
+
+
 def recorded_pool_of(pools: dict[str, Any], kind: str) -> str:
-    """Return which pool of a recorded configuration runs a kind of task."""
-    return next((name for name, pool in pools.items() if kind in (pool.get("tasks") or ())), "local")
+    """Return which pool of a recorded configuration runs a kind of task, as `pool_params.pool_of` does."""
+    wanted = "label" if kind == "relax" else kind
+    return next((name for name, pool in pools.items() if wanted in (pool.get("tasks") or ())), "local")
 
 
 def recorded_slots(pool: dict[str, Any]) -> int:

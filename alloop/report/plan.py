@@ -19,7 +19,7 @@ from alloop.errors import InputError
 from alloop.loop import limits
 from alloop.policy import next_decision
 from alloop.pool_params import pool_of, pool_slots
-from alloop.report.cost import shares_used
+from alloop.report.cost import cost_record, shares_used
 from alloop.tasks.sources import read_labelled, read_structures_file
 
 _FILES_PER_TASK = 8
@@ -64,6 +64,7 @@ def build_plan(campaign: Campaign, param: Param, max_iterations: int) -> dict[st
         "files_at_most": _FILES_PER_TASK * sum(tasks.values()),
         "core_hours": _sum(due_rows, "core_hours"),
         "gpu_hours": _sum(due_rows, "gpu_hours"),
+        "core_hours_per_label": cost_record(campaign.costs)["core_hours_per_label"],
         "hours_on_slots": _hours_on_slots(campaign, param, tasks),
         "budget": shares_used(campaign.costs, param.budget),
     }
@@ -115,6 +116,9 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
         f"about {plan['files_at_most']} files; cost {total}",
         highlight=False,
     )
+    per_label = plan["core_hours_per_label"]
+    told = "unknown until measured" if per_label is None else f"{per_label:.3g} core-hours so far"
+    console.print(f" a label costs: {told}", highlight=False)
     for what, entry in plan["budget"].items():
         used = f"{entry['used']:g} of {entry['limit']:g} used so far"
         console.print(f" budget.{what}: {used}", highlight=False)

@@ -12,15 +12,15 @@ from rich.table import Table
 from alloop.campaign import Campaign
 from alloop.decisions.calibration import audit_pairs, calibrate
 from alloop.errors import InputError
-from alloop.report.cost import cost_record, print_costs
-from alloop.report.status import final_errors, number
+from alloop.report.cost import cost_record, eta_hours, eta_text, print_costs
+from alloop.report.status import final_errors, number, open_kinds
 from alloop.selection.record import plain
 
 _EDGES = np.geomspace(0.01, 100.0, 41)
 
 
 def build_statistics(campaign: Campaign) -> dict[str, Any]:
-    """Return per iteration: classes, strata, events, labels by reason, trust levels, deviation histogram; and cost."""
+    """Return per iteration: classes, strata, events, labels by reason, trust levels, histogram; cost, time needed."""
     state = campaign.state
     iterations = []
     for number_ in range(state.iteration + 1):
@@ -42,6 +42,7 @@ def build_statistics(campaign: Campaign) -> dict[str, Any]:
         "final_held_out": final_errors(campaign),
         "calibration": calibration_record(campaign),
         "cost": cost_record(campaign.costs),
+        "eta_hours": eta_hours(campaign.costs, state.starts[-1]["config"] if state.starts else None, open_kinds(state)),
     }
 
 
@@ -126,6 +127,7 @@ def print_statistics(statistics: dict[str, Any], console: Console) -> None:
             highlight=False,
         )
     print_costs(statistics["cost"], console)
+    console.print(f" remaining: {eta_text(statistics['eta_hours'])}", highlight=False)
 
 
 def _events_table(events: dict[str, dict[str, Any]]) -> Table:

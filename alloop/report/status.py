@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from alloop.campaign import Campaign, flat
-from alloop.report.cost import budget_record, budget_text, budget_warnings, cost_record, cost_text, eta_hours
+from alloop.report.cost import budget_record, budget_text, budget_warnings, cost_record, cost_text, eta_hours, eta_text
 from alloop.report.outlook import audit_lines, missing, newest_verdict
 from alloop.state import State
 from alloop.store import read_json, write_json
@@ -56,7 +56,7 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
         "glasses": glass_table(campaign),
         "cost": cost,
         "budget": budget,
-        "eta_hours": eta_hours(campaign.costs, config, _open_kinds(state)),
+        "eta_hours": eta_hours(campaign.costs, config, open_kinds(state)),
         "quarantined": [
             {
                 "key": key,
@@ -215,7 +215,8 @@ def final_errors(campaign: Campaign) -> list[dict[str, Any]]:
     ]
 
 
-def _open_kinds(state: State) -> Counter[str]:
+def open_kinds(state: State) -> Counter[str]:
+    """Return how many tasks of each kind have been decided and have not ended."""
     return Counter(state.tasks[key].kind for keys in (state.waiting, state.running) for key in keys)
 
 
@@ -320,8 +321,7 @@ def print_status(status: dict[str, Any], console: Console) -> None:
     for entry in status["flagged"]:
         text = f" flagged    {entry['count']} with {entry['flag']}; look with: alloop show {entry['example']}"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
-    eta = "unknown" if status["eta_hours"] is None else f"{status['eta_hours']:.2f} h for the work decided so far"
-    console.print(f" cost       {cost_text(cost)}   remaining: {eta}", highlight=False)
+    console.print(f" cost       {cost_text(cost)}   remaining: {eta_text(status['eta_hours'])}", highlight=False)
     if status["budget"]:
         console.print(f" budget     {budget_text(status['budget'])}", highlight=False)
     for kind, counts in status["tasks"].items():

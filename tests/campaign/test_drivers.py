@@ -61,10 +61,13 @@ def test_interrupt_lets_running_work_end_and_says_how_to_go_on(tmp_path: Path) -
 
 
 def test_stop_now_from_another_shell_ends_running_work(tmp_path: Path) -> None:
-    folder = write_param(tmp_path / "stop")
+    folder = write_param(
+        tmp_path / "stop", notify={"command": 'echo "$ALLOOP_EVENT|$ALLOOP_MESSAGE" >> "$ALLOOP_FOLDER/told"'}
+    )
     assert "nothing to stop" in alloop(folder, "stop").stdout
     with driver(folder) as started:
         meet_attempt(started, "train", 2.0)
         assert alloop(folder, "stop", "--now").returncode == 0
         assert started.wait(60) == 3, started.text()
     assert not live_attempts(folder)
+    assert (folder / "told").read_text().startswith("stopped|stopped by a person")

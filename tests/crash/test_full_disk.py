@@ -47,7 +47,9 @@ def test_full_disk_pauses_a_campaign_and_loses_nothing(in_memory_folder: Path, s
         assert found["exit"] == 0, found
         assert not found["torn"] and not found["problems"], found
         assert found["same_end"], found
-        assert found["said"] or found["case"][1] > 10_000, found
+        _, left, floor_GB = found["case"]
+        room_for_a_record = left > 0 and not floor_GB  # with which the driver itself may meet no full disk
+        assert found["said"] or room_for_a_record, found
 
 
 @pytest.fixture

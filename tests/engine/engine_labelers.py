@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,6 +21,28 @@ class Raises(TeterCalculator):
         sys.stdout.flush()
         os.write(2, b"warning from below Python\n")
         raise RuntimeError("the self-consistent cycle did not converge")
+
+
+class WrongPath(TeterCalculator):
+    """Meets a file system that refuses it; `how`: what it attempts."""
+
+    def __init__(self, how: str, place: str) -> None:
+        super().__init__()
+        self.how, self.place = how, Path(place)
+
+    def calculate(self, *args: Any, **kwargs: Any) -> None:
+        if self.how == "launch":
+            subprocess.run([str(self.place / "no-such-program")], check=True)
+        elif self.how == "launch in no folder":
+            subprocess.run(["true"], check=True, cwd=self.place / "nowhere")
+        elif self.how == "stale":
+            raise OSError(errno.ESTALE, "Stale file handle", str(self.place))
+        elif self.how == "denied":
+            raise PermissionError(errno.EACCES, "Permission denied", str(self.place))
+        elif self.how == "folder":
+            self.place.read_text()
+        else:
+            (self.place / self.how).read_text()
 
 
 class NoNumber(TeterCalculator):

@@ -84,6 +84,43 @@ def test_several_tasks_in_one_process(tmp_path: Path, start: Start) -> None:
     assert np.array_equal(frame.virial_eV, expected.virial_eV)
 
 
+def test_wrong_path_is_a_bug_unless_the_machine_has_a_part_in_it(tmp_path: Path, start: Start) -> None:
+    """An `infra` failure is tried twenty times and blames the node; one bug would shut out node after node."""
+    expected = {
+        "no-such-file": "bug",
+        "file.txt/below": "bug",
+        "folder": "bug",
+        "denied": "bug",
+        "stale": "infra",
+        "launch": "infra",
+        "launch in no folder": "infra",
+    }
+    (tmp_path / "file.txt").touch()
+    folders = [
+        prepared_label(tmp_path, number, level("engine_labelers:WrongPath", how=how, place=str(tmp_path)))[1]
+        for number, how in enumerate(expected)
+    ]
+    assert start(attempt_command(*folders)).wait(60) == 1
+    found = {how: failure_of(folder)["class"] for how, folder in zip(expected, folders, strict=True)}
+    assert found == expected
+
+
+def test_file_of_an_input_is_missing_by_the_node_s_fault_only_while_it_sees_no_result(
+    tmp_path: Path, start: Start
+) -> None:
+    place, found = Store(tmp_path), []
+    for number in range(2):
+        first, first_folder = prepared_label(tmp_path, number)
+        wrong = level("engine_labelers:WrongPath", how="no.json", place=str(first_folder / "result"))
+        second = label_task("iter.000000/label", f"second.{number}", structure(9), wrong, (first.key,))
+        folder = place.prepare(second, "campaign-id", {first.key: first.folder})
+        if number:
+            publish_text(first_folder, first.key, "{}")
+        assert start(attempt_command(folder)).wait(60) == 1
+        found.append(failure_of(folder)["class"])
+    assert found == ["infra", "bug"]
+
+
 def test_follower_of_a_failed_task_waits_for_its_next_try(tmp_path: Path, start: Start) -> None:
     """A chunk that ran without its predecessor would publish for ever that there is nothing to go on from."""
     place = Store(tmp_path)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -15,7 +16,7 @@ from engine_kit import fingerprint, publish_text, write_attempt
 from alloop import campaign as campaign_module
 from alloop import cli, loop
 from alloop.campaign import Campaign
-from alloop.errors import HELD_BY_ANOTHER, CampaignHeldError, InputError
+from alloop.errors import HELD_BY_ANOTHER, CampaignHeldError, InputError, NeedsPersonError
 from alloop.policy import Now, policy
 from alloop.pools import Ended, Slot
 from alloop.process import this_process
@@ -309,6 +310,39 @@ def test_batches_begin_no_further_task_once_the_hours_are_used_up(
     monkeypatch.setattr(driver, "_cycle", lambda: ending)
     assert driver.run() == ending
     assert (loop.stop_requested(campaign) == "finish") is stops
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        (NeedsPersonError("train is paused"), [("failed", "train is paused")]),
+        (ValueError("a bug"), [("failed", "a bug")]),
+        (CampaignHeldError("taken over"), []),
+        (loop.HANDED_OVER, []),
+        (loop.STOPPED, [("stopped", loop.STOPPED.reason)]),
+    ],
+    ids=["needs a person", "bug", "taken over", "handed over", "stopped"],
+)
+def test_person_s_command_hears_of_every_end_of_a_run_but_of_no_hand_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: Exception | loop.Ending, told: list[tuple[str, str]]
+) -> None:
+    campaign, own = driven(tmp_path), param(notify={"command": "mail"})
+    heard: list[tuple[str, str]] = []
+
+    def run(driver: loop.Driver) -> loop.Ending:
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    def tell(command: str, event: str, message: str, of: Campaign, **_: Any) -> None:
+        assert command == "mail" and of is campaign and of.driver_alive(), "before the campaign is let go of"
+        heard.append((event, message))
+
+    monkeypatch.setattr(loop.Driver, "run", run)
+    monkeypatch.setattr(loop.notify, "tell", tell)
+    with pytest.raises(type(end)) if isinstance(end, Exception) else contextlib.nullcontext():
+        loop.run(campaign, own, loop.limits(own, 1), Silent())  # type: ignore[arg-type]
+    assert heard == told and not campaign.driver_alive()
 
 
 # ---------------------------------------------------------------------------------------- identity

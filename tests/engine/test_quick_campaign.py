@@ -51,8 +51,11 @@ def status(folder: Path) -> dict[str, Any]:
 @pytest.mark.slow
 def test_campaign_converges_when_deviation_and_error_fall(tmp_path: Path) -> None:
     told = {"candidates": [0.4, 0.1, 0.0]}
-    done = run(tmp_path, {}, "run", explore=told, evaluate=told | {"force_rmse_eV_A": [0.5, 0.3, 0.1]})
+    notify = {"notify": {"command": 'echo "$ALLOOP_EVENT|$ALLOOP_CAMPAIGN|$ALLOOP_MESSAGE" >> "$ALLOOP_FOLDER/told"'}}
+    done = run(tmp_path, notify, "run", explore=told, evaluate=told | {"force_rmse_eV_A": [0.5, 0.3, 0.1]})
     assert done.returncode == DONE, done.stdout + done.stderr
+    (end,) = (tmp_path / "told").read_text().splitlines()
+    assert end.startswith("converged|quick|") and end.rpartition("|")[2] in done.stdout, "once, in the words printed"
     found = status(tmp_path)
     assert found["converged"]
     assert found["iteration"] in (2, 3)
@@ -60,6 +63,45 @@ def test_campaign_converges_when_deviation_and_error_fall(tmp_path: Path) -> Non
     assert found["final_held_out"][-1]["force_rmse_eV_A"] == pytest.approx(0.1, rel=0.05)
     assert [row["status"] for row in found["glasses"]] == ["done"]
     assert found["glasses"][0]["fraction_4B"] == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.slow
+def test_half_done_campaign_moved_elsewhere_ends_there_without_repeating_work(tmp_path: Path) -> None:
+    """A disk is full, a project folder is renamed: nothing on record may hold on to where it was."""
+    old, new = tmp_path / "old", tmp_path / "elsewhere" / "new"
+    told = {"candidates": [0.4, 0.0]}
+    settings = {"explore": told, "evaluate": told | {"force_rmse_eV_A": [0.5, 0.1]}}
+    explore = {"temperatures_K": [300, 1000], "ramps": [], "chunk_ps": 1.0, "chunks": 1, "trajectories": 2}
+    bootstrap = TINY["bootstrap"] | {"trajectories": 2}
+    small = {"bootstrap": bootstrap, "explore": explore, "train": {"models": 2}, "quench": None}
+    stopped = run(old, small | {"budget": {"labels": 13}}, "run", **settings)
+    assert stopped.returncode == NOT_CONVERGED and "budget of 13 labels" in stopped.stdout
+    state = Campaign(old).load()
+    assert state.waiting or not state.decided("select", 0), "in the midst of an iteration"
+    before = finished(old)
+    assert {"bootstrap", "label", "train", "explore"} <= {record["kind"] for record in before.values()}
+    new.parent.mkdir()
+    old.rename(new)
+    done = run(new, small, "run", **settings)
+    assert done.returncode == DONE, done.stdout + done.stderr
+    after = finished(new)
+    assert {name: after.get(name) for name in before} == before, "each by the same attempt as before"
+    assert len(after) > len(before)
+    assert Campaign(new).load().quarantined == {} and not old.exists()
+    mentions = [file for file in new.glob("iterations/decisions/*.json") if str(old) in file.read_text()]
+    assert mentions == []
+
+
+def finished(root: Path) -> dict[str, Any]:
+    """By folder of every finished task: its kind, the attempt that made the result, and all attempts there were."""
+    found = {}
+    for manifest in root.glob("iterations/**/result/MANIFEST.json"):
+        task, record = manifest.parents[1], json.loads(manifest.read_text())["record"]
+        attempts = sorted(path.name for path in (task / "attempts").iterdir())
+        kind = json.loads((task / "task.json").read_text())["kind"]
+        about = {"kind": kind, "attempt": record["attempt"], "attempts": attempts}
+        found[str(task.relative_to(root))] = about | {"modified": manifest.stat().st_mtime_ns}
+    return found
 
 
 @pytest.mark.slow

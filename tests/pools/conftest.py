@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))  # campaign_kit is a plain module there
 sys.path.insert(0, str(Path(__file__).parent))
 import pools_kit
 

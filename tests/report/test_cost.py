@@ -24,8 +24,10 @@ import alloop
 from alloop import store
 from alloop.campaign import Campaign
 from alloop.cost import SHARED, Costs, Spend, Waits, allotment
+from alloop.policy import ORDER
+from alloop.pool_params import pool_of
 from alloop.process import this_process
-from alloop.report.cost import cost_record, cost_text, eta_hours, print_costs
+from alloop.report.cost import cost_record, cost_text, eta_hours, print_costs, recorded_pool_of
 from alloop.report.plan import build_plan, print_plan
 from alloop.report.statistics import build_statistics, print_statistics
 from alloop.report.status import build_status, print_status
@@ -271,7 +273,11 @@ def test_status_stats_and_plan_tell_the_cost(tmp_path: Path) -> None:
         and "(shared)" in told
         and "overlap" in told
     )
+    assert "remaining: unknown until measured" not in told, "only labels wait, and one is measured"
+    assert build_statistics(campaign)["eta_hours"] == build_status(campaign, "alive")["eta_hours"] > 0
     plan = build_plan(campaign, parsed(), 2)
+    assert plan["core_hours_per_label"] == build_status(campaign, "alive")["cost"]["core_hours_per_label"] > 0
+    assert f"a label costs: {plan['core_hours_per_label']:.3g} core-hours" in text_of(print_plan, plan)
     row = {row["kind"]: row for row in plan["tasks"]}["label"]
     per_label_core_s = 10 * 4 + 50 * 4
     assert row["core_hours"] == pytest.approx(row["at_most"] * per_label_core_s / 3600, rel=0.02)
@@ -308,6 +314,31 @@ def test_time_still_needed_is_that_of_the_slowest_pool(tmp_path: Path) -> None:
     assert eta_hours(costs, configuration, {"label": 1, "quench": 1}) is None
     assert eta_hours(costs, configuration, {}) == 0.0
     assert eta_hours(costs, None, {"label": 1}) is None
+
+
+def test_relaxing_loads_the_pool_of_labels(tmp_path: Path) -> None:
+    pools = {
+        "local": {"slots": 2},
+        "vasp": {"type": "slurm", "tasks": ["label"], "jobs": 4, "walltime_minutes": 60},
+        "few": {"slots": 1, "tasks": ["explore", "quench"]},
+    }
+    own = parsed(pools=pools)
+    recorded = own.model_dump(mode="json")["pools"]
+    assert {kind: recorded_pool_of(recorded, kind) for kind in ORDER} == {
+        kind: pool_of(own.pools, kind) for kind in ORDER
+    }
+    costs = Costs()
+    costs.by_kind["relax"] = Spend(tasks=1, seconds=3600.0)
+    assert eta_hours(costs, {"pools": recorded}, {"relax": 8}) == 2.0
+
+
+def test_before_anything_is_measured_stats_and_plan_say_so(tmp_path: Path) -> None:
+    campaign = begun(tmp_path)
+    ask_labels(campaign, 3)
+    found, plan = build_statistics(campaign), build_plan(campaign, parsed(), 2)
+    assert found["eta_hours"] is None and plan["core_hours_per_label"] is None
+    assert "remaining: unknown until measured" in text_of(print_statistics, found)
+    assert "a label costs: unknown until measured" in text_of(print_plan, plan)
 
 
 def test_tables_of_nothing() -> None:

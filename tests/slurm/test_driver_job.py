@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +72,29 @@ def chain(slurm: Slurm, tmp_path: Path) -> Iterator[Chain]:
     yield made
     slurm.environment["PATH"] = before
     slurm.ask("scancel", "-n", made.name)
+
+
+def test_no_second_start_and_a_signal_before_the_time_is_up(chain: Chain) -> None:
+    """Slurm would start a requeued driver again, beside its successor; the signal is what a hand-over begins with."""
+    for job in (chain.first, chain.successor()):
+        assert " Requeue=0 " in chain.slurm.ask("scontrol", "show", "job", job)
+        script = chain.slurm.ask("scontrol", "write", "batch_script", job, "-")
+        header = list(itertools.takewhile(lambda line: not line or line.startswith("#"), script.splitlines()))
+        signals = [line for line in header if line.startswith("#SBATCH --signal")]
+        assert signals == ["#SBATCH --signal=B:USR1@300"], "to the shell, which traps it, five minutes before the end"
+        assert re.search(r"^trap '.*kill -USR1 \"\$driver\"' USR1", script, re.MULTILINE)
+
+
+def test_successor_does_not_start_once_a_person_asked_to_stop(chain: Chain) -> None:
+    second = chain.successor()
+    (chain.folder / "iterations" / "run" / "stop.json").write_text("{}")  # as alloop stop does
+    chain.tell("kill")
+    until(lambda: chain.jobs() == {second: "PENDING BeginTime"}, 30, "delayed successor")
+    chain.slurm.ask("scontrol", "update", f"JobId={second}", "StartTime=now")
+    until(lambda: not chain.jobs(), 60, "end of the chain")
+    assert chain.runs() == [chain.first]
+    log = next(chain.folder.glob(f"*{second}.log"))
+    assert "this successor does not start" in log.read_text()
 
 
 def test_driver_hands_over_until_it_is_done(chain: Chain) -> None:

@@ -122,9 +122,11 @@ def test_a_chunk_brings_home_few_frames_of_one_event(run) -> None:
 
 def test_between_gate_and_threshold_asked_for_below_lost_and_the_last_good_frames_kept(run) -> None:
     story = [(frame(), CALM)] * 10 + [(frame(length_A=1.25), CALM), (frame(), 2.0), (frame(length_A=1.15), CALM)]
-    out = run(explore, [*story, (frame(), CALM)])
+    after_the_loss = [(frame(), CALM)] * 3
+    out = run(explore, [*story, *after_the_loss])
     summary = read_json(out / "summary.json")
     assert summary["status"] == "lost"
+    assert (summary["records"], summary["missed"]) == (len(story), len(after_the_loss))
     assert summary["reason"].startswith("step 260: Si 1 and O 2 are 1.15 Å apart, closer than the hard gate of 1.20")
     assert summary["events"]["overlap"] == 2
     kept = dict(kept_for(out))
@@ -203,6 +205,18 @@ def test_events_are_counted_by_band(tmp_path: Path) -> None:
         },
         "five_coordinated_Si": {"seen": 0, "labelled": 0, "quota": 0, "bands": {}},
     }
+
+
+def test_records_that_lost_chunks_never_made_are_summed(run) -> None:
+    story = [(frame(), CALM)] * 4
+    lost = read_json(run(explore, [*story, (frame(length_A=0.5), CALM), *story]) / "summary.json")
+    whole = {"classes": {"accurate": 9, "candidate": 0, "failed": 0}, "status": "finished", "missed": 0}
+    statistics = Statistics({}, [])
+    for stratum, summary in (("G 300K", lost), ("G 300K", whole), ("G 600K", lost)):
+        statistics.add(stratum, summary, {}, KNOWN)
+    content = statistics.content([])
+    assert (content["missed_records"], content["lost_chunks"]) == (8, 2)
+    assert sum(content["classes"].values()) == 5 + 9 + 5
 
 
 def test_the_record_of_a_frame_has_its_band_and_events(run, tmp_path: Path) -> None:
