@@ -459,6 +459,9 @@ class ReferenceParam(Section):
     files: list[str] = Field(min_length=3, description="one file per replica, any ASE format; at least three")
     every: Count = Field(1, description="read every n-th frame")
     skip: CountOrZero = Field(0, description="so many of the frames read are left out at the start")
+    skip_ps: NonNegative = Field(
+        1.0, description="of the ensemble's own trajectories so much is left out at the start of each iteration"
+    )
 
 
 class StopParam(Section):
@@ -601,6 +604,11 @@ class Param(Section):
                 raise ValueError(
                     f"{where}.temperature_K is {own.temperature_K:g}, which explore does not hold at constant volume; "
                     "add it to explore.temperatures_K, to compare like with like"
+                )
+            if own.skip_ps >= (explored_ps := self.explore.chunks * self.explore.chunk_ps):
+                raise ValueError(
+                    f"{where}.skip_ps is {own.skip_ps:g}, a trajectory takes {explored_ps:g} ps per iteration: "
+                    "nothing would be left to compare; skip less, or raise explore.chunks"
                 )
             if self.explore.trajectories < 3:
                 raise ValueError(
