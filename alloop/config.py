@@ -422,7 +422,10 @@ class MeltQuenchParam(Section):
 class ProbeParam(MeltQuenchParam):
     """A short quench with every ensemble: is the glass it makes still changing, and does it depend on the cell?"""
 
-    melt_ps: Positive = Field(2.0, description="time at the melt temperature")
+    melt_temperature_K: Positive = Field(2500.0, description="temperature of the melt")
+    melt_ps: Positive = Field(
+        5.0, description="time at the melt temperature; in it the copies that a supercell begins with must part"
+    )
     cooling_rate_K_ps: Positive = Field(200.0, description="rate of the cooling")
     final_ps: Positive = Field(2.0, description="time at the final temperature, over which the glass is analysed")
     frame_every_ps: Positive = Field(0.1, description="between saved frames")
@@ -431,7 +434,7 @@ class ProbeParam(MeltQuenchParam):
         [(1, 1, 1)],
         min_length=1,
         description="cells side by side along the three vectors, each a cell size to compare; such as [1, 1, 1], "
-        "[3, 1, 1] and [5, 2, 1] for about 100, 300 and 1000 atoms",
+        "[2, 2, 1] and [3, 2, 2] for about 84, 340 and 1000 atoms",
     )
     iterations: TwoOrMore = Field(3, description="the last so many ensembles must make the same glass")
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from alloop.selection.curves import FACTOR, CurveStability
 from alloop.selection.learning_curve import Interval, LearningCurve
 from alloop.selection.rates import RateComparison
 from alloop.selection.stability import Drift, Stability
@@ -100,6 +101,14 @@ def stability_criterion(found: Stability) -> Criterion:
     state = states.get(found.verdict, "unknown")
     value, wanted = (found.standardised, found.critical) if found.pair else (None, None)
     return Criterion(f"stability of {found.observable}", state, value, wanted, "standard errors", found.sentence)
+
+
+def curve_criterion(found: CurveStability) -> Criterion:
+    """Return the criterion that curves are the same everywhere within the spread between replicas."""
+    states: dict[str, State] = {"stable": "met", "differs": "unmet"}
+    state = states.get(found.verdict, "unknown")
+    value, wanted = (found.distance, FACTOR * found.by_chance) if found.pair else (None, None)
+    return Criterion(f"stability of {found.what}", state, value, wanted, found.unit, found.sentence)
 
 
 def drift_criterion(found: Drift) -> Criterion:
