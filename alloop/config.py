@@ -589,6 +589,7 @@ class Param(Section):
                 f"{self.stop.max_iterations}: label.labeler would never label; lower the one or raise the other"
             )
         check_pools(self.pools)
+        self._check_audit()
         self._check_references()
         if not self.glasses:
             raise ValueError("glasses is empty; name at least one, such as LBS-20-60-20")
@@ -597,6 +598,20 @@ class Param(Section):
                 "bootstrap.trajectories is 0 and bootstrap gives neither structures nor data to start from"
             )
         return self
+
+    def _check_audit(self) -> None:
+        if self.select.audit:
+            return
+        if self.select.trust == "calibrated":
+            raise ValueError(
+                "select.audit is 0 and select.trust calibrated: only labels of the audit calibrate; "
+                "set audit to 1 or more, or trust to fixed"
+            )
+        if self.stop.audit_force_rmse_eV_A is not None:
+            raise ValueError(
+                "select.audit is 0 and stop.audit_force_rmse_eV_A given, which only labels of the audit can measure; "
+                "set audit to 1 or more, or leave the criterion out"
+            )
 
     def _check_references(self) -> None:
         for number, own in enumerate(self.stop.reference):

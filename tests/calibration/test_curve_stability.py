@@ -44,7 +44,7 @@ def test_a_peak_that_has_moved_or_grown_is_a_difference() -> None:
     assert judged(*same) == "stable"
     assert judged(*same, replicas(3, 3, shift=0.4)) == "differs"
     assert judged(replicas(3, 3, shift=0.4, noise=3.0), *[replicas(n, n, noise=3.0) for n in range(3)]) == "stable"
-    grown = Curves(3, same[0].values * 1.3)
+    grown = Curves(3, same[0].values * 1.8)
     told = curve_stability("g(r) of glass", "A", [*same, grown], X, WEIGHTS)
     assert told.verdict == "differs" and told.pair is not None and 3 in told.pair
     assert curve_criterion(told).state == "unmet" and "apart" in told.sentence
