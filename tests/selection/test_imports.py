@@ -59,7 +59,8 @@ def public(module: ModuleType) -> Iterator[Any]:
         if inspect.isfunction(thing) or inspect.isclass(thing):
             yield thing
         if inspect.isclass(thing):
-            methods = (getattr(own, "fget", getattr(own, "__func__", own)) for key, own in vars(thing).items() if not key.startswith("_"))
+            own = [method for key, method in vars(thing).items() if not key.startswith("_")]
+            methods = (getattr(method, "fget", getattr(method, "__func__", method)) for method in own)
             yield from filter(inspect.isfunction, methods)
 
 
