@@ -425,7 +425,10 @@ class MeltQuenchParam(Section):
 class ProbeParam(MeltQuenchParam):
     """A short quench with every ensemble: is the glass it makes still changing, and does it depend on the cell?"""
 
-    melt_ps: Positive = Field(2.0, description="time at the melt temperature")
+    melt_temperature_K: Positive = Field(2500.0, description="temperature of the melt")
+    melt_ps: Positive = Field(
+        5.0, description="time at the melt temperature; in it the copies that a supercell begins with must part"
+    )
     cooling_rate_K_ps: Positive = Field(200.0, description="rate of the cooling")
     final_ps: Positive = Field(2.0, description="time at the final temperature, over which the glass is analysed")
     frame_every_ps: Positive = Field(0.1, description="between saved frames")
@@ -434,7 +437,7 @@ class ProbeParam(MeltQuenchParam):
         [(1, 1, 1)],
         min_length=1,
         description="cells side by side along the three vectors, each a cell size to compare; such as [1, 1, 1], "
-        "[3, 1, 1] and [5, 2, 1] for about 100, 300 and 1000 atoms",
+        "[2, 2, 1] and [3, 2, 2] for about 84, 340 and 1000 atoms",
     )
     iterations: TwoOrMore = Field(3, description="the last so many ensembles must make the same glass")
 
@@ -462,6 +465,9 @@ class ReferenceParam(Section):
     files: list[str] = Field(min_length=3, description="one file per replica, any ASE format; at least three")
     every: Count = Field(1, description="read every n-th frame")
     skip: CountOrZero = Field(0, description="so many of the frames read are left out at the start")
+    skip_ps: NonNegative = Field(
+        1.0, description="of the ensemble's own trajectories so much is left out at the start of each iteration"
+    )
 
 
 class StopParam(Section):
@@ -586,6 +592,7 @@ class Param(Section):
                 f"{self.stop.max_iterations}: label.labeler would never label; lower the one or raise the other"
             )
         check_pools(self.pools)
+        self._check_audit()
         self._check_references()
         if not self.glasses:
             raise ValueError("glasses is empty; name at least one, such as LBS-20-60-20")
@@ -594,6 +601,20 @@ class Param(Section):
                 "bootstrap.trajectories is 0 and bootstrap gives neither structures nor data to start from"
             )
         return self
+
+    def _check_audit(self) -> None:
+        if self.select.audit:
+            return
+        if self.select.trust == "calibrated":
+            raise ValueError(
+                "select.audit is 0 and select.trust calibrated: only labels of the audit calibrate; "
+                "set audit to 1 or more, or trust to fixed"
+            )
+        if self.stop.audit_force_rmse_eV_A is not None:
+            raise ValueError(
+                "select.audit is 0 and stop.audit_force_rmse_eV_A given, which only labels of the audit can measure; "
+                "set audit to 1 or more, or leave the criterion out"
+            )
 
     def _check_references(self) -> None:
         for number, own in enumerate(self.stop.reference):
@@ -604,6 +625,11 @@ class Param(Section):
                 raise ValueError(
                     f"{where}.temperature_K is {own.temperature_K:g}, which explore does not hold at constant volume; "
                     "add it to explore.temperatures_K, to compare like with like"
+                )
+            if own.skip_ps >= (explored_ps := self.explore.chunks * self.explore.chunk_ps):
+                raise ValueError(
+                    f"{where}.skip_ps is {own.skip_ps:g}, a trajectory takes {explored_ps:g} ps per iteration: "
+                    "nothing would be left to compare; skip less, or raise explore.chunks"
                 )
             if self.explore.trajectories < 3:
                 raise ValueError(

@@ -268,6 +268,7 @@ def alloop_param(folder: Path) -> dict[str, Any]:
             "max_labels": LABELS,
             "max_per_trajectory": LABELS,
             "audit": 0,
+            "trust": "fixed",
             "events": {"overlap": {"quota": 0}, "five_coordinated_Si": {"quota": 0}},
             "min_separation_ps": 0,
             "held_out_fraction": 0,

@@ -304,6 +304,7 @@ def alloop_param(folder: Path, work: Workload, start: Path) -> dict[str, Any]:
             "max_per_trajectory": RECORDS,
             "min_separation_ps": 0,
             "audit": 0,
+            "trust": "fixed",
             "events": {"overlap": {"quota": 0}, "five_coordinated_Si": {"quota": 0}},
             "held_out_fraction": 0,
         },

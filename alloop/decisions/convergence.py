@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 from alloop.campaign import Campaign
@@ -18,6 +20,9 @@ from alloop.selection.record import plain
 Errors = dict[str, Any]
 NOTICEABLE_SHARE = 0.05
 """Of the labels an ensemble was trained on: what so few more bring is lost in the noise of a training."""
+
+LEAST_AUDIT_LABELS, LEAST_AUDIT_TRAJECTORIES = 5, 2
+"""With so many labels, of so many trajectories, the audit's error of one glass and temperature band is judged."""
 
 HELD_OUT = ("held_out_bootstrap", "held_out_explore")
 
@@ -48,6 +53,8 @@ def _measured(campaign: Campaign, param: Param, iteration: int) -> tuple[Errors,
     """Return the errors on all sets, the audit's record, and the learning curve's points."""
     errors = campaign.summary(campaign.state.decisions["evaluate", iteration]["tasks"][0]["key"])
     audit = audit_record(campaign, iteration, derived_seed(param.seed, "audit", iteration))
+    explored = campaign.state.decisions.get(("explore", iteration), {}).get("trust", [])
+    audit["unmeasured"] = unmeasured(audit["errors"], explored)
     return errors, audit, learning_points(campaign, iteration)
 
 
@@ -80,14 +87,46 @@ def error_criteria(classes: dict[str, int], errors: Errors, own: StopParam, miss
 
 
 def audit_criteria(errors: list[dict[str, Any]], own: StopParam) -> list[Criterion]:
-    """Return the criterion on the audit's force error and all of its interval, if `param.json` asks for it."""
+    """Return the criteria on the audit's force error, if `param.json` asks for them.
+
+    Of all labels together the whole interval must be as wanted; of each glass and temperature band with enough labels
+    the error itself, as few labels make for a wide interval. The worst of these is named.
+    """
     if own.audit_force_rmse_eV_A is None:
         return []
     name, wanted = "force RMSE of the audit", own.audit_force_rmse_eV_A
     if not errors:
         return [at_most(name, None, wanted)]
-    first = errors[0]
-    return [at_most(name, first["rmse_eV_A"], wanted, interval=(first["low_eV_A"], first["high_eV_A"]))]
+    first, groups = errors[0], [own for own in errors if _enough(own)]
+    criteria = [at_most(name, first["rmse_eV_A"], wanted, interval=_interval(first))]
+    if groups:
+        worst = max(groups, key=lambda own: own["rmse_eV_A"] if math.isfinite(own["rmse_eV_A"]) else math.inf)
+        where = f"{name}, worst of {len(groups)} measured: {_group(worst)},"
+        criteria.append(replace(at_most(where, worst["rmse_eV_A"], wanted), name=f"{name} by glass and temperature"))
+    return criteria
+
+
+def _interval(error: dict[str, Any]) -> tuple[float | None, float | None]:
+    return error["low_eV_A"], error["high_eV_A"]
+
+
+def _enough(error: dict[str, Any]) -> bool:
+    """Tell whether an error of the audit is of one glass and band, and of enough labels to be judged."""
+    enough = error["labels"] >= LEAST_AUDIT_LABELS and error["trajectories"] >= LEAST_AUDIT_TRAJECTORIES
+    return bool(enough and error["glass"] and error["band"])
+
+
+def _group(entry: dict[str, Any]) -> str:
+    return f"{entry['glass']} at {entry['band']}"
+
+
+def unmeasured(errors: list[dict[str, Any]], explored: list[dict[str, Any]]) -> list[str]:
+    """Return the glasses and bands that were explored and of which the audit has too few labels to be judged.
+
+    explored: records with glass and band, as an exploration's trust levels have them.
+    """
+    known = {_group(error) for error in errors if _enough(error)}
+    return [where for where in dict.fromkeys(map(_group, explored)) if where not in known]
 
 
 def improvement_criteria(points: list[list[float]], own: StopParam) -> list[Criterion]:

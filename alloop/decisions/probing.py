@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from alloop.decisions.exploration import Starts
 from alloop.decisions.production import chunks_of_one, melt_quench_chunks, melt_quench_common
 from alloop.glass.composition import stoichiometric_counts
 from alloop.seeds import derived_seed
-from alloop.selection.convergence import Criterion, stability_criterion
+from alloop.selection.convergence import Criterion, curve_criterion, stability_criterion
+from alloop.selection.curves import Curves, curve_stability
 from alloop.selection.stability import Measurement, stability
 from alloop.state import task_entries
 from alloop.store import Task, read_json
@@ -26,6 +28,8 @@ NEEDS = {"4B": "B", "5Si": "Si", "3-membered rings": "B", "B-O bond": "B", "Si-O
 """The element a glass must hold to have it."""
 _BOND_END_A = 2.0
 """End of the first peak of g(r) of B-O and Si-O."""
+_CURVES_END_A = 5.0
+"""So far g(r) are compared: beyond half the width of a cell, here of about 100 atoms, images repeat what is inside."""
 
 
 def decide_probe(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
@@ -62,6 +66,16 @@ def probed(campaign: Campaign, iteration: int) -> list[dict[str, Any]]:
     Every glass and cell size that was asked for is there. The error is the standard error between replicas; one that
     was lost or did not come to its end is left out, and what fewer than two show is None.
     """
+    found = []
+    for (glass, atoms), replicas in _final_holds(campaign, iteration).items():
+        made = [seen for holds in replicas if (seen := _replica(campaign, holds))]
+        values = {name: _mean(made, name) for name in OBSERVABLES}
+        found.append({"glass": glass, "atoms": atoms, "replicas": len(made)} | values)
+    return found
+
+
+def _final_holds(campaign: Campaign, iteration: int) -> dict[tuple[str, int], list[list[dict[str, Any]]]]:
+    """Return, by glass and atoms, the tasks that each replica's final hold consists of."""
     decision = campaign.state.decisions.get(("probe", iteration))
     runs: dict[tuple[str, int], dict[str, list[dict[str, Any]]]] = {}
     for entry in decision["tasks"] if decision else ():
@@ -69,39 +83,45 @@ def probed(campaign: Campaign, iteration: int) -> list[dict[str, Any]]:
             name = entry["name"].rsplit(".s", 1)[0]
             glass, atoms, _ = name.rsplit(".", 2)
             runs.setdefault((glass, int(atoms[1:])), {}).setdefault(name, []).append(entry)
-    found = []
-    for (glass, atoms), replicas in runs.items():
-        made = [seen for holds in replicas.values() if (seen := _replica(campaign, holds))]
-        values = {name: _mean(made, name) for name in OBSERVABLES}
-        found.append({"glass": glass, "atoms": atoms, "replicas": len(made)} | values)
-    return found
+    return {where: list(replicas.values()) for where, replicas in runs.items()}
+
+
+def _results(campaign: Campaign, holds: list[dict[str, Any]]) -> list[Path]:
+    """Return the results of one final hold; none if a part of it is missing or was lost."""
+    if not all(entry["key"] in campaign.state.done for entry in holds):
+        return []
+    results = [campaign.result(entry["key"]) for entry in holds]
+    return results if all(map(_is_whole, results)) else []
+
+
+def _is_whole(result: Path) -> bool:
+    frames, summary = read_json(result / "analysis.json"), read_json(result / "summary.json")
+    return bool(frames) and summary["status"] == "finished"
 
 
 def _replica(campaign: Campaign, holds: list[dict[str, Any]]) -> dict[str, float]:
     """Return the observables of one quench, means over the chunks of its final hold; empty if one is not whole."""
-    if not all(entry["key"] in campaign.state.done for entry in holds):
-        return {}
-    parts = [_glass_made(campaign.result(entry["key"])) for entry in holds]
-    if not all(parts):
-        return {}
-    return {name: float(np.mean([part[name] for part in parts])) for name in parts[0]}
+    parts = [_glass_made(result) for result in _results(campaign, holds)]
+    return {name: float(np.mean([part[name] for part in parts])) for name in parts[0]} if parts else {}
 
 
 def _glass_made(result: Path) -> dict[str, float]:
-    """Return the observables of one final hold, means over its frames; empty for one that was lost."""
+    """Return the observables of a final hold that is whole, means over its frames."""
     frames = read_json(result / "analysis.json")
-    if not frames or read_json(result / "summary.json")["status"] != "finished":
-        return {}
     boron = frames[0]["composition"].get("B", 0)
     found = {
         "4B": _average(frame["fraction_4B"] for frame in frames),
         "5Si": _average(frame["fraction_5Si"] for frame in frames),
         "3-membered rings": _average(frame["rings"]["counts"].get("3", 0) / boron for frame in frames if boron),
     }
-    table = np.genfromtxt(result / "rdf.csv", delimiter=",", names=True, deletechars="")
+    table = _rdf(result)
     for pair in ("B-O", "Si-O"):
         found[f"{pair} bond"] = _bond_A(table, pair)
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _rdf(result: Path) -> np.ndarray:
+    return np.genfromtxt(result / "rdf.csv", delimiter=",", names=True, deletechars="")
 
 
 def _average(values: Iterable[float | None]) -> float | None:
@@ -127,6 +147,37 @@ def _mean(runs: list[dict[str, float]], name: str) -> dict[str, float] | None:
         return None
     error = float(np.std(values, ddof=1) / math.sqrt(len(values)))
     return {"value": float(np.mean(values)), "standard_error": error, "replicas": len(values)}
+
+
+@dataclass(frozen=True)
+class _Structure:
+    """All partial g(r) up to `_CURVES_END_A` of one glass in one cell size, as each replica has them.
+
+    pairs: weights of the pairs in the total g(r) by name; r_A: (bins,); g: (replicas, pairs, bins).
+    """
+
+    pairs: dict[str, float]
+    r_A: np.ndarray
+    g: np.ndarray
+
+
+def _structure(campaign: Campaign, replicas: list[list[dict[str, Any]]]) -> _Structure | None:
+    """Return the g(r) of the replicas that came to their end, None of fewer than two."""
+    whole = [results for holds in replicas if (results := _results(campaign, holds))]
+    if len(whole) < 2:
+        return None
+    tables = [[_rdf(result) for result in results] for results in whole]
+    names = [name for name in tables[0][0].dtype.names or () if name not in ("r_A", "total")]
+    inside = tables[0][0]["r_A"] < _CURVES_END_A
+    g = np.array([np.mean([[part[name][inside] for name in names] for part in parts], axis=0) for parts in tables])
+    counts = read_json(whole[0][0] / "analysis.json")[0]["composition"]
+    total = sum(counts.values())
+    weights = {}
+    for name in names:
+        one, other = name.split("-")
+        share = counts.get(one, 0) * counts.get(other, 0) / total**2
+        weights[name] = share if one == other else 2 * share
+    return _Structure(weights, tables[0][0]["r_A"][inside], g)
 
 
 def probe_criteria(campaign: Campaign, param: Param, iteration: int) -> list[Criterion]:
@@ -158,6 +209,8 @@ def probe_criteria(campaign: Campaign, param: Param, iteration: int) -> list[Cri
             if len(sizes) > 1:
                 places = [(entry["atoms"], entry[name]) for entry in sizes]
                 criteria.append(_stable(f"{name} of {glass}", unit, places, "atoms", len(sizes)))
+        atoms = [entry["atoms"] for entry in sizes]
+        criteria += _structure_criteria(campaign, glass, atoms, range(first, iteration + 1), own.iterations)
     nothing = Criterion("glasses of the probe", "unknown", None, None, "", "no quench of the probe was asked for")
     return criteria or [nothing]
 
@@ -170,3 +223,31 @@ def _stable(
         sentence = f"{name} over {along}: {len(measured)} of {wanted} values are known"
         return Criterion(f"stability of {name}", "unknown", None, None, unit, sentence)
     return stability_criterion(stability(name, unit, measured, along=along))
+
+
+def _structure_criteria(
+    campaign: Campaign, glass: str, atoms: list[int], iterations: range, wanted: int
+) -> list[Criterion]:
+    """Return whether the g(r) of a glass are the same over ensembles, in the smallest cell, and over cell sizes."""
+    along = [(number, (glass, min(atoms)), number) for number in iterations]
+    criteria = [_same_structure(campaign, glass, along, "iterations", wanted)]
+    if len(atoms) > 1:
+        sizes = [(iterations[-1], (glass, size), size) for size in atoms]
+        criteria.append(_same_structure(campaign, glass, sizes, "atoms", len(atoms)))
+    return criteria
+
+
+def _same_structure(
+    campaign: Campaign, glass: str, places: list[tuple[int, tuple[str, int], int]], along: str, wanted: int
+) -> Criterion:
+    """Compare g(r) at places: of which iteration, glass and atoms, and the number it is called by."""
+    found = [(at, _structure(campaign, _final_holds(campaign, n).get(where, []))) for n, where, at in places]
+    known = [(at, structure) for at, structure in found if structure is not None]
+    name = f"g(r) of {glass}"
+    if len(known) < wanted:
+        sentence = f"{name} over {along}: {len(known)} of {wanted} are known"
+        return Criterion(f"stability of {name}", "unknown", None, None, "A", sentence)
+    first = known[0][1]
+    measured = [Curves(float(at), structure.g) for at, structure in known]
+    weights = list(first.pairs.values())
+    return curve_criterion(curve_stability(name, "A", measured, first.r_A, weights, along=along))

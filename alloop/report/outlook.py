@@ -17,7 +17,7 @@ def newest_verdict(state: State) -> dict[str, Any] | None:
 
 
 def missing(campaign: Campaign, core_hours_per_label: float | None) -> str | None:
-    """Return one sentence: what the last verdict found missing, and what it costs by the learning curve.
+    """Return one sentence: what the last verdict found missing, and what can be said of the cost.
 
     None before the first verdict, for one that found nothing missing, and one from before criteria were recorded.
     """
@@ -28,9 +28,17 @@ def missing(campaign: Campaign, core_hours_per_label: float | None) -> str | Non
     from alloop.selection.convergence import Criterion, missing_sentence
 
     criteria = [Criterion(**record) for record in verdict["criteria"]]
-    config = campaign.state.starts[-1]["config"]
-    target_eV_A = config["stop"]["force_rmse_eV_A"]
-    return missing_sentence(criteria, curve_of(verdict["learning"]), target_eV_A, core_hours_per_label)
+    per_iteration = core_hours_per_iteration(campaign)
+    return missing_sentence(criteria, curve_of(verdict["learning"]), core_hours_per_label, per_iteration)
+
+
+def core_hours_per_iteration(campaign: Campaign) -> float | None:
+    """Return the core-hours spent per iteration that was judged, None before one; the bootstrap is in none of them."""
+    costs, judged = campaign.costs, sum(kind == "verdict" for kind, _ in campaign.state.decisions)
+    if not judged:
+        return None
+    first = (costs.by_kind.get("bootstrap"), costs.by_reason.get("bootstrap"))
+    return (costs.core_hours - sum(spend.all_core_seconds for spend in first if spend) / 3600) / judged
 
 
 def audit_lines(verdict: dict[str, Any] | None) -> list[str]:
@@ -41,5 +49,7 @@ def audit_lines(verdict: dict[str, Any] | None) -> list[str]:
     lines = [f"of all explored: {record['sentence']}" for record in audit["errors"][:1]]
     accurate = audit["by_class"].get("accurate")
     lines += [f"of its accurate part: {accurate['sentence']}"] if accurate else []
+    if audit.get("unmeasured"):
+        lines.append(f"not measured, with too few audit labels: {', '.join(audit['unmeasured'])}")
     lines += [f"calibration: {record['sentence']}" for record in calibration["coverage"][:1]]
     return lines + ([calibration["widened"]] if calibration["widened"] else [])

@@ -24,8 +24,8 @@ from alloop.report.status import (
     build_status,
     code_warnings,
     foundation_name,
-    import_warnings,
     label_class,
+    lasting_warnings,
     model_path,
 )
 from alloop.result_index import accepted, manifest_of
@@ -33,7 +33,7 @@ from alloop.state import decision_tasks
 from alloop.store import live_records, progress, read_json, result_problem, write_bytes
 
 _FILE = "state.json"
-_FORM = 5
+_FORM = 6
 """Raised with every change of the record, so that no snapshot of another alloop's driver is taken for one's own."""
 WRITE_SECONDS = 5.0
 _SHARE_OF_TIME = 0.02
@@ -98,7 +98,7 @@ def write_snapshot(campaign: Campaign) -> None:
         else None,
         "foundation": foundation_name(state),
         "costs": campaign.costs.to_json(),
-        "import_warnings": import_warnings(state),
+        "lasting_warnings": lasting_warnings(campaign),
         "ensemble": [[entry["key"], state.tasks[entry["key"]].folder] for entry in last["tasks"]] if last else [],
         "open": _open_tasks(campaign),
     }
@@ -133,7 +133,7 @@ def _open_tasks(campaign: Campaign) -> list[Open]:
                 label_class(pick, state.target_level, first, excluded=key in state.excluded) if pick else None,
                 next((iteration for kind, iteration in stages if kind == "select"), None),
                 sorted(campaign.counted_failures(key)),
-                task.kind != "quench" and all(kind != "assess" for kind, _ in stages),
+                task.kind != "quench" and key != state.describer and all(kind != "assess" for kind, _ in stages),
             )
         )
     return found
@@ -328,7 +328,7 @@ class _Update:
             "budget": budget,
             "eta_hours": eta_hours(self.costs, config, self.open_kinds),
             "warnings": code_warnings(status["level"], status["codes"])
-            + snapshot["import_warnings"]
+            + snapshot["lasting_warnings"]
             + budget_warnings(budget),
             "running": self._progress(),
         }

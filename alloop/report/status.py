@@ -44,7 +44,7 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
         "labels": label_counts(state),
         "codes": dict(codes),
         "flagged": flagged(campaign),
-        "warnings": code_warnings(state.target_level, codes) + import_warnings(state) + budget_warnings(budget),
+        "warnings": code_warnings(state.target_level, codes) + lasting_warnings(campaign) + budget_warnings(budget),
         "tasks": state.task_counts(),
         "running": [
             {"kind": state.tasks[key].kind, "task": state.tasks[key].name, "done": done}
@@ -152,6 +152,20 @@ def import_warnings(state: State) -> list[str]:
         f"{count} imported label(s) of {level} are not trained on: the campaign's level is {state.target_level}"
         for level, count in foreign.items()
     ]
+
+
+def lasting_warnings(campaign: Campaign) -> list[str]:
+    """Return what a person should know that no further result changes: of imported labels, of no describing model."""
+    state = campaign.state
+    warnings, describer = import_warnings(state), state.describer
+    if describer is None or describer not in state.done:
+        return warnings
+    if lacking := campaign.summary(describer).get("no_describer"):
+        warnings.append(
+            f"{state.tasks[describer].name} could not be written as the model that describes environments, so frames "
+            f"are chosen without regard to how new theirs are: {_first_line(lacking)}"
+        )
+    return warnings
 
 
 def _iteration(campaign: Campaign, number: int) -> dict[str, Any]:

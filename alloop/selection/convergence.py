@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from alloop.selection.curves import FACTOR, CurveStability
 from alloop.selection.learning_curve import Interval, LearningCurve
 from alloop.selection.rates import RateComparison
 from alloop.selection.stability import Drift, Stability
@@ -102,6 +103,14 @@ def stability_criterion(found: Stability) -> Criterion:
     return Criterion(f"stability of {found.observable}", state, value, wanted, "standard errors", found.sentence)
 
 
+def curve_criterion(found: CurveStability) -> Criterion:
+    """Return the criterion that curves are the same everywhere within the spread between replicas."""
+    states: dict[str, State] = {"stable": "met", "differs": "unmet"}
+    state = states.get(found.verdict, "unknown")
+    value, wanted = (found.distance, FACTOR * found.by_chance) if found.pair else (None, None)
+    return Criterion(f"stability of {found.what}", state, value, wanted, found.unit, found.sentence)
+
+
 def drift_criterion(found: Drift) -> Criterion:
     """Return the criterion that an observable no longer drifts."""
     states: dict[str, State] = {"no drift": "met", "drifts": "unmet"}
@@ -168,7 +177,7 @@ def _count(number: float) -> str:
     if number > 100 * LABELS_OUT_OF_REACH:
         return "beyond reach"
     if number < 100:
-        return f"{math.ceil(number)}"
+        return f"{math.ceil(number)}" if number > 1 else f"{number:.2g}"
     scale = 10 ** (math.floor(math.log10(number)) - 1)
     return f"{round(number / scale) * scale:.0f}"
 
@@ -176,13 +185,13 @@ def _count(number: float) -> str:
 def missing_sentence(
     criteria: Sequence[Criterion],
     curve: LearningCurve | None = None,
-    target_eV_A: float | None = None,
     core_hours_per_label: float | None = None,
+    core_hours_per_iteration: float | None = None,
 ) -> str:
     """Return one sentence: what is still missing, and what it will cost by the learning curve.
 
-    Unmet criteria come first, then those not known. The cost is given where a force error is among what is open and a
-    curve and its target are given.
+    Unmet criteria come first, then those not known. Where force errors are open the curve tells what the lowest that is
+    wanted of them will cost. Of all else nothing can be foretold but what an iteration has cost so far.
     """
     unmet = [own.sentence for own in criteria if own.state == "unmet"]
     unknown = [own.sentence for own in criteria if own.state == "unknown"]
@@ -191,8 +200,24 @@ def missing_sentence(
     parts = (["missing: " + "; ".join(unmet)] if unmet else []) + (
         ["not known: " + "; ".join(unknown)] if unknown else []
     )
-    text = "; ".join(parts)
-    errors_open = any(own.unit == "eV/A" and own.state != "met" for own in criteria)
-    if errors_open and curve is not None and target_eV_A is not None:
-        text += "; " + outlook(curve, target_eV_A, core_hours_per_label).sentence
+    text = "; ".join([*parts, *_costs(criteria, curve, core_hours_per_label, core_hours_per_iteration)])
     return text[0].upper() + text[1:] + "."
+
+
+def _costs(
+    criteria: Sequence[Criterion],
+    curve: LearningCurve | None,
+    core_hours_per_label: float | None,
+    core_hours_per_iteration: float | None,
+) -> list[str]:
+    open_ = [own for own in criteria if own.state != "met"]
+    targets = [own.wanted for own in open_ if own.unit == "eV/A" and own.wanted is not None]
+    foretold = outlook(curve, min(targets), core_hours_per_label) if targets and curve is not None else None
+    told = [foretold.sentence] if foretold else []
+    if foretold is None or any(own.unit != "eV/A" for own in open_):
+        told.append("the cost of " + ("the rest" if foretold else "that") + " cannot be foretold")
+    elif foretold.core_hours is not None:
+        return told
+    if core_hours_per_iteration is not None:
+        told.append(f"an iteration has cost about {_count(core_hours_per_iteration)} core-hours so far")
+    return told

@@ -104,12 +104,19 @@ class RateComparison:
 
 
 def compare_rates(
-    event: str, ensemble: Replicas, labeler: Replicas, k: float = 2.0, least_replicas: int = 3
+    event: str,
+    ensemble: Replicas,
+    labeler: Replicas,
+    k: float = 2.0,
+    least_replicas: int = 3,
+    *,
+    rarer_is_fine: bool = False,
 ) -> RateComparison:
     """Tell whether two rates agree within `k` standard errors of their difference, sqrt(SE_1^2 + SE_2^2).
 
-    Agreement of rates that are poorly known says little: `noticeable` is how little. ValueError for different units,
-    or fewer than two replicas to be content with.
+    rarer_is_fine: only an ensemble in which the event is more frequent differs. Agreement of rates that are poorly
+    known says little: `noticeable` is how little. ValueError for different units, or fewer than two replicas to be
+    content with.
     """
     if ensemble.unit != labeler.unit:
         raise ValueError(f"{event}: rates in {ensemble.unit!r} and {labeler.unit!r}; give both in one unit")
@@ -122,11 +129,13 @@ def compare_rates(
         verdict = "too few replicas"
         told = f"{counts[0]} replica(s) of the ensemble and {counts[1]} of the labeler, {least_replicas} of each needed"
     else:
-        verdict = "agrees" if abs(difference) <= k * error else "differs"
+        excess = difference if rarer_is_fine else abs(difference)
+        verdict = "agrees" if excess <= k * error else "differs"
         bounds = ((one.upper_bound, one.mean, one.standard_error) for one in (ensemble, labeler))
         both = [f"{m:.3g} +- {se:.2g}" if b is None else f"never seen, below {b:.2g} with 95 %" for b, m, se in bounds]
         told = f"ensemble {both[0]}, labeler {both[1]} {ensemble.unit}: {verdict}"
-        told += f" within {k:g} standard errors" if verdict == "agrees" else ""
+        told += f" within {k:g} standard errors" if abs(difference) <= k * error else ""
+        told += ", being rarer" if verdict == "agrees" and abs(difference) > k * error else ""
         told += f" ({difference:+.2g}; {k * error:.2g} would be noticed)"
     return RateComparison(
         event=event,

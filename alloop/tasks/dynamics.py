@@ -47,7 +47,10 @@ class Chunk:
     events: tuple[str, ...] = ()
 
     def table(self) -> dict[str, np.ndarray]:
-        """Return the compact table: one row per record, a column per event and one per element pair that came near."""
+        """Return the compact table: one row per record; a column per element pair that came near, two per event.
+
+        ``event:NAME`` tells whether a record shows it, ``count:NAME`` how many atoms do.
+        """
         rows = self.records
         pairs = sorted({pair for row in rows for pair in row.events.min_distance_A})
         deviation = [row.state.force_deviation_eV_A for row in rows]
@@ -64,6 +67,8 @@ class Chunk:
             "volume_A3": [row.state.atoms.get_volume() for row in rows],
         }
         columns |= event_columns(rows, self.events)
+        for name in self.events:
+            columns[f"count:{name}"] = np.array([len(row.events.offending[name]) for row in rows], dtype=int)
         for pair in pairs:
             columns[f"min_distance_A:{pair}"] = [row.events.min_distance_A.get(pair, np.nan) for row in rows]
         return {name: np.asarray(values) for name, values in columns.items()}

@@ -68,8 +68,9 @@ def run(context: Context) -> None:
     ]
     for file in [*files, *trained.checkpoint_files, directory / "input.json"]:
         shutil.move(file, context.out / file.name)
+    lacking = None
     if spec.get("describe"):
-        _describe(context.out, trained.model.name, trained.checkpoint.name, spec["backend"])
+        lacking = _describe(context.out, trained.model.name, trained.checkpoint.name, spec["backend"])
     driving = trained.compressed_model or trained.model
     write_json(
         context.out / "summary.json",
@@ -80,15 +81,16 @@ def run(context: Context) -> None:
             "steps": spec["steps"],
             "seconds": round(time.monotonic() - began, 1),
             "started_from": trained.started_from,
-        },
+        }
+        | ({"no_describer": lacking} if lacking else {}),
     )
 
 
-def _describe(out: Path, model: str, checkpoint: str, backend: str) -> None:
-    """Write the model as the campaign's describing one; without it frames are chosen without regard to environments.
+def _describe(out: Path, model: str, checkpoint: str, backend: str) -> str | None:
+    """Write the model as the campaign's describing one, or return why that cannot be done.
 
-    A template of a person's own may hold what DeePMD cannot write so. A model with a wall names its table's file
-    relative to where the process is.
+    Without it frames are chosen without regard to environments. A template of a person's own may hold what DeePMD
+    cannot write so. A model with a wall names its table's file relative to where the process is.
     """
     try:
         with contextlib.chdir(out):
@@ -96,6 +98,8 @@ def _describe(out: Path, model: str, checkpoint: str, backend: str) -> None:
     except Exception as error:
         (out / DESCRIBER).unlink(missing_ok=True)
         print(f"no describing model: {type(error).__name__}: {error}", flush=True)
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 def shifted(label: LabeledFrame, shift_eV: dict[str, float]) -> LabeledFrame:

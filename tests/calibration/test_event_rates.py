@@ -34,6 +34,14 @@ def test_beyond_k_errors_rates_differ() -> None:
     assert compare_rates("5Si", first, second, k=4).verdict == "agrees"
 
 
+def test_of_some_events_fewer_are_fine() -> None:
+    few, many = share(0.0, 0.0, 0.0), share(0.02, 0.025, 0.03)
+    assert compare_rates("overlap", few, many).verdict == "differs"
+    found = compare_rates("overlap", few, many, rarer_is_fine=True)
+    assert found.verdict == "agrees" and "agrees, being rarer" in found.sentence
+    assert compare_rates("overlap", many, few, rarer_is_fine=True).verdict == "differs"
+
+
 @pytest.mark.parametrize("few", [(), (0.1,), (0.1, 0.1)])
 def test_too_few_replicas_of_either(few: tuple[float, ...]) -> None:
     enough = share(0.1, 0.2, 0.3)

@@ -199,3 +199,24 @@ def test_json_is_read_as_utf8_whatever_the_locale(tmp_path, monkeypatch):
     monkeypatch.setenv("LC_ALL", "C")
     (tmp_path / "param.json").write_bytes('{"name": "ü", "a": 1.5e3, "b": [2, true, null]}'.encode())
     assert read_json_object(tmp_path / "param.json") == {"name": "ü", "a": 1500.0, "b": [2, True, None]}
+
+
+@pytest.mark.parametrize(
+    ("select", "stop", "message"),
+    [
+        ({}, {}, "only labels of the audit calibrate"),
+        ({"trust": "calibrated"}, {"audit_force_rmse_eV_A": 0.3}, "only labels of the audit calibrate"),
+        ({"trust": "fixed"}, {"audit_force_rmse_eV_A": 0.3}, "only labels of the audit can measure"),
+        ({"trust": "fixed"}, {}, None),
+    ],
+)
+def test_without_an_audit_nothing_calibrates_and_nothing_measures_it(
+    select: dict[str, Any], stop: dict[str, Any], message: str | None
+) -> None:
+    asked = MINIMAL | {"select": {"audit": 0} | select, "stop": stop}
+    if message is None:
+        assert config.parse(asked).select.audit == 0
+    else:
+        with pytest.raises(ConfigError, match=message):
+            config.parse(asked)
+    assert config.parse(MINIMAL | {"select": {"audit": 1} | select, "stop": stop}).select.audit == 1

@@ -35,12 +35,16 @@ class Probes:
             decision["tasks"].append({"key": key, "name": name, "spec": {"stage": "final"}})
             self.state.done.add(key)
             self.result(key).mkdir()
-            frame = {"fraction_4B": fraction, "fraction_5Si": 0.0, "composition": {"B": 12}} | changes
+            frame = {"fraction_4B": fraction, "fraction_5Si": 0.0, "composition": {"B": 12, "O": 30, "Si": 3}} | changes
             frames = [frame | {"rings": {"counts": {"3": count}}} for count in (1, 3)]
             write_json(self.result(key) / "analysis.json", [] if fraction is None else frames)
             write_json(self.result(key) / "summary.json", {"status": "finished" if fraction is not None else "lost"})
-            rows = ["r_A,total,B-O,O-Si", "1.3,0,4,0", "1.5,0,4,0", "1.6,0,0,9", "2.4,5,5,5"]
-            (self.result(key) / "rdf.csv").write_text("\n".join(rows) + "\n")
+            self.rdf(key)
+
+    def rdf(self, key: str, second_peak: float = 5.0) -> None:
+        """The g(r) of one final hold; second_peak: height of both pairs' at 2.4 A, beyond all bonds."""
+        rows = ["r_A,total,B-O,O-Si", "1.3,0,4,0", "1.5,0,4,0", "1.6,0,0,9", "2.4,5,{0},{0}", "6.0,9,{0},{0}"]
+        (self.result(key) / "rdf.csv").write_text("\n".join(rows).format(second_peak) + "\n")
 
 
 @pytest.fixture
@@ -123,3 +127,36 @@ def test_chunks_of_one_final_hold_are_one_replica(probes: Any) -> None:
     assert found["replicas"] == 2 and found["4B"]["standard_error"] == pytest.approx(0.1)
     probes.state.decisions["probe", 0]["tasks"][-1] = first | {"name": f"{GLASS}.n63.r0.s03-final", "key": "gone"}
     assert probed(probes, 0)[0]["replicas"] == 1, "a hold of which a part is missing"
+
+
+def test_g_of_r_beyond_the_bonds_must_be_the_same(probes: Any) -> None:
+    """Fractions and bond lengths agree throughout; the newest ensemble's second shell does not."""
+    name = f"stability of g(r) of {GLASS}"
+    for iteration in range(2):
+        for atoms in (63, 189):
+            probes.add(iteration, atoms, [0.40, 0.41, 0.42])
+    keys = {where: [f"k{where[0]}.{where[1]}.{n}" for n in range(3)] for where in ((0, 63), (1, 63), (1, 189))}
+    for spread in keys.values():
+        for key, height in zip(spread, (4.9, 5.0, 5.1), strict=True):
+            probes.rdf(key, height)
+    assert states(probes, 1)[name] == states(probes, 1)[f"{name} atoms"] == "met"
+    for key, height in zip(keys[1, 189], (6.9, 7.0, 7.1), strict=True):
+        probes.rdf(key, height)
+    found = states(probes, 1)
+    assert found[name] == "met" and found[f"{name} atoms"] == "unmet"
+    for key, height in zip(keys[1, 63], (6.9, 7.0, 7.1), strict=True):
+        probes.rdf(key, height)
+    found = states(probes, 1)
+    assert found[name] == "unmet" and found[f"{name} atoms"] == "met"
+    assert {state for own, state in found.items() if "g(r)" not in own} == {"met"}, "nothing else sees it"
+
+
+def test_g_of_r_of_one_replica_is_not_known(probes: Any) -> None:
+    probes.add(0, 63, [0.3, 0.4, 0.5])
+    probes.add(1, 63, [0.3, None, None])
+    assert states(probes, 1)[f"stability of g(r) of {GLASS}"] == "unknown"
+
+
+def test_the_melt_of_a_probe_is_hot_and_long_enough_for_copies_to_part() -> None:
+    own = param(stop={"probe": {}}).stop.probe
+    assert own is not None and own.melt_temperature_K >= 2500 and own.melt_ps >= 5

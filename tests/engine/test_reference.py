@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from ase.io import write
 from campaign_kit import param
-from engine_kit import attempt_command
+from engine_kit import attempt_command, failure_of
 
-from alloop.decisions.exploration import trajectories
 from alloop.decisions.reference import reference_criteria, reference_tasks
 from alloop.event_params import definitions
 from alloop.glass.crystals import crystal
@@ -27,9 +26,9 @@ def stop(files: list[str], **changes: Any) -> dict[str, Any]:
     return {"reference": [{"glass": GLASS, "temperature_K": T, "files": files} | changes]}
 
 
-def configured(files: list[str], **changes: Any) -> Any:
+def configured(files: list[str], n_atoms: list[int] | None = None, **changes: Any) -> Any:
     explore = {"temperatures_K": [300, T], "trajectories": 3}
-    return param(stop=stop(files, **changes), explore=explore)
+    return param(stop=stop(files, **changes), explore=explore, glasses=[{"name": GLASS, "n_atoms": n_atoms or [63]}])
 
 
 def test_frames_of_a_trajectory_that_show_an_event_are_counted(tmp_path: Path) -> None:
@@ -49,30 +48,59 @@ def test_frames_of_a_trajectory_that_show_an_event_are_counted(tmp_path: Path) -
     assert subprocess.run(attempt_command(place), check=False).returncode == 0, record
     summary = json.loads((place / "result" / "summary.json").read_text())
     assert summary["frames"] == 4
-    assert summary["share"].keys() == definitions(own.select.events).keys()
-    assert summary["share"]["overlap"] == 0.5
+    assert summary["counts"].keys() == definitions(own.select.events).keys()
+    assert summary["counts"]["overlap"] == 1.0, "two atoms in every second frame"
+    assert summary["atoms"] == {"Si": 24, "O": 48}
+
+
+def test_frames_of_two_compositions_are_no_trajectory(tmp_path: Path) -> None:
+    write(tmp_path / "md.extxyz", [crystal("alpha-quartz") * (1, 1, n) for n in (2, 2, 3)])
+    (task, *_) = reference_tasks(SimpleNamespace(root=tmp_path), configured(["md.extxyz"] * 3))  # type: ignore[arg-type]
+    place = Store(tmp_path).prepare(task, "campaign-id", {})
+    assert subprocess.run(attempt_command(place), check=False).returncode != 0
+    assert "one trajectory of one cell" in failure_of(place)["message"]
+
+
+CHUNKS, RECORDS = 2, 20
+SI = {63: 3, 126: 6}
+"""Silicon in a cell of so many atoms."""
 
 
 class Judged:
-    """A campaign of which the explored tables and the references are known."""
+    """A campaign of which the explored tables and the references are known.
 
-    def __init__(self, root: Path, ensemble: list[float], labeler: list[float]) -> None:
-        self.root = root
-        self.summaries = {f"l{n}": {"share": {"overlap": 0.0, "five_coordinated_Si": x}} for n, x in enumerate(labeler)}
-        evaluate = [{"name": "ensemble.00", "key": "e"}]
-        evaluate += [{"name": f"reference.{GLASS}.{T}K.r{n}", "key": f"l{n}"} for n in range(len(labeler))]
-        explore = []
-        names = [own.name for own in trajectories(configured(["a", "b", "c"])) if own.from_K == T]
-        for number, share in enumerate(ensemble):
-            for chunk in range(2):
-                key = f"c{number}{chunk}"
-                explore.append({"key": key, "name": f"{names[number]}.c{chunk:02d}"})
-                (root / key).mkdir(parents=True)
-                flags = np.arange(20) < round(20 * share)
-                np.savez(root / key / "table.npz", **{"event:overlap": flags * 0, "event:five_coordinated_Si": flags})
-        explore.append({"key": "other", "name": f"{GLASS}.n63.300K.t00.c00"})
-        decisions = {("evaluate", 0): {"tasks": evaluate}, ("explore", 0): {"tasks": explore}}
-        self.state = SimpleNamespace(decisions=decisions, done={entry["key"] for entry in explore})
+    ensemble: per trajectory, silicon atoms with five neighbours in each record; labeler: in each frame of a replica.
+    """
+
+    def __init__(self, root: Path, ensemble: dict[int, list[Any]], labeler: list[float], **counts: Any) -> None:
+        self.root, self.overlaps = root, counts.get("overlaps", 0)
+        atoms = {"Si": SI[63], "O": 60}
+        told = counts.get("labeler_overlaps", 0.0)
+        self.summaries: dict[str, Any] = {
+            f"l{n}": {"frames": 9, "atoms": atoms, "counts": {"overlap": told, "five_coordinated_Si": x}}
+            for n, x in enumerate(labeler)
+        }
+        evaluate = [{"key": f"l{n}", "name": f"reference.{GLASS}.{T}K.r{n}"} for n in range(len(labeler))]
+        self.explore: list[dict[str, Any]] = []
+        for size, atoms_seen in ensemble.items():
+            for number, seen in enumerate(atoms_seen):
+                self.add(f"{GLASS}.n{size}.{T}K.t{number:02d}", seen)
+        self.explore.append({"key": "other", "name": f"{GLASS}.n63.300K.t00.c00"})
+        decisions = {("evaluate", 0): {"tasks": evaluate}, ("explore", 0): {"tasks": self.explore}}
+        self.state = SimpleNamespace(decisions=decisions, done={entry["key"] for entry in self.explore})
+
+    def add(self, name: str, seen: float | list[int]) -> None:
+        """A trajectory; seen: in all of its records, or in each of them, or on average (by turns)."""
+        total = CHUNKS * RECORDS
+        each = seen if isinstance(seen, list) else np.diff(np.round(np.arange(total + 1) * seen)).astype(int)
+        for chunk, counts in enumerate(np.array_split(np.asarray(each), CHUNKS)):
+            key = f"{name}.{chunk}"
+            condition = {"n_steps": 5000, "timestep_fs": 1.0}
+            self.explore.append({"key": key, "name": f"{name}.c{chunk:02d}", "spec": {"condition": condition}})
+            (self.root / key).mkdir(parents=True)
+            columns: dict[str, Any] = {"step": 250 * np.arange(1, RECORDS + 1)}
+            columns |= {"count:five_coordinated_Si": counts, "count:overlap": np.full(RECORDS, self.overlaps)}
+            np.savez(self.root / key / "table.npz", **columns)
 
     def result(self, key: str) -> Path:
         return self.root / key
@@ -81,21 +109,59 @@ class Judged:
         return self.summaries[key]
 
 
+def judged(campaign: Judged, **changes: Any) -> dict[str, Any]:
+    """The criteria by event."""
+    own = configured(["a", "b", "c"], **changes)
+    return {one.name.split()[2]: one for one in reference_criteria(campaign, own, 0)}  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("ensemble", "labeler", "state"),
     [
         ([0.2, 0.3, 0.25], [0.25, 0.2, 0.3], "met"),
         ([0.0, 0.05, 0.0], [0.25, 0.2, 0.3], "unmet"),
         ([0.2, 0.3], [0.25, 0.2, 0.3], "unknown"),
+        ([2.0, 2.5, 2.25], [1.0, 1.1, 1.2], "unmet"),  # every frame shows it on either side
     ],
 )
-def test_shares_agree_or_not(tmp_path: Path, ensemble: list[float], labeler: list[float], state: str) -> None:
-    files = ["a", "b", "c"]
-    criteria = reference_criteria(Judged(tmp_path, ensemble, labeler), configured(files), 0)  # type: ignore[arg-type]
-    found = {one.name: one for one in criteria}
-    assert found[f"rate of five_coordinated_Si in {GLASS} at {T} K"].state == state
+def test_atoms_that_show_an_event_are_as_many_or_not(
+    tmp_path: Path, ensemble: list[float], labeler: list[float], state: str
+) -> None:
+    found = judged(Judged(tmp_path, {63: ensemble}, labeler))
+    assert found["five_coordinated_Si"].state == state
+    assert found["five_coordinated_Si"].unit == "of Si"
     if state != "unknown":
-        assert found[f"rate of overlap in {GLASS} at {T} K"].state == "met"
+        assert found["five_coordinated_Si"].wanted == pytest.approx(np.mean(labeler) / SI[63])
+        assert found["overlap"].state == "met"
+
+
+def test_only_cells_of_the_references_size_are_compared(tmp_path: Path) -> None:
+    """Cells of twice the size, where so many atoms are as common by share but not by frame, and are wrong besides."""
+    wrong = Judged(tmp_path / "both", {63: [0.2, 0.3, 0.25], 126: [5.0, 5.0, 5.0]}, [0.25, 0.2, 0.3])
+    assert judged(wrong, n_atoms=[63, 126])["five_coordinated_Si"].state == "met"
+
+
+def test_without_a_cell_of_its_size_shares_of_atoms_are_compared(tmp_path: Path) -> None:
+    larger = {126: [0.4, 0.6, 0.5]}
+    found = judged(Judged(tmp_path, larger, [0.25, 0.2, 0.3]), n_atoms=[126])["five_coordinated_Si"]
+    assert found.state == "met" and found.found == pytest.approx(0.25 / SI[63], rel=0.02)
+
+
+def test_the_start_of_each_iteration_is_left_out(tmp_path: Path) -> None:
+    """The classical melt's fivefold silicon, which the ensemble has got rid of after 1 ps."""
+    seen = [[3, 3, 3, 3] + [0, 1] * 18 for _ in range(3)]
+    campaign = Judged(tmp_path, {63: seen}, [0.5, 0.51, 0.49])
+    assert judged(campaign)["five_coordinated_Si"].state == "met"
+    assert judged(campaign, skip_ps=0.0)["five_coordinated_Si"].state == "unmet"
+    assert judged(campaign, skip_ps=6.0)["five_coordinated_Si"].found == pytest.approx(0.5 / SI[63])
+
+
+def test_short_contacts_may_be_rarer_than_the_labelers_but_not_commoner(tmp_path: Path) -> None:
+    same = [0.2, 0.3, 0.25]
+    rarer = judged(Judged(tmp_path / "rarer", {63: same}, same, overlaps=0, labeler_overlaps=2.0))
+    commoner = judged(Judged(tmp_path / "commoner", {63: same}, same, overlaps=2, labeler_overlaps=0.0))
+    assert rarer["overlap"].state == "met" and "rarer" in rarer["overlap"].sentence
+    assert commoner["overlap"].state == "unmet"
 
 
 @pytest.mark.parametrize(
@@ -103,6 +169,7 @@ def test_shares_agree_or_not(tmp_path: Path, ensemble: list[float], labeler: lis
     [
         ({"glass": "LBS-9-9-82"}, "the campaign has LBS-20-60-20"),
         ({"temperature_K": 1234}, "add it to explore.temperatures_K"),
+        ({"skip_ps": 10.0}, "nothing would be left to compare"),
         ({"files": ["a", "b"]}, "found a list of 2, must hold at least 3"),
     ],
 )

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import copy
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from alloop.config import StopParam
-from alloop.decisions.convergence import audit_criteria, error_criteria, improvement_criteria
+from alloop.cost import Costs
+from alloop.decisions.convergence import audit_criteria, error_criteria, improvement_criteria, unmeasured
+from alloop.report.outlook import audit_lines, core_hours_per_iteration
 
 SETS = ("new", "audit", "held_out_bootstrap", "held_out_explore")
 NAMES = {
@@ -90,7 +93,15 @@ def test_every_problem_is_named() -> None:
 
 
 def audit(rmse: float, low: float | None, high: float | None) -> list[dict[str, Any]]:
-    return [{"rmse_eV_A": rmse, "low_eV_A": low, "high_eV_A": high}]
+    return [{"rmse_eV_A": rmse, "low_eV_A": low, "high_eV_A": high, "glass": None, "band": None} | MANY]
+
+
+MANY = {"labels": 20, "trajectories": 9}
+
+
+def group(glass: str, band: str, rmse: float, labels: int = 8, trajectories: int = 4) -> dict[str, Any]:
+    found = audit(rmse, 0.5 * rmse, 2 * rmse)[0]
+    return found | {"glass": glass, "band": band, "labels": labels, "trajectories": trajectories}
 
 
 def test_audit_is_a_criterion_only_if_asked_for() -> None:
@@ -105,6 +116,44 @@ def test_audit_is_a_criterion_only_if_asked_for() -> None:
         assert [one.state for one in audit_criteria(found, asked)] == [state]
     assert audit_criteria(audit(0.2, None, None), asked)[0].state == "unknown", "one trajectory tells nothing of others"
     assert audit_criteria([], asked)[0].state == "unknown"
+
+
+def test_a_bad_glass_or_band_is_not_hidden_by_the_rest() -> None:
+    asked = STOP.model_copy(update={"audit_force_rmse_eV_A": 0.3})
+    pooled, cold = audit(0.2, 0.15, 0.25), group("LBS-20-60-20", "below 600 K", 0.1)
+    hot, few, one = (group("LBS-40-40-20", "from 2250 K", 0.5, *n) for n in ((5, 2), (4, 2), (6, 1)))
+    marginals = [group("LBS-40-40-20", "", 0.5), group("", "from 2250 K", 0.5)]
+    assert [one.state for one in audit_criteria([*pooled, cold], asked)] == ["met", "met"]
+    found = audit_criteria([*pooled, cold, hot], asked)
+    assert [one.state for one in found] == ["met", "unmet"]
+    assert "worst of 2 measured: LBS-40-40-20 at from 2250 K, is 0.5 eV/A" in found[1].sentence
+    for hidden in ([few], [one], marginals):
+        assert [one.state for one in audit_criteria([*pooled, cold, *hidden], asked)] == ["met", "met"]
+    assert [one.state for one in audit_criteria([*pooled, cold, group("a", "b", math.inf)], asked)] == ["met", "unmet"]
+
+
+def test_what_the_audit_does_not_measure_is_said() -> None:
+    explored = [{"glass": "a", "band": band} for band in ("cold", "hot", "mild")]
+    errors = [*audit(0.2, 0.1, 0.3), group("a", "cold", 0.1), group("a", "hot", 0.1, labels=4)]
+    assert unmeasured(errors, explored) == ["a at hot", "a at mild"]
+    told = {"audit": {"errors": [], "by_class": {}, "unmeasured": ["a at hot", "a at mild"]}}
+    lines = audit_lines(told | {"calibration": {"coverage": [], "widened": ""}})
+    assert lines == ["not measured, with too few audit labels: a at hot, a at mild"]
+
+
+def test_an_iteration_costs_what_was_spent_but_for_the_bootstrap() -> None:
+    costs, hour = Costs(), {"seconds": 3600.0, "cores": 1}
+    costs.add("bootstrap", None, None, hour)
+    costs.add("label", None, {"reason": "bootstrap"}, hour)
+    for kind in ("train", "explore", "explore"):
+        costs.add(kind, None, None, hour)
+    costs.add("label", None, {"reason": "candidate"}, hour)
+    costs.add_failure("label", None, {"reason": "candidate"}, hour)
+    decisions: dict[Any, Any] = {("verdict", number): {} for number in range(2)} | {("train", 1): {}}
+    campaign: Any = SimpleNamespace(costs=costs, state=SimpleNamespace(decisions=decisions))
+    assert core_hours_per_iteration(campaign) == pytest.approx(5 / 2)
+    decisions.clear()
+    assert core_hours_per_iteration(campaign) is None
 
 
 def test_improvement_is_a_criterion_only_if_asked_for() -> None:

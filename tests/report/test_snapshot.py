@@ -58,10 +58,10 @@ def exploring(root: Path, **changes: Any) -> Campaign:
     return campaign
 
 
-def trained(campaign: Campaign, key: str, *, accept: bool = True) -> None:
+def trained(campaign: Campaign, key: str, *, accept: bool = True, **summary: Any) -> None:
     folder = task_folder(campaign, key)
     attempt = begin_attempt(folder)
-    (attempt.out / "summary.json").write_text('{"model": "model.pb"}')
+    write_json(attempt.out / "summary.json", {"model": "model.pb"} | summary)
     (attempt.out / "model.pb").write_text("model")
     from report_kit import RECORD
 
@@ -175,6 +175,25 @@ def test_models_trained_after_the_driver(tmp_path: Path, monkeypatch: pytest.Mon
         "model.00",
         "model.02",
     ]
+
+
+@pytest.mark.parametrize("driver_saw_it", [True, False])
+def test_warns_where_no_model_describes_environments(tmp_path: Path, driver_saw_it: bool) -> None:
+    """The first model of the first ensemble is that of the whole campaign; it may end after the driver has died."""
+    campaign = begun(tmp_path)
+    common = {"training": [], "held_out": []}
+    task = make_task("train", "iter.000000/train", "model.00", common | {"describe": True})
+    campaign.decide("train", iteration=0, inputs=[], common=common, tasks=task_entries([task], common))
+    assert campaign.state.describer == task.key
+    if not driver_saw_it:
+        leave(campaign)
+    trained(campaign, task.key, accept=driver_saw_it, no_describer="ValueError: no such layer\nand more")
+    if driver_saw_it:
+        leave(campaign)
+    found = told(read_status(Campaign(tmp_path)))
+    assert found == loaded_status(tmp_path)
+    (warning,) = found["warnings"]
+    assert "model.00" in warning and warning.endswith("ValueError: no such layer")
 
 
 def test_picks_and_quarantine_after_the_snapshot_are_folded_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

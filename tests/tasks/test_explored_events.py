@@ -102,6 +102,7 @@ def test_an_event_comes_home_although_the_models_agree(run) -> None:
     assert {len(column) for column in columns.values()} == {len(columns["step"])}, "ragged ones are no columns"
     with np.load(out / "table.npz") as table:
         assert np.flatnonzero(table["event:five_coordinated_Si"]).tolist() == [7]
+        assert np.flatnonzero(table["count:five_coordinated_Si"]).tolist() == [7] and not table["count:overlap"].any()
         assert not table["event:overlap"].any()
     assert read_json(out / "summary.json")["events"] == {
         "overlap": 0,
