@@ -16,7 +16,7 @@ from alloop.errors import InputError
 from alloop.frames import read_columns
 from alloop.report.provenance import find_label
 from alloop.selection.bands import band_of
-from alloop.selection.picks import AUDIT
+from alloop.selection.picks import AUDIT, BEFORE_LOSS
 from alloop.store import Task
 
 Line = tuple[str, str]
@@ -173,7 +173,8 @@ def _not_asked(campaign: Campaign, found: dict[str, Any], iteration: int, task: 
     own = campaign_param(campaign, state.decisions["explore", iteration]).select
     if found["trust_class"] != "candidate" and not found["events"] and found["kept_for"] == AUDIT:
         return "it came home for the audit, whose draw over all chunks did not fall on it"
-    again = found["judged_again"][-1] if found["judged_again"] and not found["events"] else None
+    stays = found["events"] or found["kept_for"] == BEFORE_LOSS
+    again = found["judged_again"][-1] if found["judged_again"] and not stays else None
     if again and not again["trust_levels_eV_A"][0] <= again["max_force_deviation_eV_A"] < again["trust_levels_eV_A"][1]:
         what = "knew it" if again["max_force_deviation_eV_A"] < again["trust_levels_eV_A"][0] else "was lost on it"
         return f"ensemble {again['iteration']} {what} before its turn came"
