@@ -22,35 +22,55 @@ if TYPE_CHECKING:
 ENVIRONMENTS = "environments.npz"
 KNOWN = "known.npz"
 _MOST_ATOMS = 16
-"""Atoms of one event that are described in a frame: where more show it, the first are as telling as the rest."""
+"""Atoms of one event that are described in a frame: where more show it, as `most_uncertain` has it."""
 _LABELS_AT_ONCE = 32
 _LABELS_FOR_SCALE = 256
 """So many of the first labels, evenly spaced, fix the scale of distances: memory is not that of all of them."""
 
 
 def describe_kept(
-    context: Context, structures: Sequence[Atoms], largest: np.ndarray, offending: Mapping[str, Sequence[np.ndarray]]
+    context: Context,
+    structures: Sequence[Atoms],
+    deviations_eV_A: Sequence[np.ndarray],
+    offending: Mapping[str, Sequence[np.ndarray]],
 ) -> None:
     """Write ``environments.npz`` of the kept frames of a chunk; nothing where the campaign has no describing model.
 
-    largest: (F,) atom of the largest deviation; offending: by event, the atoms of each frame. Arrays over n
-    environments: ``frame`` and ``elements`` (n,), ``reason`` (n,) index into ``reasons``, ``vectors`` (n, dimensions).
+    deviations_eV_A: of each frame the force deviation of its atoms (N,); offending: by event, the atoms of each frame.
+    Arrays over n environments: ``frame`` and ``elements`` (n,), ``reason`` (n,) index into ``reasons``, ``vectors``
+    (n, dimensions).
     """
     describer = describer_of(context)
     if describer is None:
         return
     reasons = [LARGEST, *offending]
     rows: list[tuple[int, int, int]] = []
-    for frame, atom in enumerate(largest.tolist()):
-        rows.append((frame, 0, atom))
+    for frame, deviation in enumerate(deviations_eV_A):
+        rows.append((frame, 0, int(deviation.argmax())))
         for number, atoms in enumerate(offending.values(), start=1):
-            rows += [(frame, number, index) for index in atoms[frame][:_MOST_ATOMS].tolist()]
+            telling = most_uncertain(atoms[frame], structures[frame].numbers, deviation)
+            rows += [(frame, number, index) for index in telling.tolist()]
     table = np.array(rows, dtype=np.int64).reshape(-1, 3)
     found = describer.describe(structures, [table[table[:, 0] == frame, 2] for frame in range(len(structures))])
     empty = Environments(np.zeros(0, dtype=np.int16), np.zeros((0, describer.dimensions), dtype=np.float32))
     together = Environments.together([empty, *found])
     arrays = {"frame": table[:, 0], "reason": table[:, 1], "reasons": np.array(reasons)}
     write_arrays(context.out / ENVIRONMENTS, arrays | {"elements": together.elements, "vectors": together.vectors})
+
+
+def most_uncertain(atoms: np.ndarray, numbers: np.ndarray, deviation_eV_A: np.ndarray) -> np.ndarray:
+    """Return the sorted indices of `_MOST_ATOMS` of some atoms, or all if they are fewer, in whatever order atoms come.
+
+    The elements take turns, each with its atoms of largest force deviation, so that an event of all atoms is told by
+    every element. numbers, deviation_eV_A (N,): of all atoms. Atoms of one element that the models find equally
+    uncertain to the last bit are copies of each other, of which either will do.
+    """
+    order = atoms[np.lexsort((numbers[atoms], -deviation_eV_A[atoms]))]
+    turn = np.zeros(len(order), dtype=int)
+    for element in np.unique(numbers[order]).tolist():
+        own = numbers[order] == element
+        turn[own] = np.arange(own.sum())
+    return np.sort(order[np.argsort(turn, kind="stable")][:_MOST_ATOMS])
 
 
 def describer_of(context: Context) -> Describer | None:

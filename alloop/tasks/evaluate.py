@@ -68,7 +68,7 @@ def rank(context: Context) -> None:
     ]
     ensemble = Ensemble([model_file(context, key) for key in spec["models"]])
     deviations = [force_deviation(found.forces_eV_A) for found in ensemble.evaluate_many(structures)]
-    describe_kept(context, structures, np.array([own.argmax() for own in deviations], dtype=int), {})
+    describe_kept(context, structures, deviations, {})
     write_arrays(
         context.out / "ranks.npz",
         {

@@ -112,7 +112,7 @@ def _write_kept(
     structures = [record.state.atoms for record in records]
     largest = np.array([values.argmax() for values in deviations], dtype=int)
     offending = {event: [record.events.offending[event] for record in records] for event in chunk.events}
-    describe_kept(context, structures, largest, offending)
+    describe_kept(context, structures, deviations, offending)
     write_frames(
         context.out / "frames.npz",
         structures,
