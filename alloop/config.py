@@ -265,6 +265,16 @@ class SelectParam(Section):
     max_labels: Count = Field(100, description="labels asked for in one iteration at most, events and audit included")
     max_per_trajectory: Count = Field(8, description="labels asked for from one trajectory and iteration at most")
     min_separation_ps: NonNegative = Field(0.05, description="between two picks of one trajectory")
+    novelty: NonNegative = Field(
+        0.1,
+        description="a frame is labelled only if what surrounds an atom of its event, or its most uncertain atom, is "
+        "so far from all training data, labels in flight and other picks; two atoms of an element drawn at random are "
+        "about 1.4 apart, moving all atoms by 0.01 Å is 0.05, by 0.1 Å 0.5; 0: all but duplicates",
+    )
+    event_share: Fraction = Field(
+        0.5,
+        description="of max_labels, what all events together may take whatever their quotas; candidates get the rest",
+    )
     audit: CountOrZero = Field(
         5, description="labels per iteration drawn at random from all explored frames: they measure and calibrate"
     )

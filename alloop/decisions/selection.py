@@ -140,8 +140,16 @@ def selection_rules(param: Param) -> Rules:
     """Return the rules of selection that `param.json` gives; an event with a quota of 0 is no reason for a label."""
     own = param.select
     quotas = {name: event.quota for name, event in own.events.items() if event.quota}
-    bands_K = tuple(own.temperature_bands_K)
-    return Rules(own.max_labels, own.max_per_trajectory, own.min_separation_ps, own.audit, quotas, bands_K)
+    return Rules(
+        max_labels=own.max_labels,
+        max_per_trajectory=own.max_per_trajectory,
+        min_separation_ps=own.min_separation_ps,
+        audit=own.audit,
+        event_quota=quotas,
+        bands_K=tuple(own.temperature_bands_K),
+        novelty=own.novelty,
+        event_share=own.event_share,
+    )
 
 
 class Explored:

@@ -17,7 +17,7 @@ import numpy as np
 
 from alloop.selection.audit import uniform_hash
 from alloop.selection.classes import CANDIDATE
-from alloop.selection.diversity import Environments, Known
+from alloop.selection.diversity import TOLERANCE, Environments, Known
 from alloop.selection.frontier import Column, Frontier
 from alloop.selection.picks import AUDIT, BEFORE_LOSS, LARGEST, Frames, Rules
 
@@ -55,6 +55,7 @@ class Choice:
 
     def __init__(self, rules: Rules, seed: int, known: Known | None = None) -> None:
         self.rules, self.seed, self.known = rules, seed, known
+        self._least = max(rules.novelty, TOLERANCE)
         self.served: Counter[Queue] = Counter()
         self.reasons: Counter[str] = Counter()
         self.taken: set[str] = set()
@@ -144,7 +145,7 @@ class Choice:
                 ask, bound = len(self._numbers), next(bounds)
                 self._numbers.append(number)
                 self._looked.append(version)
-                if bound < self.rules.tolerance or not self._has_room((reason, place)):
+                if bound < self._least or not self._has_room((reason, place)):
                     continue
                 self._queued[number] += 1
                 draw = uniform_hash(self.seed, "order", frames.describe(index))
@@ -229,7 +230,8 @@ class Choice:
             return True
         if queue[0] == BEFORE_LOSS:
             return self.reasons[BEFORE_LOSS] < self.rules.before_loss
-        return self.served[queue] < self.rules.event_quota.get(queue[0], 0)
+        of_events = self.reasons.total() - sum(self.reasons[reason] for reason in (AUDIT, BEFORE_LOSS, LARGEST))
+        return of_events < self.rules.most_events and self.served[queue] < self.rules.event_quota.get(queue[0], 0)
 
     def _allowed(self, number: int) -> bool:
         """Tell whether the rules leave room for this frame; once they do not, they never will."""
@@ -273,7 +275,7 @@ class Choice:
         looked: Any = self._looked if self._trial is None else self._trial.looked
         for (_, draw, ask), novelty in zip(stale, self._frontier.novelty([s[2] for s in stale]).tolist(), strict=True):
             looked[ask] = self.known.version
-            if novelty < self.rules.tolerance:
+            if novelty < self._least:
                 self._drop(ask)
             else:
                 heapq.heappush(heap, (-novelty, draw, ask))

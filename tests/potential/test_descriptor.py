@@ -208,6 +208,27 @@ def test_projection_keeps_distances_on_average_and_short_descriptors_exactly() -
     assert longer.shape == (5, 32) and not longer[:, 20:].any()
 
 
+def test_a_known_frame_of_which_all_atoms_moved_a_little_is_not_asked_for(model: Path) -> None:
+    """By the default of `select.novelty`: 0.002 Å along each axis are less than it, another structure is more."""
+    describer, known_frame = Describer(model), glass(90)
+    rng = np.random.default_rng(1)
+    everyone = np.arange(len(known_frame))
+
+    def moved(by_A: float) -> Atoms:
+        other = known_frame.copy()
+        other.positions += by_A * rng.normal(size=other.positions.shape)
+        return other
+
+    frames = [*(moved(0.002) for _ in range(5)), glass(91)]
+    known = Known(Scale.fit(Environments.together(describer.describe([known_frame, glass(92)]))))
+    known.cover(Environments.together(describer.describe([known_frame])))
+    candidates = [
+        Candidate(f"{n}", f"t{n}", 0.0, "s", "candidate", "candidate", 0.5, offending={"candidate": own})
+        for n, own in enumerate(describer.describe(frames, [everyone] * 6))
+    ]
+    assert pick(candidates, set(), Rules(6, 6, 0.0, 0), 1, known) == [(5, "candidate")]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_picks_do_not_change_with_the_frames_orientation(model: Path, seed: int) -> None:
     """Nor does a training frame that was turned, shifted, wrapped and reordered become a new one."""
