@@ -275,8 +275,10 @@ class SelectParam(Section):
         0.5,
         description="of max_labels, what all events together may take whatever their quotas; candidates get the rest",
     )
-    audit: CountOrZero = Field(
-        5, description="labels per iteration drawn at random from all explored frames: they measure and calibrate"
+    audit: CountOrZero | None = Field(
+        None,
+        description="labels per iteration drawn at random from all explored frames: they measure and calibrate; if not "
+        "given a tenth of max_labels, at least 5",
     )
     events: EventsParam = Field(
         default_events(),
@@ -288,6 +290,11 @@ class SelectParam(Section):
         [600.0, 1250.0, 2250.0], description="ascending edges of the temperature bands, over which events have quotas"
     )
     held_out_fraction: Fraction = Field(0.15, description="share of exploration trajectories never trained on")
+
+    @property
+    def audit_labels(self) -> int:
+        """Return how many labels of an iteration are drawn at random."""
+        return max(5, round(self.max_labels / 10)) if self.audit is None else self.audit
 
     @field_validator("temperature_bands_K")
     @classmethod

@@ -102,7 +102,9 @@ def decide_select(campaign: Campaign, param: Param, iteration: int) -> dict[str,
             statistics.failed_chunks += 1
     streamed = iteration in state.backlog.iterations()
     before = state.picks_in.get(iteration, [])
-    rules = replace(selection_rules(param), max_labels=own.audit if streamed else max(0, own.max_labels - len(before)))
+    rules = replace(
+        selection_rules(param), max_labels=own.audit_labels if streamed else max(0, own.max_labels - len(before))
+    )
     seed = derived_seed(param.seed, "select", iteration)
     frames = columns([candidate for candidate, _ in found])
     drawn = audit_sample(frames, min(rules.audit, rules.max_labels), seed).tolist()
@@ -144,7 +146,7 @@ def selection_rules(param: Param) -> Rules:
         max_labels=own.max_labels,
         max_per_trajectory=own.max_per_trajectory,
         min_separation_ps=own.min_separation_ps,
-        audit=own.audit,
+        audit=own.audit_labels,
         event_quota=quotas,
         bands_K=tuple(own.temperature_bands_K),
         novelty=own.novelty,

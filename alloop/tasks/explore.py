@@ -14,7 +14,6 @@ from alloop.tasks.describe import describe_kept
 from alloop.tasks.dynamics import Chunk, event_columns, run_chunk, write_restart
 
 _EVENT_FRAMES = 4
-_AUDIT_FRAMES = 3
 _BEFORE_LOSS_FRAMES = 2
 _BEFORE_LOSS_SPACING_FS = 100.0  # a few periods of a bond's vibration: nearer frames teach much the same
 
@@ -70,10 +69,11 @@ def worth_asking(chunk: Chunk, classes: np.ndarray, spec: dict[str, Any]) -> dic
 def drawn_for_audit(chunk: Chunk, spec: dict[str, Any]) -> tuple[list[int], int]:
     """Return a seeded random few of the records inside the hard gates, and how many of these there are.
 
-    Neither their deviation nor what else they are kept for plays a part: the audit is a sample of what was explored.
+    So many as the spec's `audit_frames` are returned. Neither their deviation nor what else they are kept for plays a
+    part: the audit is a sample of what was explored.
     """
     usable = np.flatnonzero(_usable(chunk))
-    return np.random.default_rng(spec["seed"]).permutation(usable)[:_AUDIT_FRAMES].tolist(), len(usable)
+    return np.random.default_rng(spec["seed"]).permutation(usable)[: spec["audit_frames"]].tolist(), len(usable)
 
 
 def _usable(chunk: Chunk) -> np.ndarray:

@@ -71,6 +71,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(dynamics, "starting_state", lambda context: frame())
         condition = CONDITION | {"n_steps": 20 * len(story)} | more.pop("condition", {})
         spec = {"engine": "scripted", "models": [], "seed": 1, "deviation_every": 20, "frames_per_chunk": 20}
+        spec |= {"audit_frames": 3}
         spec |= {"condition": condition, "events": EVENTS} | KNOWN | more
         out = tmp_path / "out"
         out.mkdir()
@@ -134,6 +135,13 @@ def test_between_gate_and_threshold_asked_for_below_lost_and_the_last_good_frame
     columns = read_columns(out)
     at = columns["step"].tolist().index(220)
     assert columns["event:overlap"][at] and read_ragged(out)["offending:overlap"][at].tolist() == [1, 2]
+
+
+def test_a_chunk_brings_home_as_many_random_frames_as_the_audit_may_want_of_it(run) -> None:
+    """With fewer a chunk could never give its share of the sample."""
+    out = run(explore, [(frame(), CALM)] * 40, audit_frames=9)
+    columns = read_columns(out)
+    assert columns["audit_of"].tolist() == [40] * 9 and set(columns["kept_for"]) == {"audit"}
 
 
 @pytest.mark.parametrize(("good", "expected"), [(0, []), (1, [0]), (5, [4]), (6, [0, 5])])
