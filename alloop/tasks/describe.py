@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,42 @@ _LABELS_FOR_SCALE = 256
 """So many of the first labels, evenly spaced, fix the scale of distances: memory is not that of all of them."""
 
 
+class Descriptions:
+    """The environments of frames taken in one after the other; nothing where the campaign has no describing model."""
+
+    def __init__(self, context: Context, events: Iterable[str] = ()) -> None:
+        self._describer = describer_of(context)
+        self._reasons = [LARGEST, *events]
+        self._rows: list[tuple[int, int]] = []
+        self._found: list[Environments] = []
+        self._frames = 0
+
+    def add(self, atoms: Atoms, deviation_eV_A: np.ndarray, offending: Mapping[str, np.ndarray]) -> None:
+        """Take in a frame by the force deviation of its atoms (N,) and, by event, the atoms that show it."""
+        frame, self._frames = self._frames, self._frames + 1
+        if self._describer is None:
+            return
+        wanted = [np.array([deviation_eV_A.argmax()])]
+        wanted += [most_uncertain(offending[own], atoms.numbers, deviation_eV_A) for own in self._reasons[1:]]
+        self._rows += [(frame, code) for code, own in enumerate(wanted) for _ in own]
+        self._found += self._describer.describe([atoms], [np.concatenate(wanted)])
+
+    def write(self, out: Path) -> None:
+        """Write ``environments.npz``.
+
+        Arrays over n environments: ``frame`` and ``elements`` (n,), ``reason`` (n,) index into ``reasons``,
+        ``vectors`` (n, dimensions).
+        """
+        if self._describer is None:
+            return
+        width = self._describer.dimensions
+        empty = Environments(np.zeros(0, dtype=np.int16), np.zeros((0, width), dtype=np.float32))
+        together = Environments.together([empty, *self._found])
+        table = np.array(self._rows, dtype=np.int64).reshape(-1, 2)
+        arrays = {"frame": table[:, 0], "reason": table[:, 1], "reasons": np.array(self._reasons)}
+        write_arrays(out / ENVIRONMENTS, arrays | {"elements": together.elements, "vectors": together.vectors})
+
+
 def describe_kept(
     context: Context,
     structures: Sequence[Atoms],
@@ -37,25 +73,11 @@ def describe_kept(
     """Write ``environments.npz`` of the kept frames of a chunk; nothing where the campaign has no describing model.
 
     deviations_eV_A: of each frame the force deviation of its atoms (N,); offending: by event, the atoms of each frame.
-    Arrays over n environments: ``frame`` and ``elements`` (n,), ``reason`` (n,) index into ``reasons``, ``vectors``
-    (n, dimensions).
     """
-    describer = describer_of(context)
-    if describer is None:
-        return
-    reasons = [LARGEST, *offending]
-    rows: list[tuple[int, int, int]] = []
-    for frame, deviation in enumerate(deviations_eV_A):
-        rows.append((frame, 0, int(deviation.argmax())))
-        for number, atoms in enumerate(offending.values(), start=1):
-            telling = most_uncertain(atoms[frame], structures[frame].numbers, deviation)
-            rows += [(frame, number, index) for index in telling.tolist()]
-    table = np.array(rows, dtype=np.int64).reshape(-1, 3)
-    found = describer.describe(structures, [table[table[:, 0] == frame, 2] for frame in range(len(structures))])
-    empty = Environments(np.zeros(0, dtype=np.int16), np.zeros((0, describer.dimensions), dtype=np.float32))
-    together = Environments.together([empty, *found])
-    arrays = {"frame": table[:, 0], "reason": table[:, 1], "reasons": np.array(reasons)}
-    write_arrays(context.out / ENVIRONMENTS, arrays | {"elements": together.elements, "vectors": together.vectors})
+    found = Descriptions(context, offending)
+    for frame, (atoms, deviation) in enumerate(zip(structures, deviations_eV_A, strict=True)):
+        found.add(atoms, deviation, {event: own[frame] for event, own in offending.items()})
+    found.write(context.out)
 
 
 def most_uncertain(atoms: np.ndarray, numbers: np.ndarray, deviation_eV_A: np.ndarray) -> np.ndarray:
