@@ -104,13 +104,21 @@ def describer_of(context: Context) -> Describer | None:
     return Describer(file) if file is not None and file.exists() else None
 
 
+def read_environment_table(result: Path) -> tuple[np.ndarray, np.ndarray, list[str], Environments] | None:
+    """Return frames (n,), reasons (n,) as places in a list of names, that list, and n environments; None if none."""
+    if not (result / ENVIRONMENTS).exists():
+        return None
+    with np.load(result / ENVIRONMENTS) as stored:
+        table = Environments(stored["elements"], stored["vectors"])
+        return stored["frame"], stored["reason"], stored["reasons"].tolist(), table
+
+
 def read_environments(result: Path) -> list[dict[str, Environments]]:
     """Return, frame by frame, the environments of the atoms behind each reason; empty if none were described."""
-    if not (result / ENVIRONMENTS).exists():
+    stored = read_environment_table(result)
+    if stored is None:
         return []
-    with np.load(result / ENVIRONMENTS) as stored:
-        frames, codes, reasons = stored["frame"], stored["reason"], stored["reasons"].tolist()
-        table = Environments(stored["elements"], stored["vectors"])
+    frames, codes, reasons, table = stored
     found: list[dict[str, Environments]] = [{} for _ in range(int(frames.max(initial=-1)) + 1)]
     for frame, code in dict.fromkeys(zip(frames.tolist(), codes.tolist(), strict=True)):
         found[frame][reasons[code]] = table[(frames == frame) & (codes == code)]

@@ -10,6 +10,7 @@ from alloop.attempt import Context
 from alloop.frames import write_arrays, write_frames
 from alloop.selection.classes import classify
 from alloop.store import write_json
+from alloop.structure import content_key, to_record
 from alloop.tasks.describe import describe_kept
 from alloop.tasks.dynamics import Chunk, event_columns, run_chunk, write_restart
 
@@ -105,6 +106,7 @@ def _write_kept(
 ) -> None:
     """Write ``frames.npz``; ``offending:NAME`` has the atoms that show an event, empty where a frame does not.
 
+    ``content`` is the key of each structure's record, of which that of a label is made;
     ``audit_of`` is how many records those drawn for the audit were drawn from, 0 for the other frames.
     """
     records = [chunk.records[index] for index in kept]
@@ -117,6 +119,7 @@ def _write_kept(
         context.out / "frames.npz",
         structures,
         {f"offending:{event}": atoms for event, atoms in offending.items()},
+        content=np.array([content_key(to_record(atoms)) for atoms in structures], dtype="U16"),
         step=np.array([record.state.step for record in records], dtype=int),
         max_force_deviation_eV_A=np.array([record.max_deviation for record in records]),
         max_force_deviation_atom=largest,
