@@ -31,13 +31,12 @@ from alloop.store import (
     attempts,
     failures,
     live_records,
-    make_task,
     progress,
     read_json,
     result_problem,
     write_json,
 )
-from alloop.structure import Record
+from alloop.structure import Record, content_key
 
 if TYPE_CHECKING:  # each costs a tenth of a second to import, and reading a campaign needs none of them
     import numpy as np
@@ -475,7 +474,13 @@ def label_task(
     about: dict[str, Any] | None = None,
 ) -> Task:
     """Return the task that labels a structure; its key is the structure and the level of theory, nothing else."""
-    return make_task("label", group, name, {"structure": structure} | level, inputs, about=about)
+    key = label_key(content_key(structure), content_key(level))
+    return Task(key, "label", group, name, {"structure": structure} | level, inputs, {}, about or {})
+
+
+def label_key(structure: str, level: str) -> str:
+    """Return the key of a label from those of its structure and of its level of theory's content."""
+    return content_key({"kind": "label", "structure": structure, "level": level})
 
 
 def _level_difference(old: dict[str, Any] | None, new: dict[str, Any] | None) -> str:

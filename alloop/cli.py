@@ -123,21 +123,23 @@ def check(
 
     Starts no work, but for one tiny label per labeler with --live.
     """
-    from alloop.preflight import examine
+    from alloop.config import load
+    from alloop.preflight import examine, remarks
     from alloop.report.inputs import NOTHING, describe, print_description, write_inputs
 
     campaign = Campaign(folder)
     problems, description = examine(campaign), describe(campaign)
+    remarked = [] if problems else remarks(load(campaign.root / "param.json"))
     if description and not as_json:
         print_description(description, console)
     if inputs is not None and description:
         write_inputs(description, inputs)
     tried = _rehearse(campaign, description.inputs, as_json) if live and description and not problems else []
     if as_json:
-        found = {"problems": [problem.__dict__ for problem in problems]}
+        found = {"problems": [own.__dict__ for own in problems], "remarks": [own.__dict__ for own in remarked]}
         _print_json(found | (description.to_json() if description else NOTHING) | {"live": tried})
-    for problem in problems if not as_json else ():
-        _marked("x", str(problem), console)
+    for mark, told in [*(("x", own) for own in problems), *(("!", own) for own in remarked)] if not as_json else ():
+        _marked(mark, str(told), console)
     if problems or not all(record["labelled"] for record in tried):
         raise typer.Exit(BAD_INPUT)
     if not as_json:

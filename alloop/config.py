@@ -265,8 +265,20 @@ class SelectParam(Section):
     max_labels: Count = Field(100, description="labels asked for in one iteration at most, events and audit included")
     max_per_trajectory: Count = Field(8, description="labels asked for from one trajectory and iteration at most")
     min_separation_ps: NonNegative = Field(0.05, description="between two picks of one trajectory")
-    audit: CountOrZero = Field(
-        5, description="labels per iteration drawn at random from all explored frames: they measure and calibrate"
+    novelty: NonNegative = Field(
+        0.1,
+        description="an event is labelled only if what surrounds an atom that shows it is so far from all training "
+        "data, labels in flight and other picks; two atoms of an element drawn at random are "
+        "about 1.4 apart, moving all atoms by 0.01 Å is 0.05, by 0.1 Å 0.5; 0: all but duplicates",
+    )
+    event_share: Fraction = Field(
+        0.5,
+        description="of max_labels, what all events together may take whatever their quotas; candidates get the rest",
+    )
+    audit: CountOrZero | None = Field(
+        None,
+        description="labels per iteration drawn at random from all explored frames: they measure and calibrate; if not "
+        "given a tenth of max_labels, at least 5",
     )
     events: EventsParam = Field(
         default_events(),
@@ -281,6 +293,11 @@ class SelectParam(Section):
         [600.0, 1250.0, 2250.0], description="ascending edges of the temperature bands, over which events have quotas"
     )
     held_out_fraction: Fraction = Field(0.15, description="share of exploration trajectories never trained on")
+
+    @property
+    def audit_labels(self) -> int:
+        """Return how many labels of an iteration are drawn at random."""
+        return max(5, round(self.max_labels / 10)) if self.audit is None else self.audit
 
     @field_validator("temperature_bands_K")
     @classmethod
@@ -603,7 +620,7 @@ class Param(Section):
         return self
 
     def _check_audit(self) -> None:
-        if self.select.audit:
+        if self.select.audit_labels:
             return
         if self.select.trust == "calibrated":
             raise ValueError(

@@ -8,7 +8,7 @@ has ``values[offsets[f]:offsets[f + 1]]``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,12 @@ def read_columns(result: Path) -> dict[str, np.ndarray]:
     with np.load(result / "frames.npz") as archive:
         others = ("symbols", "cell_A", "positions_A")
         return {n: archive[n] for n in archive.files if n not in others and not n.endswith((_VALUES, _OFFSETS))}
+
+
+def read_some_columns(result: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Return named columns of a result's ``frames.npz``, reading nothing else."""
+    with np.load(result / "frames.npz") as archive:
+        return {name: archive[name] for name in names}
 
 
 def read_ragged(result: Path) -> dict[str, list[np.ndarray]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import json
+import math
 import os
 import re
 import shutil
@@ -29,6 +30,7 @@ from alloop.param_file import REMEDY, ConfigError
 from alloop.pools.troubles import pool_troubles
 from alloop.potential.checkpoints import backend_named
 from alloop.resources import find_template
+from alloop.selection.calibration import DEFAULT_SETTINGS, needed_scores
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,23 @@ def require(campaign: Campaign, param: Param) -> None:
     if problems:
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         raise InputError("\n".join([f"{count} found before any work:", *map(str, problems)]))
+
+
+def remarks(param: Param) -> list[Problem]:
+    """Return what keeps no campaign from running, but hardly is what is wanted."""
+    return [*_short_audit(param)]
+
+
+def _short_audit(param: Param) -> Iterator[Problem]:
+    own, iterations, needed = param.select, param.stop.max_iterations, needed_scores(DEFAULT_SETTINGS.level)
+    drawn = own.audit_labels * iterations
+    if own.trust == "calibrated" and drawn < needed:
+        found = (
+            f"{own.audit_labels} random labels in each of at most {iterations} iteration(s) are {drawn}; the map from "
+            f"deviation to error needs {needed}, so the trust levels will never follow the error"
+        )
+        remedy = f'set it to {math.ceil(needed / iterations)} or more, or select.trust to "fixed"'
+        yield Problem(_at("select.audit"), found, remedy)
 
 
 def _templates(campaign: Campaign, param: Param) -> Iterator[Problem]:

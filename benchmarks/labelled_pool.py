@@ -51,6 +51,7 @@ MELT_STEPS, RAMP_STEPS, TIMESTEP_FS = 2000, 15840, 1.0
 COMPRESSION = 0.94  # of the cell's edge, one trajectory in three
 COPY_SHARE, COPY_STRAIN, COPY_RATTLE_A = 0.1, 0.03, 0.08
 FRAMES_PER_RAMP = {"pool": 44, "test": 22}
+LEAST_FRAMES = 1500
 LARGEST_LAMMPS_SEED = 900_000_000
 
 INPUT = """
@@ -234,7 +235,13 @@ def main() -> None:
         "seconds": round(time.monotonic() - began, 1),
         "slots": arguments.slots,
     }
+    found = record["sets"]["pool"]["frames"]
     write_json(folder / "pool.json", record)
+    if found < LEAST_FRAMES:
+        raise SystemExit(
+            f"{folder / 'pool.extxyz'} holds {found} frames to choose from, {LEAST_FRAMES} are needed for a comparison "
+            "of 320 labels to mean anything\n  give more --pool-runs"
+        )
     print(json.dumps(record, indent=1))
 
 

@@ -18,6 +18,7 @@ from alloop.frames import read_all_structures, read_columns
 from alloop.glass.composition import stoichiometric_counts
 from alloop.policy import outdated_chunks
 from alloop.seeds import derived_seed
+from alloop.selection.audit import frames_for_audit
 from alloop.selection.bands import band_of
 from alloop.state import task_entries
 from alloop.store import Task, make_task
@@ -84,6 +85,7 @@ def decide_explore(campaign: Campaign, param: Param, iteration: int) -> dict[str
         "deviation_every": own.deviation_every,
         "lost_eV_A": own.lost_eV_A,
         "frames_per_chunk": own.frames_per_chunk,
+        "audit_frames": frames_for_audit(param.select.audit_labels, len(planned) * own.chunks),
         "events": definitions(param.select.events),
         "describer": state.describer,
     }

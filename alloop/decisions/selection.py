@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from alloop.campaign import Campaign, label_task
+from alloop.campaign import Campaign
 from alloop.config import Param, SelectParam, parse
 from alloop.decisions.calibration import levels_at, newest_trust
 from alloop.decisions.exploration import Trajectory, trajectories
-from alloop.frames import read_all_structures, read_columns
+from alloop.decisions.found import Collected, frames_of
 from alloop.seeds import derived_seed
 from alloop.selection.audit import audit_sample
 from alloop.selection.bands import band_names, band_of
 from alloop.selection.diversity import Environments, Known
-from alloop.selection.picks import AUDIT, LARGEST, Candidate, Rules, columns, pick
+from alloop.selection.picks import AUDIT, LARGEST, Candidate, Rules, pick
 from alloop.state import task_entries
 from alloop.store import make_task
 from alloop.tasks.describe import read_environments, read_known
@@ -86,7 +86,8 @@ def decide_select(campaign: Campaign, param: Param, iteration: int) -> dict[str,
     state, own = campaign.state, param.select
     decision = state.decisions["explore", iteration]
     by_name = {trajectory.name: trajectory for trajectory in trajectories(campaign_param(campaign, decision))}
-    found: list[tuple[Candidate, dict[str, Any]]] = []
+    streamed = iteration in state.backlog.iterations()
+    found = Collected(campaign, own, sorted(_watched(decision)), audit_only=streamed)
     quotas = {name: own.events[name].quota if name in own.events else 0 for name in _watched(decision)}
     statistics = Statistics(quotas, band_names(own.temperature_bands_K))
     for entry in decision["tasks"]:
@@ -95,23 +96,24 @@ def decide_select(campaign: Campaign, param: Param, iteration: int) -> dict[str,
             summary = campaign.summary(entry["key"])
             seen = _events_by_band(campaign.result(entry["key"]), entry["spec"]["condition"], summary, own)
             statistics.add(trajectory.stratum, summary, seen, decision["common"] | entry["spec"])
-            found += _frames_of(campaign, entry, trajectory, own)
+            found.add(entry, trajectory)
         elif entry["key"] in state.superseded:
             statistics.withdrawn += 1
         else:
             statistics.failed_chunks += 1
-    streamed = iteration in state.backlog.iterations()
     before = state.picks_in.get(iteration, [])
-    rules = replace(selection_rules(param), max_labels=own.audit if streamed else max(0, own.max_labels - len(before)))
+    rules = replace(
+        selection_rules(param), max_labels=own.audit_labels if streamed else max(0, own.max_labels - len(before))
+    )
     seed = derived_seed(param.seed, "select", iteration)
-    frames = columns([candidate for candidate, _ in found])
+    frames = found.frames()
     drawn = audit_sample(frames, min(rules.audit, rules.max_labels), seed).tolist()
     audit = {str(frames.identities[index]): index for index in drawn}
     if streamed:
         chosen = [(index, AUDIT) for key, index in audit.items() if key not in state.picks]
     else:
         chosen = pick(frames, set(state.picks), rules, seed, newest_known(campaign))
-    picks = [found[index][1] | {"reason": reason} for index, reason in chosen]
+    picks = [found.record(index) | {"reason": reason} for index, reason in chosen]
     return statistics.content(before + picks) | {"level": campaign.level, "picks": picks, "audit": list(audit)}
 
 
@@ -139,13 +141,16 @@ def _events_by_band(
 def selection_rules(param: Param) -> Rules:
     """Return the rules of selection that `param.json` gives; an event with a quota of 0 is no reason for a label."""
     own = param.select
+    quotas = {name: event.quota for name, event in own.events.items() if event.quota}
     return Rules(
-        own.max_labels,
-        own.max_per_trajectory,
-        own.min_separation_ps,
-        own.audit,
-        event_quota={name: event.quota for name, event in own.events.items() if event.quota},
+        max_labels=own.max_labels,
+        max_per_trajectory=own.max_per_trajectory,
+        min_separation_ps=own.min_separation_ps,
+        audit=own.audit_labels,
+        event_quota=quotas,
         bands_K=tuple(own.temperature_bands_K),
+        novelty=own.novelty,
+        event_share=own.event_share,
         before_loss=own.before_loss,
     )
 
@@ -231,7 +236,7 @@ class Explored:
         task = self.campaign.state.tasks[key]
         trajectory = self._trajectories[iteration][task.name.rsplit(".c", 1)[0]]
         entry = {"key": key, "name": task.name, "spec": task.spec}
-        return _frames_of(self.campaign, entry, trajectory, self.param.select)
+        return frames_of(self.campaign, entry, trajectory, self.param.select)
 
     def _rerank(self, key: str, iteration: int) -> None:
         with np.load(self.campaign.result(key) / "ranks.npz") as ranks:
@@ -254,61 +259,6 @@ class Explored:
             return levels_at(trust, candidate.stratum.rpartition(" ")[0], candidate.temperature_K, own)
 
         backlog.rerank(found, levels, offending)
-
-
-def _frames_of(
-    campaign: Campaign, entry: dict[str, Any], trajectory: Trajectory, own: SelectParam
-) -> Iterator[tuple[Candidate, dict[str, Any]]]:
-    """Yield what the selector needs of each frame a chunk brought home, with the record of a pick it would become.
-
-    The band of a frame is that of its target temperature, which along a ramp changes.
-    """
-    condition, chunk = entry["spec"]["condition"], int(entry["name"].rsplit(".c", 1)[1])
-    result = campaign.result(entry["key"])
-    columns, level, environments = read_columns(result), campaign.level, read_environments(result)
-    watched = [name.removeprefix("event:") for name in columns if name.startswith("event:")]
-    for frame, structure in enumerate(read_all_structures(result)):
-        step = int(columns["step"][frame])
-        key = label_task("", "", structure, level["content"], ()).key
-        time_ps = (chunk * condition["n_steps"] + step) * condition["timestep_fs"] / 1000
-        deviation = float(columns["max_force_deviation_eV_A"][frame])
-        events = frozenset(event for event in watched if columns[f"event:{event}"][frame])
-        kept_for, trust = str(columns["kept_for"][frame]), str(columns["trust_class"][frame])
-        target_K = float(columns["target_temperature_K"][frame])
-        yield (
-            Candidate(
-                key,
-                trajectory.name,
-                time_ps,
-                trajectory.stratum,
-                trust,
-                kept_for,
-                deviation,
-                events,
-                target_K,
-                environments[frame] if frame < len(environments) else {},
-                audit_of=int(columns["audit_of"][frame]),
-                chunk=entry["name"],
-            ),
-            {
-                "key": key,
-                "name": f"{entry['name']}.s{step:04d}",
-                "source": {"task": entry["key"], "frame": frame},
-                "given": False,
-                "level": level["name"],
-                "trajectory": trajectory.name,
-                "role": campaign.state.trajectories[trajectory.name],
-                "stratum": trajectory.stratum,
-                "target_temperature_K": target_K,
-                "band": band_of(target_K, own.temperature_bands_K),
-                "step": step,
-                "time_ps": time_ps,
-                "trust_class": trust,
-                "max_force_deviation_eV_A": deviation,
-                "temperature_K": float(columns["temperature_K"][frame]),
-                "events": sorted(events),
-            },
-        )
 
 
 def campaign_param(campaign: Campaign, decision: dict[str, Any]) -> Param:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from alloop.campaign import Campaign
+from alloop.config import SelectParam
 from alloop.decisions.calibration import levels_at, newest_trust
 from alloop.decisions.selection import campaign_param
 from alloop.errors import InputError
 from alloop.frames import read_columns
 from alloop.report.provenance import find_label
 from alloop.selection.bands import band_of
-from alloop.selection.picks import AUDIT
+from alloop.selection.picks import AUDIT, BEFORE_LOSS
 from alloop.store import Task
 
 Line = tuple[str, str]
@@ -173,7 +177,8 @@ def _not_asked(campaign: Campaign, found: dict[str, Any], iteration: int, task: 
     own = campaign_param(campaign, state.decisions["explore", iteration]).select
     if found["trust_class"] != "candidate" and not found["events"] and found["kept_for"] == AUDIT:
         return "it came home for the audit, whose draw over all chunks did not fall on it"
-    again = found["judged_again"][-1] if found["judged_again"] and not found["events"] else None
+    stays = found["events"] or found["kept_for"] == BEFORE_LOSS
+    again = found["judged_again"][-1] if found["judged_again"] and not stays else None
     if again and not again["trust_levels_eV_A"][0] <= again["max_force_deviation_eV_A"] < again["trust_levels_eV_A"][1]:
         what = "knew it" if again["max_force_deviation_eV_A"] < again["trust_levels_eV_A"][0] else "was lost on it"
         return f"ensemble {again['iteration']} {what} before its turn came"
@@ -192,7 +197,30 @@ def _not_asked(campaign: Campaign, found: dict[str, Any], iteration: int, task: 
     if not found["exploration_closed"]:
         return "it waits in the backlog, unless its environments are known already"
     count = len(state.picks_in.get(iteration, ()))
+    if count < own.max_labels and (full := _full_quota(found, own, state.picks_in.get(iteration, ()))):
+        return full
+    if count < own.max_labels and found["kept_for"] != AUDIT:
+        return f"what it shows was known: nearer than {own.novelty:g} to training data or another pick (select.novelty)"
     return f"others came first: {count} of at most {own.max_labels} labels of its iteration, quotas and strata in turn"
+
+
+def _full_quota(found: dict[str, Any], own: SelectParam, picks: Sequence[dict[str, Any]]) -> str:
+    """Return which quota or share kept a frame out that no candidate's place was open to; empty if none did."""
+    asked = [event for event in found["events"] if event in own.events and own.events[event].quota]
+    if found["trust_class"] == "candidate" or not (asked or found["kept_for"] == BEFORE_LOSS):
+        return ""
+    reasons = Counter(pick["reason"] for pick in picks)
+    of_events = sum(count for reason, count in reasons.items() if reason in own.events)
+    if asked and of_events >= math.floor(own.event_share * own.max_labels + 1e-9):
+        return f"events had taken their share, {of_events} of {own.max_labels} labels (select.event_share)"
+    band = band_of(found["target_temperature_K"], own.temperature_bands_K)
+    taken = {event: sum(p["reason"] == event and p.get("band") == band for p in picks) for event in asked}
+    if asked and all(taken[event] >= own.events[event].quota for event in asked):
+        return "; ".join(
+            f"the quota of {event} at {band} was full: {taken[event]} of {own.events[event].quota} labels"
+            for event in asked
+        )
+    return ""
 
 
 def print_fate(found: dict[str, Any], console: Console) -> None:

@@ -138,7 +138,8 @@ def _events_table(events: dict[str, dict[str, Any]]) -> Table:
     for name, entry in events.items():
         table.add_row(name, str(entry["seen"]), str(entry["labelled"]), str(entry.get("quota", "")))
         for band, counts in entry.get("bands", {}).items():
-            table.add_row(f"  {band}", str(counts["seen"]), str(counts["labelled"]), "", style="dim")
+            quota = f"{counts['labelled']} of {entry['quota']}" if entry.get("quota") else "0"
+            table.add_row(f"  {band}", str(counts["seen"]), str(counts["labelled"]), quota, style="dim")
     return table
 
 

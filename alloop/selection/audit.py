@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from hashlib import blake2b
 
 import numpy as np
@@ -15,6 +16,21 @@ def uniform_hash(seed: int, purpose: str, text: str) -> float:
     return (int.from_bytes(digest, "big") >> 11) / 2.0**53
 
 
+def frames_for_audit(count: int, chunks: int) -> int:
+    """Return how many frames each of some chunks must bring home for a sample of `count` to be uniform.
+
+    The least number that no chunk exceeds with a probability of 99.9 %, also where one chunk stands for four: the
+    others may be withdrawn, or lost early.
+    """
+    share = min(1.0, 4 / max(chunks, 1))
+    enough = 0
+    below = (1 - share) ** count
+    while enough < count and chunks * (1 - below) > 1e-3:
+        enough += 1
+        below += math.comb(count, enough) * share**enough * (1 - share) ** (count - enough)
+    return enough
+
+
 def audit_sample(frames: Frames, count: int, seed: int) -> np.ndarray:
     """Return the indices of `count` frames, or all there are, drawn uniformly from all usable *records*.
 
@@ -24,8 +40,8 @@ def audit_sample(frames: Frames, count: int, seed: int) -> np.ndarray:
     `count` least; the least n numbers of N follow from uniform V_j as 1 - prod_{i<=j} (1 - V_i)^(1/(N-i+1)) (order
     statistics; A. Rényi, Acta Math. Acad. Sci. Hung. 4, 191 (1953)), which is how chunks that saw more weigh more.
     Exact where each chunk brings home at least min(`count`, N); with fewer, a chunk can never give more than it
-    brought. Depends on the seed and the frames' content, not on their order. ValueError where a chunk brought home more
-    than it drew from.
+    brought (`frames_for_audit`). Depends on the seed and the frames' content, not on their order. ValueError where a
+    chunk brought home more than it drew from.
     """
     drawn = np.flatnonzero(frames.audit_of > 0)
     drawn = drawn[np.isfinite(frames.max_force_deviations_eV_A[drawn])]

@@ -142,7 +142,8 @@ class Backlog:
 
         deviations_eV_A: by identity; trust_eV_A: low and high level that hold for a frame; offending: by identity the
         environment of the atom of largest deviation by that ensemble, where it is known. What is accurate now, or
-        beyond trust, is no candidate any more; events stay.
+        beyond trust, is no candidate any more; events and last good frames before a loss stay, as they ask for
+        labels also where the ensemble agrees.
         """
         dropped = 0
         for own in self._rounds.values():
@@ -154,8 +155,9 @@ class Backlog:
                 elif low <= deviation < high:
                     newer = replace(candidate, max_force_deviation_eV_A=deviation, trust_class="candidate")
                     left.append((_by_newer_atom(newer, offending), record))
-                elif candidate.events:
-                    calm = replace(candidate, trust_class="accurate", kept_for="")
+                elif candidate.events or candidate.kept_for == BEFORE_LOSS:
+                    still = BEFORE_LOSS if candidate.kept_for == BEFORE_LOSS else ""
+                    calm = replace(candidate, trust_class="accurate", kept_for=still)
                     left.append((replace(calm, max_force_deviation_eV_A=deviation), record))
                 else:
                     dropped += 1

@@ -17,7 +17,7 @@ import numpy as np
 
 from alloop.selection.audit import uniform_hash
 from alloop.selection.classes import CANDIDATE
-from alloop.selection.diversity import Environments, Known
+from alloop.selection.diversity import TOLERANCE, Environments, Known
 from alloop.selection.frontier import Column, Frontier
 from alloop.selection.picks import AUDIT, BEFORE_LOSS, LARGEST, Frames, Rules
 
@@ -144,7 +144,7 @@ class Choice:
                 ask, bound = len(self._numbers), next(bounds)
                 self._numbers.append(number)
                 self._looked.append(version)
-                if bound < self.rules.tolerance or not self._has_room((reason, place)):
+                if bound < self._least(reason) or not self._has_room((reason, place)):
                     continue
                 self._queued[number] += 1
                 draw = uniform_hash(self.seed, "order", frames.describe(index))
@@ -218,6 +218,10 @@ class Choice:
             del self._queues[queue]
         return None
 
+    def _least(self, reason: str) -> float:
+        """Return how new a frame must be: for an event as the rules say, else just no duplicate."""
+        return TOLERANCE if reason in (LARGEST, BEFORE_LOSS) else max(self.rules.novelty, TOLERANCE)
+
     def _turn(self, queue: Queue) -> tuple[int, int, float]:
         kind = {LARGEST: 2, BEFORE_LOSS: 1}.get(queue[0], 0)
         if queue not in self._turns:
@@ -229,7 +233,8 @@ class Choice:
             return True
         if queue[0] == BEFORE_LOSS:
             return self.reasons[BEFORE_LOSS] < self.rules.before_loss
-        return self.served[queue] < self.rules.event_quota.get(queue[0], 0)
+        of_events = self.reasons.total() - sum(self.reasons[reason] for reason in (AUDIT, BEFORE_LOSS, LARGEST))
+        return of_events < self.rules.most_events and self.served[queue] < self.rules.event_quota.get(queue[0], 0)
 
     def _allowed(self, number: int) -> bool:
         """Tell whether the rules leave room for this frame; once they do not, they never will."""
@@ -255,7 +260,7 @@ class Choice:
             elif self._frontier is None or heap[0][0] == _UNDESCRIBED or self._is_fresh(ask):
                 return ask
             else:
-                self._look_again(heap)
+                self._look_again(heap, self._least(queue[0]))
         return None
 
     def _is_fresh(self, ask: int) -> bool:
@@ -264,7 +269,7 @@ class Choice:
             looked = self._trial.looked.get(ask, looked)
         return self.known is not None and looked == self.known.version
 
-    def _look_again(self, heap: list[tuple[float, float, int]]) -> None:
+    def _look_again(self, heap: list[tuple[float, float, int]], least: float) -> None:
         """Bring the top of a heap up to date, several asks at once, down to the first that is."""
         assert self._frontier is not None and self.known is not None
         stale: list[tuple[float, float, int]] = []
@@ -273,7 +278,7 @@ class Choice:
         looked: Any = self._looked if self._trial is None else self._trial.looked
         for (_, draw, ask), novelty in zip(stale, self._frontier.novelty([s[2] for s in stale]).tolist(), strict=True):
             looked[ask] = self.known.version
-            if novelty < self.rules.tolerance:
+            if novelty < least:
                 self._drop(ask)
             else:
                 heapq.heappush(heap, (-novelty, draw, ask))

@@ -4,7 +4,9 @@ An environment is an element and a vector that describes what surrounds an atom 
 elements are never compared. Distances are in units of a fixed :class:`Scale`: two environments drawn at random from
 the reference set are about the square root of two apart, whatever the number of dimensions. For scale: in borosilicate
 melts described by a trained model, atoms that all move at random by 0.01 Å along each axis end up 0.05 from where they
-were, by 0.1 Å 0.5. Vectors that are not finite describe nothing and are passed over.
+were, by 0.1 Å 0.5. Beside 100 labels of two trajectories of a glass of 72 atoms (300 to 3500 K, rehearsal force field,
+a network at random) the atoms of a third were 0.03 to 0.4 away (5 to 95 %, half of them 0.12), at most 0.35 to 0.4 in
+the most familiar frame. Vectors that are not finite describe nothing and are passed over.
 
 Farthest-first choice is the greedy 2-approximation of T. F. Gonzalez, Theor. Comput. Sci. 38, 293 (1985); distances
 to what is known only shrink as more becomes known, so that old ones are bounds and only the best few need to be

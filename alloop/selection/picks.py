@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,7 +51,9 @@ class Rules:
 
     event_quota: per event and temperature band; bands_K: ascending temperatures at which one band ends and the next
     begins, one band if there are none (a frame without a temperature is in the last); before_loss: last good frames
-    before a trajectory was lost; tolerance: distance below which two environments are the same.
+    before a trajectory was lost; novelty: an event whose offending atoms all are nearer than this to what is known is
+    no reason to ask, in the unit of `diversity.Scale` (for other reasons only a duplicate is none); event_share: of
+    `max_labels`, what events may take together, whatever their quotas: the rest is for candidates.
     """
 
     max_labels: int
@@ -60,7 +63,13 @@ class Rules:
     event_quota: Mapping[str, int] = field(default_factory=dict)
     bands_K: tuple[float, ...] = ()
     before_loss: int = 5
-    tolerance: float = 1e-3
+    novelty: float = 0.1
+    event_share: float = 0.5
+
+    @property
+    def most_events(self) -> int:
+        """Return how many picks all events together may make."""
+        return math.floor(self.event_share * self.max_labels + 1e-9)
 
     def band(self, temperature_K: float) -> int:
         """Return the number of the temperature band, from 0; a limit belongs to the band above it."""
@@ -183,10 +192,11 @@ def pick(
 
     First the audit: `rules.audit` of all usable records at random (`audit.audit_sample`), whatever else is picked;
     those of the sample that are `known` have a label already and are left out. Then, each up to its quota: events per
-    temperature band (also where the ensemble agrees), last good frames before a loss, and candidates, whose strata
+    temperature band (also where the ensemble agrees; those served least in turn, all together up to
+    `rules.most_events`), last good frames before a loss, and candidates, whose strata
     of glass and temperature take turns. Among these the frame whose offending atoms are farthest from all that is
-    in `diversity` and from the frames chosen before comes first; one nearer than `rules.tolerance` is a duplicate and
-    never picked. Frames without described atoms follow in random order. A trajectory gives at most
+    in `diversity` and from the frames chosen before comes first; an event nearer than `rules.novelty` shows nothing
+    new, and a duplicate never does. Frames without described atoms follow in random order. A trajectory gives at most
     `max_per_trajectory` of these, none closer in time than `min_separation_ps` to another pick. Nothing in `known`
     (identities already labelled or asked for) is picked, nothing twice, and no frame whose deviation is not finite.
     The same frames, in any order, and the same seed give the same picks. What is chosen is added to `diversity`.

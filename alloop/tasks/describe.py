@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,35 +22,77 @@ if TYPE_CHECKING:
 ENVIRONMENTS = "environments.npz"
 KNOWN = "known.npz"
 _MOST_ATOMS = 16
-"""Atoms of one event that are described in a frame: where more show it, the first are as telling as the rest."""
+"""Atoms of one event that are described in a frame: where more show it, as `most_uncertain` has it."""
 _LABELS_AT_ONCE = 32
 _LABELS_FOR_SCALE = 256
 """So many of the first labels, evenly spaced, fix the scale of distances: memory is not that of all of them."""
 
 
+class Descriptions:
+    """The environments of frames taken in one after the other; nothing where the campaign has no describing model."""
+
+    def __init__(self, context: Context, events: Iterable[str] = ()) -> None:
+        self._describer = describer_of(context)
+        self._reasons = [LARGEST, *events]
+        self._rows: list[tuple[int, int]] = []
+        self._found: list[Environments] = []
+        self._frames = 0
+
+    def add(self, atoms: Atoms, deviation_eV_A: np.ndarray, offending: Mapping[str, np.ndarray]) -> None:
+        """Take in a frame by the force deviation of its atoms (N,) and, by event, the atoms that show it."""
+        frame, self._frames = self._frames, self._frames + 1
+        if self._describer is None:
+            return
+        wanted = [np.array([deviation_eV_A.argmax()])]
+        wanted += [most_uncertain(offending[own], atoms.numbers, deviation_eV_A) for own in self._reasons[1:]]
+        self._rows += [(frame, code) for code, own in enumerate(wanted) for _ in own]
+        self._found += self._describer.describe([atoms], [np.concatenate(wanted)])
+
+    def write(self, out: Path) -> None:
+        """Write ``environments.npz``.
+
+        Arrays over n environments: ``frame`` and ``elements`` (n,), ``reason`` (n,) index into ``reasons``,
+        ``vectors`` (n, dimensions).
+        """
+        if self._describer is None:
+            return
+        width = self._describer.dimensions
+        empty = Environments(np.zeros(0, dtype=np.int16), np.zeros((0, width), dtype=np.float32))
+        together = Environments.together([empty, *self._found])
+        table = np.array(self._rows, dtype=np.int64).reshape(-1, 2)
+        arrays = {"frame": table[:, 0], "reason": table[:, 1], "reasons": np.array(self._reasons)}
+        write_arrays(out / ENVIRONMENTS, arrays | {"elements": together.elements, "vectors": together.vectors})
+
+
 def describe_kept(
-    context: Context, structures: Sequence[Atoms], largest: np.ndarray, offending: Mapping[str, Sequence[np.ndarray]]
+    context: Context,
+    structures: Sequence[Atoms],
+    deviations_eV_A: Sequence[np.ndarray],
+    offending: Mapping[str, Sequence[np.ndarray]],
 ) -> None:
     """Write ``environments.npz`` of the kept frames of a chunk; nothing where the campaign has no describing model.
 
-    largest: (F,) atom of the largest deviation; offending: by event, the atoms of each frame. Arrays over n
-    environments: ``frame`` and ``elements`` (n,), ``reason`` (n,) index into ``reasons``, ``vectors`` (n, dimensions).
+    deviations_eV_A: of each frame the force deviation of its atoms (N,); offending: by event, the atoms of each frame.
     """
-    describer = describer_of(context)
-    if describer is None:
-        return
-    reasons = [LARGEST, *offending]
-    rows: list[tuple[int, int, int]] = []
-    for frame, atom in enumerate(largest.tolist()):
-        rows.append((frame, 0, atom))
-        for number, atoms in enumerate(offending.values(), start=1):
-            rows += [(frame, number, index) for index in atoms[frame][:_MOST_ATOMS].tolist()]
-    table = np.array(rows, dtype=np.int64).reshape(-1, 3)
-    found = describer.describe(structures, [table[table[:, 0] == frame, 2] for frame in range(len(structures))])
-    empty = Environments(np.zeros(0, dtype=np.int16), np.zeros((0, describer.dimensions), dtype=np.float32))
-    together = Environments.together([empty, *found])
-    arrays = {"frame": table[:, 0], "reason": table[:, 1], "reasons": np.array(reasons)}
-    write_arrays(context.out / ENVIRONMENTS, arrays | {"elements": together.elements, "vectors": together.vectors})
+    found = Descriptions(context, offending)
+    for frame, (atoms, deviation) in enumerate(zip(structures, deviations_eV_A, strict=True)):
+        found.add(atoms, deviation, {event: own[frame] for event, own in offending.items()})
+    found.write(context.out)
+
+
+def most_uncertain(atoms: np.ndarray, numbers: np.ndarray, deviation_eV_A: np.ndarray) -> np.ndarray:
+    """Return the sorted indices of `_MOST_ATOMS` of some atoms, or all if they are fewer, in whatever order atoms come.
+
+    The elements take turns, each with its atoms of largest force deviation, so that an event of all atoms is told by
+    every element. numbers, deviation_eV_A (N,): of all atoms. Atoms of one element that the models find equally
+    uncertain to the last bit are copies of each other, of which either will do.
+    """
+    order = atoms[np.lexsort((numbers[atoms], -deviation_eV_A[atoms]))]
+    turn = np.zeros(len(order), dtype=int)
+    for element in np.unique(numbers[order]).tolist():
+        own = numbers[order] == element
+        turn[own] = np.arange(own.sum())
+    return np.sort(order[np.argsort(turn, kind="stable")][:_MOST_ATOMS])
 
 
 def describer_of(context: Context) -> Describer | None:
@@ -62,13 +104,21 @@ def describer_of(context: Context) -> Describer | None:
     return Describer(file) if file is not None and file.exists() else None
 
 
+def read_environment_table(result: Path) -> tuple[np.ndarray, np.ndarray, list[str], Environments] | None:
+    """Return frames (n,), reasons (n,) as places in a list of names, that list, and n environments; None if none."""
+    if not (result / ENVIRONMENTS).exists():
+        return None
+    with np.load(result / ENVIRONMENTS) as stored:
+        table = Environments(stored["elements"], stored["vectors"])
+        return stored["frame"], stored["reason"], stored["reasons"].tolist(), table
+
+
 def read_environments(result: Path) -> list[dict[str, Environments]]:
     """Return, frame by frame, the environments of the atoms behind each reason; empty if none were described."""
-    if not (result / ENVIRONMENTS).exists():
+    stored = read_environment_table(result)
+    if stored is None:
         return []
-    with np.load(result / ENVIRONMENTS) as stored:
-        frames, codes, reasons = stored["frame"], stored["reason"], stored["reasons"].tolist()
-        table = Environments(stored["elements"], stored["vectors"])
+    frames, codes, reasons, table = stored
     found: list[dict[str, Environments]] = [{} for _ in range(int(frames.max(initial=-1)) + 1)]
     for frame, code in dict.fromkeys(zip(frames.tolist(), codes.tolist(), strict=True)):
         found[frame][reasons[code]] = table[(frames == frame) & (codes == code)]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 
 from alloop.attempt import Context
 from alloop.frames import read_structures, write_arrays
-from alloop.potential.ensemble import Ensemble
-from alloop.selection.deviation import force_deviation
+from alloop.potential.ensemble import Ensemble, EnsembleEvaluation
+from alloop.selection.deviation import DeviationStatistics, force_deviation
 from alloop.store import read_json, write_json
-from alloop.structure import from_record
-from alloop.tasks.describe import describe_kept, describe_labels
+from alloop.structure import LabeledFrame, from_record
+from alloop.tasks.describe import Descriptions, describe_labels
 from alloop.tasks.label import read_label
 from alloop.tasks.reference import count_events
 
@@ -37,8 +40,7 @@ def run(context: Context) -> None:
     keys = sorted({key for group in spec["sets"].values() for key in group})
     rows: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
     ensemble = Ensemble([model_file(context, key) for key in spec["models"]])
-    labels = [read_label(context.result_of(key)) for key in keys]
-    for label, found in zip(labels, ensemble.evaluate_many([label.atoms for label in labels]), strict=True):
+    for label, found in _evaluated(context, ensemble, keys):
         force_error = found.forces_eV_A - label.forces_eV_A
         mean_error = force_error.mean(axis=0)
         rows["n_atoms"].append(len(label.atoms))
@@ -54,6 +56,27 @@ def run(context: Context) -> None:
     write_json(context.out / "summary.json", summary)
 
 
+def _evaluated(
+    context: Context, ensemble: Ensemble, keys: Sequence[str]
+) -> Iterator[tuple[LabeledFrame, EnsembleEvaluation]]:
+    """Yield labels with their evaluation, few of them in memory at a time."""
+    read: deque[LabeledFrame] = deque()
+
+    def structures() -> Iterator[Atoms]:
+        for key in keys:
+            read.append(read_label(context.result_of(key)))
+            yield read[-1].atoms
+
+    for _, found in ensemble.evaluate_stream(structures()):
+        yield read.popleft(), found
+
+
+def _explored(context: Context, frames: Mapping[str, Sequence[int]]) -> Iterator[Atoms]:
+    """Yield explored frames, chunk by chunk."""
+    for key, own in frames.items():
+        yield from map(from_record, read_structures(context.result_of(key), own))
+
+
 def rank(context: Context) -> None:
     """Write ``ranks.npz`` and ``summary.json``: the ensemble's largest force deviation on explored frames, and where.
 
@@ -61,23 +84,24 @@ def rank(context: Context) -> None:
     """
     spec = context.spec
     sources = [(key, frame) for key, frames in spec["frames"].items() for frame in frames]
-    structures = [
-        from_record(structure)
-        for key, frames in spec["frames"].items()
-        for structure in read_structures(context.result_of(key), frames)
-    ]
     ensemble = Ensemble([model_file(context, key) for key in spec["models"]])
-    deviations = [force_deviation(found.forces_eV_A) for found in ensemble.evaluate_many(structures)]
-    describe_kept(context, structures, np.array([own.argmax() for own in deviations], dtype=int), {})
+    statistics = DeviationStatistics()
+    maxima, descriptions = np.zeros(len(sources)), Descriptions(context)
+    for number, (atoms, found) in enumerate(ensemble.evaluate_stream(_explored(context, spec["frames"]))):
+        deviation = force_deviation(found.forces_eV_A)
+        maxima[number] = deviation.max()
+        descriptions.add(atoms, deviation, {})
+    descriptions.write(context.out)
+    statistics.add(maxima)
     write_arrays(
         context.out / "ranks.npz",
         {
             "task": np.array([key for key, _ in sources]),
             "frame": np.array([frame for _, frame in sources], dtype=int),
-            "max_deviation_eV_A": np.array([own.max() for own in deviations]),
+            "max_deviation_eV_A": maxima,
         },
     )
-    write_json(context.out / "summary.json", {"frames": len(sources)})
+    write_json(context.out / "summary.json", {"frames": len(sources), "max_deviations_eV_A": statistics.to_json()})
 
 
 _COLUMNS = ("n_atoms", "force_se", "force_max", "mean_force_se", "energy_error_eV", "virial_se", "max_deviation_eV_A")

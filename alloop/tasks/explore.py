@@ -10,11 +10,11 @@ from alloop.attempt import Context
 from alloop.frames import write_arrays, write_frames
 from alloop.selection.classes import classify
 from alloop.store import write_json
+from alloop.structure import content_key, to_record
 from alloop.tasks.describe import describe_kept
 from alloop.tasks.dynamics import Chunk, event_columns, run_chunk, write_restart
 
 _EVENT_FRAMES = 4
-_AUDIT_FRAMES = 3
 _BEFORE_LOSS_FRAMES = 2
 _BEFORE_LOSS_SPACING_FS = 100.0  # a few periods of a bond's vibration: nearer frames teach much the same
 
@@ -70,10 +70,11 @@ def worth_asking(chunk: Chunk, classes: np.ndarray, spec: dict[str, Any]) -> dic
 def drawn_for_audit(chunk: Chunk, spec: dict[str, Any]) -> tuple[list[int], int]:
     """Return a seeded random few of the records inside the hard gates, and how many of these there are.
 
-    Neither their deviation nor what else they are kept for plays a part: the audit is a sample of what was explored.
+    So many as the spec's `audit_frames` are returned. Neither their deviation nor what else they are kept for plays a
+    part: the audit is a sample of what was explored.
     """
     usable = np.flatnonzero(_usable(chunk))
-    return np.random.default_rng(spec["seed"]).permutation(usable)[:_AUDIT_FRAMES].tolist(), len(usable)
+    return np.random.default_rng(spec["seed"]).permutation(usable)[: spec["audit_frames"]].tolist(), len(usable)
 
 
 def _usable(chunk: Chunk) -> np.ndarray:
@@ -105,6 +106,7 @@ def _write_kept(
 ) -> None:
     """Write ``frames.npz``; ``offending:NAME`` has the atoms that show an event, empty where a frame does not.
 
+    ``content`` is the key of each structure's record, of which that of a label is made;
     ``audit_of`` is how many records those drawn for the audit were drawn from, 0 for the other frames.
     """
     records = [chunk.records[index] for index in kept]
@@ -112,11 +114,12 @@ def _write_kept(
     structures = [record.state.atoms for record in records]
     largest = np.array([values.argmax() for values in deviations], dtype=int)
     offending = {event: [record.events.offending[event] for record in records] for event in chunk.events}
-    describe_kept(context, structures, largest, offending)
+    describe_kept(context, structures, deviations, offending)
     write_frames(
         context.out / "frames.npz",
         structures,
         {f"offending:{event}": atoms for event, atoms in offending.items()},
+        content=np.array([content_key(to_record(atoms)) for atoms in structures], dtype="U16"),
         step=np.array([record.state.step for record in records], dtype=int),
         max_force_deviation_eV_A=np.array([record.max_deviation for record in records]),
         max_force_deviation_atom=largest,

@@ -253,3 +253,18 @@ def test_any_code_shows_its_inputs_but_no_potentials():
     assert set(found.files) == {"stub.inp", "run.sh"}
     assert (found.kpoints, found.gamma, found.command) == (None, False, "stub.x")
     assert found.species == [("B", 1), ("O", 2)]
+
+
+@pytest.mark.parametrize("audit", [4, None], ids=["too few", "by the rule"])
+def test_check_remarks_an_audit_too_short_to_calibrate(campaign, alloop_main, audit):
+    folder = campaign(select={"audit": audit}, stop={"max_iterations": 2})
+    outcome = alloop_main("check", "-C", folder)
+    assert outcome.code == 0, "it runs all the same"
+    remarked = json.loads(alloop_main("check", "-C", folder, "--json").out)["remarks"]
+    assert len(remarked) == (audit is not None) == ("! param.json: select.audit" in outcome.out)
+    if audit is not None:
+        assert f"in each of at most 2 iteration(s) are {2 * audit}; the map" in remarked[0]["found"]
+        assert remarked[0]["remedy"].startswith("set it to 5 or more")
+    assert not json.loads(
+        alloop_main("check", "-C", campaign(select={"audit": audit, "trust": "fixed"}), "--json").out
+    )["remarks"]

@@ -137,11 +137,6 @@ def test_what_is_wrong_with_an_event_is_told_by_its_key(events, message):
         parsed(events)
 
 
-def test_what_quotas_were_called_before_is_pointed_out():
-    with pytest.raises(InputError, match="event_quota: unknown key; did you mean 'events'"):
-        config.parse(MINIMAL | {"select": {"event_quota": {"overlap": 4}}})
-
-
 @pytest.mark.parametrize("edges_K", [[600, 600], [900, 600]])
 def test_bands_must_ascend(edges_K):
     with pytest.raises(InputError, match=r"temperature_bands_K: .* do not ascend"):

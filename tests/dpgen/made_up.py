@@ -14,7 +14,7 @@ from alloop.decisions import DECIDERS
 from alloop.frames import read_structures, write_arrays, write_frames
 from alloop.selection.classes import classify
 from alloop.store import Task, begin_attempt, publish, write_json
-from alloop.structure import from_record
+from alloop.structure import content_key, from_record, to_record
 
 STEPS = 12
 
@@ -65,6 +65,7 @@ def write_chunk(campaign: Campaign, task: Task, out: Path) -> None:
     write_frames(
         out / "frames.npz",
         frames,
+        content=np.array([content_key(to_record(atoms)) for atoms in frames], dtype="U16"),
         step=steps[kept],
         max_force_deviation_eV_A=deviation[kept],
         temperature_K=np.full(len(kept), 500.0),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,11 @@ class QuickEnsemble:
     def evaluate_many(self, structures: Sequence[Atoms]) -> list[EnsembleEvaluation]:
         deviations = drawn_deviations(len(structures), self.candidates, 0.0, self.trust, self.rng)
         return [self._one(atoms, deviation) for atoms, deviation in zip(structures, deviations, strict=True)]
+
+    def evaluate_stream(self, structures: Iterable[Atoms]) -> Iterator[tuple[Atoms, EnsembleEvaluation]]:
+        """All at once, as shares of all are what is told."""
+        taken = list(structures)
+        return zip(taken, self.evaluate_many(taken), strict=True)
 
     def _one(self, atoms: Atoms, deviation_eV_A: float) -> EnsembleEvaluation:
         truth = _GIVEN.get(atoms.positions.tobytes()) or labelled(atoms)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, chisquare, hypergeom
 
-from alloop.selection.audit import audit_sample
+from alloop.selection.audit import audit_sample, frames_for_audit
 from alloop.selection.picks import Candidate, Rules, columns, pick
 
 RULES = Rules(max_labels=100, max_per_trajectory=2, min_separation_ps=1.0, audit=4, event_quota={"overlap": 50})
@@ -45,6 +45,14 @@ def test_numbers_per_chunk_are_those_of_drawing_from_all_records() -> None:
     observed = Counter(found["a"] for found in seen)
     expected = [1200 * hypergeom.pmf(n, 90, 30, 3) for n in range(4)]
     assert chisquare([observed[n] for n in range(4)], expected).pvalue > 1e-5
+
+
+@pytest.mark.parametrize(("count", "chunks"), [(6, 10), (12, 40), (10, 80), (50, 500), (5, 1), (0, 9)])
+def test_chunks_bring_home_what_a_uniform_sample_may_take_of_them(count: int, chunks: int) -> None:
+    enough = frames_for_audit(count, chunks)
+    most = chunks * binom.sf(enough, count, min(1, 4 / chunks))
+    assert enough <= count and most < 1e-3, "also if one chunk in four brings home anything"
+    assert enough == 0 or chunks * binom.sf(enough - 1, count, min(1, 4 / chunks)) >= 1e-3, "and not more than that"
 
 
 def test_every_record_of_a_chunk_has_the_same_chance() -> None:

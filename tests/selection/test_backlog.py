@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -89,6 +90,18 @@ def test_newer_ensemble_drops_what_it_knows_and_what_it_cannot_trust() -> None:
     assert left.keys() == {"f1", "f3", "f9"}
     assert (left["f1"].max_force_deviation_eV_A, left["f3"].max_force_deviation_eV_A) == (0.6, 0.5)
     assert {reason for reason, _ in drained(backlog, frames)} == {"overlap", "candidate"}
+
+
+@pytest.mark.parametrize("deviation", [0.1, 7.0], ids=["known now", "beyond trust now"])
+def test_last_good_frame_before_a_loss_stays_whatever_a_newer_ensemble_says(deviation: float) -> None:
+    frames = [frame(0, kept_for="before_loss"), frame(1, "t1")]
+    frames.append(frame(2, "t2", kept_for="before_loss", events=frozenset({"density"})))  # of no quota here
+    backlog = filled(frames)
+    assert backlog.rerank({f"f{n}": deviation for n in range(3)}, lambda _: (0.25, 1.0)) == 1
+    assert {one.trust_class for _, (one, _) in backlog.of([0])} == {"accurate"}, "no candidates any more"
+    taken = drained(backlog, frames)
+    assert [reason for reason, _ in taken] == ["before_loss"] * 2
+    assert {candidate.identity for _, candidate in taken} == {"f0", "f2"}
 
 
 def test_taking_decides_nothing() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from alloop.selection.choice import Choice
 from alloop.selection.classes import CLASSES
-from alloop.selection.diversity import Environments, Known, Scale
+from alloop.selection.diversity import TOLERANCE, Environments, Known, Scale
 from alloop.selection.frontier import select_farthest
 from alloop.selection.picks import Candidate, Frames, Offending, Rules, columns, pick
 
@@ -76,6 +76,7 @@ def test_rules_hold_for_any_frames(world: tuple[list[Candidate], set[str], Rules
     assert reasons["audit"] <= rules.audit
     assert reasons["before_loss"] <= rules.before_loss
     assert all(reasons[event] <= quota for event, quota in rules.event_quota.items())
+    assert sum(reasons[event] for event in rules.event_quota) <= rules.max_labels / 2
     for trajectory in {one.trajectory for one in chosen}:
         own = [(frames[index], reason) for index, reason in found if frames[index].trajectory == trajectory]
         meant = [one.time_ps for one, reason in own if reason != "audit"]
@@ -257,6 +258,44 @@ def test_event_is_judged_by_its_own_atoms() -> None:
     assert names(frames, rules, training((1.0, 0.0))) == ["new"]
 
 
+def test_events_together_leave_half_of_the_labels_to_candidates_and_share_theirs_fairly() -> None:
+    events = ("overlap", "five_coordinated_Si", "edge_sharing")
+    frames = [
+        frame(f"{event} {band:g}.{n}", events=frozenset({event}), trust_class="accurate", temperature_K=band)
+        for event in events
+        for band in (COLD, HOT)
+        for n in range(9)
+    ]
+    frames += [frame(f"c{n}") for n in range(20)]
+    rules = Rules(24, 9, 0.0, 0, dict.fromkeys(events, 5), (1000.0,))
+    found = names(frames, rules, None)
+    assert Counter(name.split(".")[0] for name in found if name[0] != "c") == {
+        f"{event} {band:g}": 2 for event in events for band in (COLD, HOT)
+    }
+    assert sum(name[0] == "c" for name in found) == 12
+    assert len(names(frames[:54], rules, None)) == 12, "what comes later may be candidates"
+    assert len(names(frames, replace(rules, event_share=0.0), None)) == 20
+    assert sum(name[0] != "c" for name in names(frames, replace(rules, event_share=1.0), None)) == 24
+
+
+@pytest.mark.parametrize("reason", ["candidate", "overlap", "before_loss"])
+def test_an_event_that_is_nearly_known_is_no_reason_for_a_label(reason: str) -> None:
+    """Of two frames that show nearly the same event only one is asked for; a doubt is, unless it is a duplicate."""
+
+    def at(x: float) -> Candidate:
+        kind = "candidate" if reason == "before_loss" else reason
+        trust, events = ("candidate" if reason == "candidate" else "accurate"), frozenset({reason} - {"candidate"})
+        about = {"trust_class": trust, "events": events, "kept_for": reason, "offending": {kind: shown((x, 0.0))}}
+        return frame(f"at {x}", **about)
+
+    frames = [at(0.0), at(0.06), at(0.12), at(2.0), at(2.06)]
+    rules = replace(GENEROUS, event_quota={"overlap": 9})
+    found = names(frames, rules, training((0.0, 0.0)))
+    assert found == ["at 2.06", "at 0.12"] if reason == "overlap" else len(found) == 4
+    assert len(names(frames, replace(rules, novelty=0.05), training((0.0, 0.0)))) == 4
+    assert len(names(frames, replace(rules, novelty=0.0), training((0.0, 0.0)))) == 4, "a duplicate never is"
+
+
 def test_each_temperature_band_has_the_quota_of_an_event() -> None:
     overlap = frozenset({"overlap"})
     frames = [frame(f"hot{n}", events=overlap, trust_class="accurate", temperature_K=HOT) for n in range(9)]
@@ -292,7 +331,7 @@ def test_a_trajectory_never_fills_a_batch() -> None:
         frame(f"a{n}", trajectory="a", time_ps=float(n), offending={"candidate": shown((100.0 + 10 * n, 0.0))})
         for n in range(50)
     ]
-    frames += [frame(f"b{n}", offending={"candidate": shown((1.0 + n / 100, 0.0))}) for n in range(50)]
+    frames += [frame(f"b{n}", offending={"candidate": shown((1.0 + n / 5, 0.0))}) for n in range(50)]
     found = names(frames, replace(GENEROUS, max_labels=20, max_per_trajectory=8), training((0.0, 0.0)))
     assert Counter(name[0] for name in found) == {"a": 8, "b": 12}
 
@@ -405,5 +444,6 @@ def test_lazy_order_is_that_of_looking_at_every_frame_again(seed: int) -> None:
         return own
 
     frames = [frame(f"{n}", offending={"candidate": atoms()}) for n in range(200)]
-    greedy = select_farthest([one.offending["candidate"] for one in frames], known(), 60)
-    assert [index for index, _ in pick(frames, set(), replace(GENEROUS, max_labels=60), seed, known())] == greedy
+    rules = replace(GENEROUS, max_labels=60)
+    greedy = select_farthest([one.offending["candidate"] for one in frames], known(), 60, TOLERANCE)
+    assert [index for index, _ in pick(frames, set(), rules, seed, known())] == greedy

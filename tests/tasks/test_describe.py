@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from ase import Atoms
 from alloop.selection.diversity import Environments
 from alloop.store import read_json
 from alloop.tasks import describe
-from alloop.tasks.describe import describe_kept, describe_labels, read_environments, read_known
+from alloop.tasks.describe import describe_kept, describe_labels, most_uncertain, read_environments, read_known
 
 
 class Positions:
@@ -53,7 +54,7 @@ def test_environments_of_the_offending_atoms_come_back_by_frame_and_reason(tmp_p
     frames = [molecule(0.0), molecule(10.0), molecule(20.0)]
     offending = {"overlap": [np.array([1, 2]), np.array([], dtype=int), np.array([0])]}
     here = context(tmp_path, {})
-    describe_kept(here, frames, np.array([0, 2, 1]), offending)
+    describe_kept(here, frames, [np.eye(3)[atom] for atom in (0, 2, 1)], offending)
     found = read_environments(here.out)
     assert [sorted(by_reason) for by_reason in found] == [
         ["candidate", "overlap"],
@@ -65,15 +66,38 @@ def test_environments_of_the_offending_atoms_come_back_by_frame_and_reason(tmp_p
     assert found[2]["candidate"].vectors.tolist() == frames[2].positions[[1]].tolist()
 
 
+def test_an_event_of_all_atoms_is_told_by_the_same_ones_in_whatever_order_they_are_listed(
+    tmp_path: Path, described: None
+) -> None:
+    """As a frame's density or temperature is: else whichever element is listed first would stand for the frame."""
+    rng = np.random.default_rng(1)
+    atoms = Atoms("Si3B30O60Li2", positions=rng.uniform(0, 20, (95, 3)), cell=[20, 20, 20], pbc=True)
+    deviation, everyone = rng.uniform(0.01, 1.0, 95), np.arange(95)
+    told = []
+    for name, order in (("listed", everyone), ("mixed", rng.permutation(95)), ("backwards", everyone[::-1])):
+        here = context(tmp_path, {}, name)
+        describe_kept(here, [atoms[order]], [deviation[order]], {"density": [everyone]})
+        found = read_environments(here.out)[0]["density"]
+        told.append({(n, *v) for n, v in zip(found.elements.tolist(), found.vectors.tolist(), strict=True)})
+    assert told[0] == told[1] == told[2] and len(told[0]) == 16
+    chosen = most_uncertain(everyone, atoms.numbers, deviation)
+    turns = Counter(atoms.symbols[chosen])
+    assert (turns["Si"], turns["Li"]) == (3, 2) and {turns["B"], turns["O"]} == {5, 6}, "every element has its turns"
+    for element in ("B", "O"):
+        own = np.flatnonzero(atoms.symbols == element)
+        taken = np.intersect1d(own, chosen)
+        assert deviation[taken].min() > deviation[np.setdiff1d(own, taken)].max()
+
+
 def test_chunk_without_a_kept_frame_and_campaign_without_a_describing_model(
     tmp_path: Path, described: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = context(tmp_path, {})
-    describe_kept(here, [], np.zeros(0, dtype=int), {"overlap": []})
+    describe_kept(here, [], [], {"overlap": []})
     assert read_environments(here.out) == []
     monkeypatch.setattr(describe, "describer_of", lambda context: None)
     bare = context(tmp_path, {}, "bare")
-    describe_kept(bare, [molecule(0.0)], np.array([0]), {})
+    describe_kept(bare, [molecule(0.0)], [np.ones(3)], {})
     assert list(bare.out.iterdir()) == [] and read_environments(bare.out) == []
 
 

@@ -12,13 +12,16 @@ import pytest
 from ase import Atoms
 
 from alloop.attempt import Context
+from alloop.campaign import label_task
 from alloop.config import SelectParam
 from alloop.decisions.exploration import Trajectory
-from alloop.decisions.selection import Statistics, _events_by_band, _frames_of, selection_rules
+from alloop.decisions.found import Collected, frames_of
+from alloop.decisions.selection import Statistics, _events_by_band, selection_rules
 from alloop.event_params import definitions
-from alloop.frames import read_columns, read_ragged, read_structures, write_arrays
+from alloop.frames import read_all_structures, read_columns, read_ragged, read_structures, write_arrays
 from alloop.potential.conditions import MdState
 from alloop.selection.bands import band_names
+from alloop.selection.picks import columns
 from alloop.store import read_json
 from alloop.structure import to_record
 from alloop.tasks import dynamics, explore, quench
@@ -71,6 +74,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(dynamics, "starting_state", lambda context: frame())
         condition = CONDITION | {"n_steps": 20 * len(story)} | more.pop("condition", {})
         spec = {"engine": "scripted", "models": [], "seed": 1, "deviation_every": 20, "frames_per_chunk": 20}
+        spec |= {"audit_frames": 3}
         spec |= {"condition": condition, "events": EVENTS} | KNOWN | more
         out = tmp_path / "out"
         out.mkdir()
@@ -137,6 +141,13 @@ def test_between_gate_and_threshold_asked_for_below_lost_and_the_last_good_frame
     columns = read_columns(out)
     at = columns["step"].tolist().index(220)
     assert columns["event:overlap"][at] and read_ragged(out)["offending:overlap"][at].tolist() == [1, 2]
+
+
+def test_a_chunk_brings_home_as_many_random_frames_as_the_audit_may_want_of_it(run) -> None:
+    """With fewer a chunk could never give its share of the sample."""
+    out = run(explore, [(frame(), CALM)] * 40, audit_frames=9)
+    columns = read_columns(out)
+    assert columns["audit_of"].tolist() == [40] * 9 and set(columns["kept_for"]) == {"audit"}
 
 
 @pytest.mark.parametrize(("good", "expected"), [(0, []), (1, [0]), (5, [4]), (6, [0, 5])])
@@ -230,7 +241,7 @@ def test_the_record_of_a_frame_has_its_band_and_events(run, tmp_path: Path) -> N
     )
     entry = {"key": "k", "name": "G.n7.500-700K.t00.c03", "spec": {"condition": CONDITION | ramp | {"n_steps": 80}}}
     trajectory = Trajectory("G.n7.500-700K.t00", "G", 7, "nvt", 500.0, 700.0)
-    found = list(_frames_of(campaign, entry, trajectory, SelectParam()))
+    found = list(frames_of(campaign, entry, trajectory, SelectParam()))
     assert [record["band"] for _, record in found] == ["below 600 K"] + ["600-1250 K"] * 3
     assert [record["events"] for _, record in found] == [
         ["five_coordinated_Si", "hot"],
@@ -240,6 +251,26 @@ def test_the_record_of_a_frame_has_its_band_and_events(run, tmp_path: Path) -> N
     ]
     assert [set(record["events"]) for _, record in found] == [candidate.events for candidate, _ in found]
     assert {candidate.trust_class for candidate, _ in found[:3]} == {"accurate"}
+    keys = [label_task("", "", record, campaign.level["content"], ()).key for record in read_all_structures(out)]
+    assert [record["key"] for _, record in found] == keys, "made of the content key that came home with the frame"
+    both = Collected(campaign, SelectParam(), ["five_coordinated_Si", "hot"], audit_only=False)
+    both.add(entry, trajectory)
+    table, expected = both.frames(), columns([candidate for candidate, _ in found])
+    for name in (
+        "identities",
+        "times_ps",
+        "temperatures_K",
+        "trust",
+        "max_force_deviations_eV_A",
+        "audit_of",
+        "events",
+    ):
+        assert getattr(table, name).tolist() == getattr(expected, name).tolist(), name
+    assert [both.record(index) for index in range(4)] == [record for _, record in found]
+    drawn = Collected(campaign, SelectParam(), ["hot"], audit_only=True)
+    drawn.add(entry, trajectory)
+    assert drawn.frames().identities.tolist() == [one.identity for one, _ in found if one.audit_of]
+    assert len(Collected(campaign, SelectParam(), [], audit_only=True).frames()) == 0
 
 
 def test_a_quota_of_zero_asks_for_nothing() -> None:
@@ -255,3 +286,40 @@ def test_the_last_good_frames_are_labelled_as_often_as_param_json_says(select: d
 
     param = parse({"name": "x", "glasses": ["LBS-20-60-20"], "select": select})
     assert selection_rules(param).before_loss == expected
+
+
+def test_chunks_that_failed_were_lost_or_withdrawn_are_counted_apart() -> None:
+    """Through the decision itself: one finished, one lost, one given up, one withdrawn."""
+    from alloop.config import parse
+    from alloop.decisions.exploration import trajectories
+    from alloop.decisions.selection import decide_select
+    from alloop.selection.backlog import Backlog
+
+    explore_ = {"temperatures_K": [300], "ramps": [], "trajectories": 1, "chunks": 4}
+    given = {"name": "x", "glasses": [{"name": "LBS-20-60-20", "n_atoms": [63]}], "explore": explore_}
+    param = parse(given)
+    (trajectory,) = trajectories(param)
+    spec = {"condition": CONDITION | {"n_steps": 80}} | KNOWN
+    tasks = [{"key": f"k{n}", "name": f"{trajectory.name}.c{n:02d}", "spec": spec} for n in range(4)]
+    summaries = {
+        f"k{n}": {"status": status, "classes": {"accurate": 4, "candidate": 0, "failed": 0}, "events": {}, "missed": n}
+        for n, status in enumerate(["finished", "lost"])
+    }
+    state = SimpleNamespace(
+        decisions={("explore", 0): {"number": 2, "common": {"events": {}}, "tasks": tasks}},
+        done=set(summaries),
+        superseded={"k3": None},
+        picks={},
+        picks_in={},
+        trajectories={trajectory.name: "training"},
+        starts=[{"number": 1, "config": given}],
+        backlog=Backlog(),
+    )
+    about = {"summary": summaries.__getitem__, "result": Path, "level": {"name": "own", "content": {}}}
+    campaign: Any = SimpleNamespace(state=state, **about)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("alloop.decisions.found.Collected.add", lambda self, entry, trajectory: None)
+        decision = decide_select(campaign, param, 0)
+    counted = {name: decision[name] for name in ("lost_chunks", "failed_chunks", "withdrawn_chunks", "missed_records")}
+    assert counted == {"lost_chunks": 1, "failed_chunks": 1, "withdrawn_chunks": 1, "missed_records": 1}
+    assert decision["classes"] == {"accurate": 8, "candidate": 0, "failed": 0} and decision["picks"] == []
