@@ -12,12 +12,12 @@ import numpy as np
 from alloop.campaign import Campaign
 from alloop.config import Param
 from alloop.decisions.exploration import Starts
-from alloop.decisions.production import chunks_of_one, melt_quench_chunks, melt_quench_common
+from alloop.decisions.quenching import Sample, chunk_count, quench_chains, quench_common
 from alloop.glass.composition import stoichiometric_counts
 from alloop.seeds import derived_seed
 from alloop.selection.convergence import Criterion, stability_criterion
 from alloop.selection.stability import Measurement, stability
-from alloop.state import task_entries
+from alloop.state import quench_runs, task_entries
 from alloop.store import Task, read_json
 
 OBSERVABLES = {"4B": "of B", "5Si": "of Si", "3-membered rings": "per B", "B-O bond": "A", "Si-O bond": "A"}
@@ -33,27 +33,33 @@ def decide_probe(campaign: Campaign, param: Param, iteration: int) -> dict[str, 
     own = param.stop.probe
     if own is None:
         return {"common": {}, "tasks": []}
-    common = melt_quench_common(campaign, param, own, iteration)
+    common = quench_common(campaign, param, own, iteration)
     starts = Starts(campaign)
     tasks: list[Task] = []
+    runs: list[dict[str, Any]] = []
     for entry in param.glasses:
         size = sum(stoichiometric_counts(entry.glass(), entry.n_atoms[0]).values())
         for supercell in own.supercells:
+            atoms = size * math.prod(supercell)
             for replica in range(own.replicas):
-                name = f"{entry.name}.n{size * math.prod(supercell)}.r{replica}"
-                seed = derived_seed(param.seed, "probe", name)  # each ensemble begins where the one before did
+                # each ensemble begins where the one before did
+                seed = derived_seed(param.seed, "probe", f"{entry.name}.n{atoms}.r{replica}")
                 start = starts.fresh(entry.name, size, own.melt_temperature_K, "training", seed)
                 start |= {"supercell": list(supercell)} if math.prod(supercell) > 1 else {}
+                sample = Sample(entry.glass(), atoms, replica, start, (param.seed, iteration))
                 group = f"iter.{iteration:06d}/probe"
-                own_seed = (param.seed, iteration)
-                tasks += melt_quench_chunks(own, common, name, entry.name, start, own_seed, group)
-    return {"inputs": common["models"], "common": common, "tasks": task_entries(tasks, common)}
+                more, records = quench_chains(own, common, sample, {"": own.melt_quench()}, group)
+                tasks += more
+                runs += records
+    return {"inputs": common["models"], "common": common, "runs": runs, "tasks": task_entries(tasks, common)}
 
 
 def probe_chunks(param: Param) -> int:
     """Return how many chunks the probe of one ensemble takes."""
     own = param.stop.probe
-    return chunks_of_one(own) * own.replicas * len(own.supercells) * len(param.glasses) if own else 0
+    if own is None:
+        return 0
+    return chunk_count(own, {"": own.melt_quench()}) * own.replicas * len(own.supercells) * len(param.glasses)
 
 
 def probed(campaign: Campaign, iteration: int) -> list[dict[str, Any]]:
@@ -63,15 +69,12 @@ def probed(campaign: Campaign, iteration: int) -> list[dict[str, Any]]:
     was lost or did not come to its end is left out, and what fewer than two show is None.
     """
     decision = campaign.state.decisions.get(("probe", iteration))
-    runs: dict[tuple[str, int], dict[str, list[dict[str, Any]]]] = {}
-    for entry in decision["tasks"] if decision else ():
-        if entry["spec"]["stage"] == "final":
-            name = entry["name"].rsplit(".s", 1)[0]
-            glass, atoms, _ = name.rsplit(".", 2)
-            runs.setdefault((glass, int(atoms[1:])), {}).setdefault(name, []).append(entry)
+    samples: dict[tuple[str, int], list[list[dict[str, Any]]]] = {}
+    for run in quench_runs(decision):
+        samples.setdefault((run["glass"], run["atoms"]), []).append(run["analysed"])
     found = []
-    for (glass, atoms), replicas in runs.items():
-        made = [seen for holds in replicas.values() if (seen := _replica(campaign, holds))]
+    for (glass, atoms), replicas in samples.items():
+        made = [seen for holds in replicas if (seen := _replica(campaign, holds))]
         values = {name: _mean(made, name) for name in OBSERVABLES}
         found.append({"glass": glass, "atoms": atoms, "replicas": len(made)} | values)
     return found

@@ -307,7 +307,7 @@ def test_quench_on_request_after_a_run_that_did_not_quench() -> None:
     found = world(7, 1, converge=0.0, fail=0.0, quench=False)
     found.run()
     before, launched = len(found.order), set(found.launches)
-    found.quench, found.limits = True, replace(found.limits, quench_only=True)
+    found.quench, found.limits = True, replace(found.limits, quench_only=True, quench="a", quench_always=True)
     assert found.run().code == NOT_CONVERGED
     assert found.order[before:] == [("quench", 1)]
     assert {found.state.tasks[key].kind for key in found.launches.keys() - launched} == {"quench"}
