@@ -59,7 +59,8 @@ def probe_chunks(param: Param) -> int:
     own = param.stop.probe
     if own is None:
         return 0
-    return chunk_count(own, {"": own.melt_quench()}) * own.replicas * len(own.supercells) * len(param.glasses)
+    quenches = own.replicas * len(own.supercells) * len(param.glasses)
+    return quenches and chunk_count(own, param.glasses[0].glass(), {"": own.melt_quench()}) * quenches
 
 
 def probed(campaign: Campaign, iteration: int) -> list[dict[str, Any]]:

@@ -188,7 +188,9 @@ def quench_chunks(param: Param) -> int:
     if own is None:
         return 0
     counts = [
-        chunk_count(own, own.stages_of(own.given_melting_K(entry.name))) * own.replicas * len(_sizes(own, entry))
+        chunk_count(own, entry.glass(), own.stages_of(own.given_melting_K(entry.name)))
+        * own.replicas
+        * len(_sizes(own, entry))
         for entry in param.glasses
     ]
     return sum(counts) + len(melting_glasses(param))

@@ -145,11 +145,6 @@ def _spec(own: MeltQuenchParam, common: dict[str, Any], sample: Sample, chunk: C
     return common | spec
 
 
-def chunk_count(own: MeltQuenchParam, runs: Mapping[str, Sequence[Stage]]) -> int:
+def chunk_count(own: MeltQuenchParam, glass: Glass, runs: Mapping[str, Sequence[Stage]]) -> int:
     """Return how many tasks the runs of one sample take, those that they share counted once."""
-    known: dict[tuple[int, Chunk], int] = {}
-    for stages in runs.values():
-        place = 0
-        for chunk in chunks(stages, own.chunk_ps):
-            place = known.setdefault((place, chunk), len(known) + 1)
-    return len(known)
+    return len(quench_chains(own, {}, Sample(glass, 0, 0, {"task": "", "frame": 0}, (0,)), runs, "")[0])

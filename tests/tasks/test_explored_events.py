@@ -158,6 +158,9 @@ def test_target_temperature_of_a_ramp(run) -> None:
     assert [len(atoms) for atoms in read_ragged(out)["offending:hot"]] == [7 * seen for seen in hot]
 
 
+HOLD = {"stage": "melt", "stage_kind": "hold", "analyse_from_step": None}
+
+
 def test_the_quench_watches_the_same_events(run) -> None:
     out = run(
         quench,
