@@ -12,7 +12,7 @@ from pydantic import Field, StrictBool, ValidationError, field_validator, model_
 
 from alloop.errors import InputError
 from alloop.event_params import EventsParam, default_events
-from alloop.glass.composition import OXIDES, TABLE_1, Glass
+from alloop.glass.composition import OXIDES, TABLE_1, Glass, stoichiometric_counts
 from alloop.glass.events import ON_BY_DEFAULT, PRESETS
 from alloop.param_file import ConfigError, explain, not_an_object, read_json_object
 from alloop.param_types import (
@@ -27,23 +27,12 @@ from alloop.param_types import (
     Section,
     Seed,
     TwoOrMore,
+    distinct,
 )
 from alloop.pool_params import LOCAL, LocalPoolParam, PoolsParam, check_pools, pool_slots
+from alloop.quench_params import MeltQuenchParam, ProbeParam, QuenchParam, must_cool
 
 Strain = Annotated[Real, Field(ge=0, lt=0.3)]
-
-
-def _must_cool(melt_K: float, final_K: float) -> None:
-    if final_K >= melt_K:
-        raise ValueError(f"final_temperature_K is {final_K:g}, melt_temperature_K {melt_K:g}; a quench must cool")
-
-
-def _distinct(values: list[Any]) -> list[Any]:
-    """Return the list; ValueError if it names one thing twice, which would be one trajectory run twice."""
-    for index, value in enumerate(values):
-        if value in values[:index]:
-            raise ValueError(f"{value} is given twice; give it once, and raise `trajectories` for more of it")
-    return values
 
 
 class GlassParam(Section):
@@ -64,7 +53,7 @@ class GlassParam(Section):
     @field_validator("n_atoms")
     @classmethod
     def _distinct(cls, values: list[int]) -> list[int]:
-        return _distinct(values)
+        return distinct(values)
 
     @model_validator(mode="after")
     def _complete(self) -> GlassParam:
@@ -129,7 +118,7 @@ class BootstrapParam(Section):
     def _can_run(self) -> BootstrapParam:
         if self.trajectories == 1:
             raise ValueError("trajectories is 1; at least 2 are needed, so that one can be held out (or 0 for none)")
-        _must_cool(self.melt_temperature_K, self.final_temperature_K)
+        must_cool(self.melt_temperature_K, self.final_temperature_K)
         if self.quench_ps * 1000 / self.timestep_fs < self.snapshots - 1:
             raise ValueError(
                 f"{self.snapshots} snapshots do not fit into quench_ps {self.quench_ps:g}; cool longer or keep fewer"
@@ -239,7 +228,7 @@ class ExploreParam(Section):
     @field_validator("temperatures_K", "ramps", "ensembles")
     @classmethod
     def _distinct(cls, values: list[Any]) -> list[Any]:
-        return _distinct(values)
+        return distinct(values)
 
     @model_validator(mode="after")
     def _something_to_run(self) -> ExploreParam:
@@ -417,55 +406,6 @@ CODES = {"vasp": "`srun vasp_std`", "cp2k": "`mpirun -np 16 cp2k.psmp -i label.i
 """Labelers that are programs of their own, and what their command may look like."""
 
 
-class MeltQuenchParam(Section):
-    """A melt-quench with an ensemble: melt, linear cooling, and a hold over which the glass is analysed."""
-
-    engine: Literal["lammps", "ase"] = Field("lammps", description="program that runs the MD")
-    ensemble: Literal["nvt", "npt"] = Field("nvt", description="constant volume, or constant pressure of 0 bar")
-    melt_temperature_K: Positive = Field(2000.0, description="temperature of the melt")
-    final_temperature_K: Positive = Field(300.0, description="where a run ends")
-    melt_ps: Positive = Field(20.0, description="time at the melt temperature")
-    cooling_rate_K_ps: Positive = Field(10.0, description="rate of the cooling")
-    final_ps: Positive = Field(20.0, description="time at the final temperature, over which the glass is analysed")
-    chunk_ps: Positive = Field(10.0, description="length of a chunk, the unit that runs as one task")
-    timestep_fs: Positive = Field(1.0, description="time step of the MD")
-    deviation_every: Count = Field(20, description="steps between records of the ensemble's deviation")
-    frame_every_ps: Positive = Field(0.5, description="between saved frames")
-    replicas: Count = Field(1, description="independent quenches of each glass and cell size")
-
-    @model_validator(mode="after")
-    def _cools(self) -> MeltQuenchParam:
-        _must_cool(self.melt_temperature_K, self.final_temperature_K)
-        return self
-
-
-class ProbeParam(MeltQuenchParam):
-    """A short quench with every ensemble: is the glass it makes still changing, and does it depend on the cell?"""
-
-    melt_temperature_K: Positive = Field(2500.0, description="temperature of the melt")
-    melt_ps: Positive = Field(
-        5.0, description="time at the melt temperature; in it the copies that a supercell begins with must part"
-    )
-    cooling_rate_K_ps: Positive = Field(200.0, description="rate of the cooling")
-    final_ps: Positive = Field(2.0, description="time at the final temperature, over which the glass is analysed")
-    frame_every_ps: Positive = Field(0.1, description="between saved frames")
-    replicas: TwoOrMore = Field(3, description="independent quenches, whose spread is the error")
-    supercells: list[tuple[Count, Count, Count]] = Field(
-        [(1, 1, 1)],
-        min_length=1,
-        description="cells side by side along the three vectors, each a cell size to compare; such as [1, 1, 1], "
-        "[2, 2, 1] and [3, 2, 2] for about 84, 340 and 1000 atoms",
-    )
-    iterations: TwoOrMore = Field(3, description="the last so many ensembles must make the same glass")
-
-    @model_validator(mode="after")
-    def _sizes_differ(self) -> ProbeParam:
-        sizes = [math.prod(supercell) for supercell in self.supercells]
-        if len(set(sizes)) < len(sizes):
-            raise ValueError(f"supercells {self.supercells} have {sizes} cells; give each size once")
-        return self
-
-
 class RelaxParam(Section):
     """Relaxing what the probe made with the labeler, at fixed cell: 4B and 5Si must be the same before and after."""
 
@@ -514,14 +454,6 @@ class StopParam(Section):
         if self.relax is not None and self.probe is None:
             raise ValueError("relax needs a probe, whose glasses are relaxed; add stop.probe, such as {}")
         return self
-
-
-class QuenchParam(MeltQuenchParam):
-    """The production melt-quench with the final ensemble."""
-
-    when: Literal["converged", "always"] = Field(
-        "converged", description="always: also with an ensemble that is not converged"
-    )
 
 
 class BudgetParam(Section):
@@ -588,9 +520,6 @@ class Param(Section):
                 "explore: the ase engine has no NPT ramps; use engine lammps, or leave npt or the ramps out"
             )
         quenches: dict[str, MeltQuenchParam | None] = {"quench": self.quench, "stop.probe": self.stop.probe}
-        for section, quench in quenches.items():
-            if quench is not None and (quench.engine, quench.ensemble) == ("ase", "npt"):
-                raise ValueError(f"{section}: the ase engine cannot cool in NPT; use engine lammps, or ensemble nvt")
         engines = {"explore": self.explore.engine} | {name: own.engine for name, own in quenches.items() if own}
         if self.train.backend == "jax" and "lammps" in engines.values():
             wrong = " and ".join(f"{section}.engine" for section, engine in engines.items() if engine == "lammps")
@@ -611,6 +540,7 @@ class Param(Section):
         check_pools(self.pools)
         self._check_audit()
         self._check_references()
+        self._check_quench()
         if not self.glasses:
             raise ValueError("glasses is empty; name at least one, such as LBS-20-60-20")
         if self.bootstrap.trajectories == 0 and not (self.bootstrap.structures or self.bootstrap.data):
@@ -632,6 +562,15 @@ class Param(Section):
                 "select.audit is 0 and stop.audit_force_rmse_eV_A given, which only labels of the audit can measure; "
                 "set audit to 1 or more, or leave the criterion out"
             )
+
+    def _check_quench(self) -> None:
+        named = self.quench.melting_temperature_K if self.quench else None
+        unknown = sorted(named.keys() - {glass.name for glass in self.glasses}) if isinstance(named, dict) else []
+        if unknown:
+            raise ValueError(f"quench.melting_temperature_K names {', '.join(unknown)}; name glasses of the campaign")
+        for size in (self.quench.n_atoms or ()) if self.quench else ():
+            for entry in self.glasses:
+                stoichiometric_counts(entry.glass(), size)
 
     def _check_references(self) -> None:
         for number, own in enumerate(self.stop.reference):

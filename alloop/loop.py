@@ -14,6 +14,7 @@ from alloop import labelers, notify, requests, store
 from alloop.campaign import Campaign
 from alloop.config import Param, slots
 from alloop.decisions import DECIDERS
+from alloop.decisions.production import melting_glasses, quench_section
 from alloop.decisions.selection import Explored, decide_pick
 from alloop.errors import NOT_CONVERGED, CampaignHeldError, InputError, NeedsPersonError
 from alloop.failpoint import failpoint
@@ -51,6 +52,9 @@ def limits(param: Param, max_iterations: int, *, quench_only: bool = False, barr
         {name: job_time_s(pool) for name, pool in param.pools.items()},
         param.stop.probe is not None,
         param.stop.relax is not None,
+        quench_section(param),
+        param.quench is not None and param.quench.when == "always",
+        bool(melting_glasses(param)),
     )
 
 

@@ -107,7 +107,7 @@ _MUST_BE = {
 
 def explain(item: Any, model: type[BaseModel]) -> tuple[str, str]:
     """Return key (such as ``glasses[0].n_atoms``) and message of one error pydantic found in `model`."""
-    location, own_keys = _without_variant([part for part in item["loc"] if part != "[key]"], model)
+    location, own_keys = _without_variant([part for part in item["loc"] if not str(part).startswith("[")], model)
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
     if item["type"] == "extra_forbidden":
         return where, f"unknown key; {_hint(location, model, own_keys)}"

@@ -40,3 +40,11 @@ class Section(BaseModel):
     """A section of `param.json`: unknown keys are errors, values never change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def distinct(values: list[Any]) -> list[Any]:
+    """Return the list; ValueError if it names one thing twice, which would be one trajectory run twice."""
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise ValueError(f"{value} is given twice; give it once, and raise `trajectories` for more of it")
+    return values

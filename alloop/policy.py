@@ -37,7 +37,9 @@ class Limits:
     that may share a process; barrier: the classical order, stage by stage. Watermarks: train_after, training labels of
     an ensemble that start the next one; max_backlog, frames waiting for a label with which no chunk begins.
     longest_s: per pool, the time that a fresh job of it gives to a batch; more is never asked for. probes: a short
-    quench comes before each verdict; relaxes: relaxing what it made with the labeler comes last.
+    quench comes before each verdict; relaxes: relaxing what it made with the labeler comes last. quench: hash of what
+    is to be quenched and how, empty for nothing; another one makes the quench due again. quench_always: also with an
+    ensemble that is not converged; melts: where glasses melt is to be found before.
     """
 
     max_iterations: int
@@ -54,6 +56,9 @@ class Limits:
     longest_s: dict[str, float] = field(default_factory=dict)
     probes: bool = False
     relaxes: bool = False
+    quench: str = ""
+    quench_always: bool = False
+    melts: bool = False
 
     def pool(self, kind: str) -> str:
         """Return the pool that runs a kind of task."""
@@ -180,9 +185,9 @@ def next_decision(state: State, limits: Limits) -> tuple[str, int] | Ending | No
     if i < 0 or state.decided("relabel", i):
         return _next_ensemble(state, limits, i + 1)
     if limits.quench_only:
-        return None if state.open("train", i) else _closing(state, i, quench_only=True)
+        return None if state.open("train", i) else _closing(state, limits, i)
     if converged(state):
-        return _closing(state, i, quench_only=False)
+        return _closing(state, limits, i)
     for j in sorted(state.unjudged - {i}):
         if (due := _judging(state, limits, j)) is not None:
             return due
@@ -192,7 +197,7 @@ def next_decision(state: State, limits: Limits) -> tuple[str, int] | Ending | No
         return _exploring(state, limits, i)
     if state.unjudged:
         return None
-    return _next_ensemble(state, limits, i + 1) if i < limits.max_iterations else _closing(state, i, quench_only=False)
+    return _next_ensemble(state, limits, i + 1) if i < limits.max_iterations else _closing(state, limits, i)
 
 
 def converged(state: State) -> bool:
@@ -286,21 +291,25 @@ def _next_ensemble(state: State, limits: Limits, i: int) -> tuple[str, int] | No
     return "train", i
 
 
-def _closing(state: State, i: int, *, quench_only: bool) -> tuple[str, int] | Ending | None:
-    """Return what is due at the end of a run: the quench, and all ensembles on one set."""
-    for kind in ("quench", "assess"):
-        again = quench_only and kind == "quench"
-        if not _holds(state, kind, i) or (again and not state.decisions[kind, i]["tasks"]):
+def _closing(state: State, limits: Limits, i: int) -> tuple[str, int] | Ending | None:
+    """Return what is due at the end of a run: where glasses melt, the quench, and all ensembles on one set."""
+    section = limits.quench if limits.quench_always or converged(state) else ""
+    for kind in ("melting", "quench", "assess") if section and limits.melts else ("quench", "assess"):
+        if not _holds(state, kind, i, "" if kind == "assess" else section):
             return kind, i
+        if kind == "melting" and state.open(kind, i):
+            return None
     if state.open("assess", i) or state.open("quench", i):
         return None
-    return _ending(state, i, quench_only=quench_only)
+    return _ending(state, i, quench_only=limits.quench_only)
 
 
-def _holds(state: State, kind: str, iteration: int) -> bool:
-    """Tell whether a closing decision was taken, and with the verdict there is now: a later one makes it due again."""
+def _holds(state: State, kind: str, iteration: int, section: str) -> bool:
+    """Tell whether a closing decision was taken with the verdict there is now, and for this section, if one applies."""
     decision, verdict = state.decisions.get((kind, iteration)), state.decisions.get(("verdict", iteration))
-    return decision is not None and (verdict is None or decision["number"] > verdict["number"])
+    if decision is None or (section and decision.get("section") != section):
+        return False
+    return verdict is None or bool(decision["number"] > verdict["number"])
 
 
 def _ending(state: State, iteration: int, *, quench_only: bool) -> Ending:

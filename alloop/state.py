@@ -28,6 +28,7 @@ _TASKS_OF = {
     "probe": ("quench", "iter.{iteration:06d}/probe"),
     "assess": ("assess", "production/assess"),
     "relax": ("relax", "iter.{iteration:06d}/relax"),
+    "melting": ("quench", "production/melting"),
     "quench": ("quench", "production"),
     "promote": ("label", "promoted/label"),
     "pretrain": ("train", "iter.{iteration:06d}/pretrain"),
@@ -47,15 +48,15 @@ def decision_tasks(decision: dict[str, Any]) -> list[Task]:
         return [
             Task(pick["key"], kind, group, pick["name"], {}, (pick["source"]["task"],)) for pick in decision["picks"]
         ]
-    common = decision.get("common", {})
+    common, inputs = decision.get("common", {}), tuple(decision.get("inputs", ()))
     return [
         Task(
             entry["key"],
             kind,
             group,
             entry["name"],
-            common | entry["spec"],
-            tuple(decision.get("inputs", ())) + tuple(entry["inputs"]),
+            entry["spec"] if entry.get("apart") else common | entry["spec"],
+            tuple(entry["inputs"]) if entry.get("apart") else inputs + tuple(entry["inputs"]),
             entry.get("files", {}),
         )
         for entry in decision["tasks"]
@@ -63,17 +64,32 @@ def decision_tasks(decision: dict[str, Any]) -> list[Task]:
 
 
 def task_entries(tasks: list[Task], common: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the decision's record of tasks, without the part of their specs that all share."""
-    return [
-        {
-            "key": task.key,
-            "name": task.name,
-            "inputs": list(task.inputs),
-            "spec": {k: v for k, v in task.spec.items() if k not in common},
-        }
-        | ({"files": task.files} if task.files else {})
-        for task in tasks
-    ]
+    """Return the decision's record of tasks, without the part of their specs that is common to them.
+
+    A task that does not have that part stands apart: neither it nor the decision's inputs are the task's.
+    """
+    entries = []
+    for task in tasks:
+        apart = any(key not in task.spec or task.spec[key] != value for key, value in common.items())
+        spec = task.spec if apart else {key: value for key, value in task.spec.items() if key not in common}
+        entry = {"key": task.key, "name": task.name, "inputs": list(task.inputs), "spec": spec}
+        entries.append(entry | ({"apart": True} if apart else {}) | ({"files": task.files} if task.files else {}))
+    return entries
+
+
+def quench_runs(decision: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Return the runs of a quench or a probe, each with its records of tasks in order as ``chunks``.
+
+    ``analysed`` are those of them whose frames, the last ones at least, are analysed; minimisations are in neither
+    place but among the chunks. Runs of one sample share the chunks they begin with.
+    """
+    entries = {entry["key"]: entry for entry in decision["tasks"]} if decision else {}
+    found = []
+    for run in decision.get("runs", ()) if decision else ():
+        own = [entries[key] for key in run["tasks"]]
+        analysed = [entry for entry in own if entry["spec"].get("analyse_from_step") is not None]
+        found.append(run | {"chunks": own, "analysed": analysed})
+    return found
 
 
 class Durations:
@@ -104,8 +120,9 @@ class State:
     at; foundation: of the cheap one it begins with, if any; levels: content of every level by name;
     retried: when quarantined work was given another chance; excluded: labels a person took out of training;
     superseded: what is no longer wanted: labels, as the level of theory changed before they were done, and chunks that
-    a newer ensemble made pointless before they began; requests: of persons, that have been decided; describer: the
-    model by whose descriptor environments are compared, the first of the first ensemble for the whole campaign.
+    a newer ensemble or another protocol made pointless before they began; requests: of persons, that have been
+    decided; describer: the model by whose descriptor environments are compared, the first of the first ensemble for
+    the whole campaign.
 
     For the streaming order: picks_in: of each iteration; explored: how the records of each iteration's finished chunks
     are classified; unjudged: iterations that explore and have no verdict; fresh: finished training labels that the
@@ -172,7 +189,7 @@ class State:
             self.describer = self.describer or next(own, None)
         if kind == "explore":
             self.unjudged.add(iteration)
-            self._withdraw(decision.get("withdrawn", ()))
+        self._withdraw(decision.get("withdrawn", ()))
         if kind == "verdict":
             self.unjudged.discard(iteration)
             if iteration == self.iteration:
@@ -210,6 +227,7 @@ class State:
     def _withdraw(self, keys: Iterable[str]) -> None:
         for key in keys:
             self.superseded.add(key)
+            self.quarantined.pop(key, None)
             self._unwait(key)
             self._leave_stages(key)
 

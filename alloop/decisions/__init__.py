@@ -11,7 +11,7 @@ from alloop.decisions.convergence import decide_verdict
 from alloop.decisions.exploration import decide_explore
 from alloop.decisions.levels import decide_pretrain, decide_promote
 from alloop.decisions.probing import decide_probe
-from alloop.decisions.production import decide_assess, decide_quench
+from alloop.decisions.production import decide_assess, decide_melting, decide_quench
 from alloop.decisions.relaxing import decide_relax
 from alloop.decisions.seeding import decide_bootstrap, decide_seed_labels
 from alloop.decisions.selection import decide_describe, decide_rank, decide_select
@@ -34,5 +34,6 @@ DECIDERS: dict[str, Callable[[Campaign, Param, int], Content]] = {
     "relax": decide_relax,
     "verdict": decide_verdict,
     "assess": decide_assess,
+    "melting": decide_melting,
     "quench": decide_quench,
 }

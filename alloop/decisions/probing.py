@@ -13,13 +13,13 @@ import numpy as np
 from alloop.campaign import Campaign
 from alloop.config import Param
 from alloop.decisions.exploration import Starts
-from alloop.decisions.production import chunks_of_one, melt_quench_chunks, melt_quench_common
+from alloop.decisions.quenching import Sample, chunk_count, quench_chains, quench_common
 from alloop.glass.composition import stoichiometric_counts
 from alloop.seeds import derived_seed
 from alloop.selection.convergence import Criterion, curve_criterion, stability_criterion
 from alloop.selection.curves import Curves, curve_stability
 from alloop.selection.stability import Measurement, stability
-from alloop.state import task_entries
+from alloop.state import quench_runs, task_entries
 from alloop.store import Task, read_json
 
 OBSERVABLES = {"4B": "of B", "5Si": "of Si", "3-membered rings": "per B", "B-O bond": "A", "Si-O bond": "A"}
@@ -37,27 +37,34 @@ def decide_probe(campaign: Campaign, param: Param, iteration: int) -> dict[str, 
     own = param.stop.probe
     if own is None:
         return {"common": {}, "tasks": []}
-    common = melt_quench_common(campaign, param, own, iteration)
+    common = quench_common(campaign, param, own, iteration)
     starts = Starts(campaign)
     tasks: list[Task] = []
+    runs: list[dict[str, Any]] = []
     for entry in param.glasses:
         size = sum(stoichiometric_counts(entry.glass(), entry.n_atoms[0]).values())
         for supercell in own.supercells:
+            atoms = size * math.prod(supercell)
             for replica in range(own.replicas):
-                name = f"{entry.name}.n{size * math.prod(supercell)}.r{replica}"
-                seed = derived_seed(param.seed, "probe", name)  # each ensemble begins where the one before did
+                # each ensemble begins where the one before did
+                seed = derived_seed(param.seed, "probe", f"{entry.name}.n{atoms}.r{replica}")
                 start = starts.fresh(entry.name, size, own.melt_temperature_K, "training", seed)
                 start |= {"supercell": list(supercell)} if math.prod(supercell) > 1 else {}
+                sample = Sample(entry.glass(), atoms, replica, start, (param.seed, iteration))
                 group = f"iter.{iteration:06d}/probe"
-                own_seed = (param.seed, iteration)
-                tasks += melt_quench_chunks(own, common, name, entry.name, start, own_seed, group)
-    return {"inputs": common["models"], "common": common, "tasks": task_entries(tasks, common)}
+                more, records = quench_chains(own, common, sample, {"": own.melt_quench()}, group)
+                tasks += more
+                runs += records
+    return {"inputs": common["models"], "common": common, "runs": runs, "tasks": task_entries(tasks, common)}
 
 
 def probe_chunks(param: Param) -> int:
     """Return how many chunks the probe of one ensemble takes."""
     own = param.stop.probe
-    return chunks_of_one(own) * own.replicas * len(own.supercells) * len(param.glasses) if own else 0
+    if own is None:
+        return 0
+    quenches = own.replicas * len(own.supercells) * len(param.glasses)
+    return quenches and chunk_count(own, param.glasses[0].glass(), {"": own.melt_quench()}) * quenches
 
 
 def probed(campaign: Campaign, iteration: int) -> list[dict[str, Any]]:
@@ -77,13 +84,10 @@ def probed(campaign: Campaign, iteration: int) -> list[dict[str, Any]]:
 def _final_holds(campaign: Campaign, iteration: int) -> dict[tuple[str, int], list[list[dict[str, Any]]]]:
     """Return, by glass and atoms, the tasks that each replica's final hold consists of."""
     decision = campaign.state.decisions.get(("probe", iteration))
-    runs: dict[tuple[str, int], dict[str, list[dict[str, Any]]]] = {}
-    for entry in decision["tasks"] if decision else ():
-        if entry["spec"]["stage"] == "final":
-            name = entry["name"].rsplit(".s", 1)[0]
-            glass, atoms, _ = name.rsplit(".", 2)
-            runs.setdefault((glass, int(atoms[1:])), {}).setdefault(name, []).append(entry)
-    return {where: list(replicas.values()) for where, replicas in runs.items()}
+    samples: dict[tuple[str, int], list[list[dict[str, Any]]]] = {}
+    for run in quench_runs(decision):
+        samples.setdefault((run["glass"], run["atoms"]), []).append(run["analysed"])
+    return samples
 
 
 def _results(campaign: Campaign, holds: list[dict[str, Any]]) -> list[Path]:

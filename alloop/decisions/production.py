@@ -5,14 +5,39 @@ from __future__ import annotations
 from typing import Any
 
 from alloop.campaign import Campaign
-from alloop.config import MeltQuenchParam, Param, steps
+from alloop.config import GlassParam, Param
 from alloop.decisions.exploration import Starts
+from alloop.decisions.quenching import (
+    Sample,
+    chunk_count,
+    force_field_glass,
+    packed_start,
+    quench_chains,
+    quench_common,
+)
 from alloop.decisions.training import evaluation_task, held_out_sets
-from alloop.event_params import definitions
 from alloop.glass.composition import stoichiometric_counts
+from alloop.glass.protocol import (
+    MELTING_PS,
+    MELTING_TEMPERATURES_K,
+    Stage,
+    melting_temperature_K,
+)
+from alloop.quench_params import QuenchParam
 from alloop.seeds import derived_seed
 from alloop.state import task_entries
 from alloop.store import Task, make_task
+from alloop.structure import content_key
+
+_MELTING = {
+    "temperatures_K": list(MELTING_TEMPERATURES_K),
+    "melt_K": 3500.0,
+    "melt_ps": 10.0,
+    "equilibrate_ps": 5.0,
+    "ps": MELTING_PS,
+    "timestep_fs": 1.0,
+    "record_every": 20,
+}
 
 
 def decide_assess(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
@@ -26,91 +51,146 @@ def decide_assess(campaign: Campaign, param: Param, iteration: int) -> dict[str,
     return {"tasks": task_entries(tasks, {})}
 
 
+def quench_section(param: Param) -> str:
+    """Return a hash of what is to be quenched and how; empty without a `quench` section.
+
+    When it is quenched is no part: the same runs asked for by a command are the same runs.
+    """
+    if param.quench is None:
+        return ""
+    sizes = {entry.name: _sizes(param.quench, entry) for entry in param.glasses}
+    return content_key({"quench": param.quench.model_dump(mode="json", exclude={"when"}), "sizes": sizes})
+
+
+def melting_glasses(param: Param) -> list[GlassParam]:
+    """Return the glasses whose melting temperature is to be found by the rule before they are quenched."""
+    return [entry for entry in param.glasses if param.quench and param.quench.melting_sought(entry.name)]
+
+
+def decide_melting(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
+    """Ask how far Si and B move at rising temperatures, for each glass whose melting temperature is not given.
+
+    It is the glass's, so one cell tells it, the smallest of those to quench. Nothing of it depends on an ensemble.
+    """
+    tasks = []
+    for entry in melting_glasses(param):
+        assert param.quench is not None
+        glass = entry.glass()
+        size = min(_sizes(param.quench, entry))
+        spec = _MELTING | {
+            "glass": entry.name,
+            "atoms": size,
+            "stage": "melting",
+            "stage_kind": "melting",
+            "start": packed_start(glass, size),
+            "force_field": {"name": "teter", "glass": force_field_glass(glass)},
+            "seed": derived_seed(param.seed, "melting", entry.name, size),
+        }
+        tasks.append(make_task("quench", "production/melting", f"{entry.name}.n{size}.melting", spec))
+    return {"section": quench_section(param), "tasks": task_entries(tasks, {})}
+
+
 def decide_quench(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
-    """Ask for the melt-quench of every glass with this ensemble, or for nothing if `quench` does not apply."""
+    """Ask for the melt-quench of every glass with this ensemble, or for nothing if `quench` does not apply.
+
+    What an earlier quench asked for and nobody has begun is withdrawn, unless it is asked for again.
+    """
     own = param.quench
     verdict = campaign.state.decisions.get(("verdict", iteration))
     converged = bool(verdict and verdict["converged"])
     if own is None or (own.when == "converged" and not converged):
-        return {"converged": converged, "common": {}, "tasks": []}
-    common = melt_quench_common(campaign, param, own, iteration)
+        return {"section": "", "converged": converged, "common": {}, "tasks": []}
+    common = quench_common(campaign, param, own, iteration)
     starts = Starts(campaign)
+    melting = _melting(campaign, param, iteration)
     tasks: list[Task] = []
+    runs: list[dict[str, Any]] = []
     for entry in param.glasses:
-        for wanted in entry.n_atoms:
-            size = sum(stoichiometric_counts(entry.glass(), wanted).values())
+        stages = own.stages_of(melting.get(entry.name, {}).get("temperature_K"))
+        for size in _sizes(own, entry):
             for replica in range(own.replicas):
-                name = f"{entry.name}.n{size}.{own.cooling_rate_K_ps:g}Kps.r{replica}"
-                seed = derived_seed(param.seed, "quench", iteration, name)
-                start = starts.fresh(entry.name, size, own.melt_temperature_K, "training", seed)
-                own_seed = (param.seed, iteration)
-                tasks += melt_quench_chunks(own, common, name, entry.name, start, own_seed, "production")
-    return {"converged": converged, "inputs": common["models"], "common": common, "tasks": task_entries(tasks, common)}
-
-
-def melt_quench_common(campaign: Campaign, param: Param, own: MeltQuenchParam, iteration: int) -> dict[str, Any]:
-    """Return what the specs of all chunks of an ensemble's melt-quenches share."""
+                start = _start(starts, param, entry, size, replica, next(iter(stages.values()))[0])
+                sample = Sample(entry.glass(), size, replica, start, (param.seed, iteration))
+                more, records = quench_chains(own, common, sample, stages, "production")
+                tasks += more
+                runs += records
     return {
-        "models": campaign.state.models(iteration),
-        "type_map": param.elements,
-        "engine": own.engine,
-        "deviation_every": own.deviation_every,
-        "frame_every": steps(own.frame_every_ps, own.timestep_fs, own.deviation_every),
-        "trust_low_eV_A": param.select.trust_low_eV_A,
-        "trust_high_eV_A": param.select.trust_high_eV_A,
-        "lost_eV_A": param.explore.lost_eV_A,
-        "events": definitions(param.select.events),
-        "cooling_rate_K_ps": own.cooling_rate_K_ps,
+        "section": quench_section(param),
+        "converged": converged,
+        "melting": melting,
+        "inputs": common["models"],
+        "common": common,
+        "runs": runs,
+        "tasks": task_entries(tasks, common),
+        "withdrawn": _outdated(campaign, {task.key for task in tasks}),
     }
 
 
-def melt_quench_chunks(
-    own: MeltQuenchParam,
-    common: dict[str, Any],
-    name: str,
-    glass: str,
-    start: dict[str, Any],
-    seed: tuple[int, int],
-    group: str,
-) -> list[Task]:
-    """Return the chained chunks of one glass: melt, cool, and the final hold that is analysed."""
-    cool_ps = (own.melt_temperature_K - own.final_temperature_K) / own.cooling_rate_K_ps
-    stages = [
-        ("melt", own.melt_temperature_K, own.melt_temperature_K, own.melt_ps),
-        ("cool", own.melt_temperature_K, own.final_temperature_K, cool_ps),
-        ("final", own.final_temperature_K, own.final_temperature_K, own.final_ps),
+def _start(starts: Starts, param: Param, entry: GlassParam, size: int, replica: int, first: Stage) -> dict[str, Any]:
+    """Return where the runs of a replica begin: at a frame of the bootstrap, if it has cells of this size.
+
+    Other sizes, and runs whose first stage the force field drives, begin with atoms packed at random.
+    """
+    of_bootstrap = {sum(stoichiometric_counts(entry.glass(), wanted).values()) for wanted in entry.n_atoms}
+    if first.driver == "force_field" or size not in of_bootstrap:
+        return packed_start(entry.glass(), size)
+    seed = derived_seed(param.seed, "quench-start", entry.name, size, replica)
+    return starts.fresh(entry.name, size, float(first.temperature_K or 0.0), "training", seed)
+
+
+def _sizes(own: QuenchParam, entry: GlassParam) -> list[int]:
+    """Return the numbers of atoms of the cells to quench, as whole units of the composition make them."""
+    wanted = own.n_atoms or entry.n_atoms
+    return list(dict.fromkeys(sum(stoichiometric_counts(entry.glass(), number).values()) for number in wanted))
+
+
+def _melting(campaign: Campaign, param: Param, iteration: int) -> dict[str, dict[str, Any]]:
+    """Return by glass where it melts and how that is known: given, by the rule, or the highest tried for want of one.
+
+    Glasses that a protocol needs no melting temperature for are left out.
+    """
+    own = param.quench
+    assert own is not None
+    given = {entry.name: own.given_melting_K(entry.name) for entry in param.glasses}
+    found = {glass: {"temperature_K": value, "known": "given"} for glass, value in given.items() if value is not None}
+    decision = campaign.state.decisions.get(("melting", iteration), {"tasks": []})
+    sought = {entry.name for entry in melting_glasses(param)}
+    for task in decision["tasks"]:
+        glass = task["spec"]["glass"]
+        if glass not in sought:
+            continue
+        rows = campaign.summary(task["key"])["displacements"]
+        moved = {row["temperature_K"]: row["rms_displacement_A"] for row in rows}
+        try:
+            found[glass] = {"temperature_K": melting_temperature_K(moved), "known": "rule"}
+        except ValueError:
+            found[glass] = {"temperature_K": max(moved), "known": "highest tried"}
+        found[glass]["rms_displacement_A"] = moved[found[glass]["temperature_K"]]
+    return found
+
+
+def _outdated(campaign: Campaign, wanted: set[str]) -> list[str]:
+    """Return the tasks of earlier quenches that are not done and no longer wanted by any decision."""
+    state = campaign.state
+    settled = wanted | state.done | state.superseded
+    return [
+        entry["key"]
+        for (kind, _), decision in state.decisions.items()
+        if kind == "quench"
+        for entry in decision["tasks"]
+        if entry["key"] not in settled and all(asking == "quench" for asking, _ in state.asked_in[entry["key"]])
     ]
-    tasks: list[Task] = []
-    for stage, from_K, to_K, duration_ps in stages:
-        chunks = max(1, round(duration_ps / own.chunk_ps))
-        for chunk in range(chunks):
-            condition = {
-                "ensemble": own.ensemble,
-                "temperature_start_K": from_K + (to_K - from_K) * chunk / chunks,
-                "temperature_end_K": from_K + (to_K - from_K) * (chunk + 1) / chunks,
-                "timestep_fs": own.timestep_fs,
-                "n_steps": steps(duration_ps / chunks, own.timestep_fs, own.deviation_every),
-            }
-            label = f"{name}.s{len(tasks):02d}-{stage}"
-            spec = common | {
-                "glass": glass,
-                "stage": stage,
-                "start": start,
-                "condition": condition,
-                "seed": derived_seed(seed[0], "quench", seed[1], label),
-            }
-            tasks.append(make_task("quench", group, label, spec, (start["task"],)))
-            start = {"task": tasks[-1].key, "state": "end"}
-    return tasks
 
 
 def quench_chunks(param: Param) -> int:
-    """Return how many chunks the melt-quench of all glasses takes."""
+    """Return how many tasks the melt-quench of all glasses takes at most, the search for where they melt included."""
     own = param.quench
-    return chunks_of_one(own) * own.replicas * sum(len(entry.n_atoms) for entry in param.glasses) if own else 0
-
-
-def chunks_of_one(own: MeltQuenchParam) -> int:
-    """Return how many chunks one melt-quench takes."""
-    cool_ps = (own.melt_temperature_K - own.final_temperature_K) / own.cooling_rate_K_ps
-    return sum(max(1, round(duration_ps / own.chunk_ps)) for duration_ps in (own.melt_ps, cool_ps, own.final_ps))
+    if own is None:
+        return 0
+    counts = [
+        chunk_count(own, entry.glass(), own.stages_of(own.given_melting_K(entry.name)))
+        * own.replicas
+        * len(_sizes(own, entry))
+        for entry in param.glasses
+    ]
+    return sum(counts) + len(melting_glasses(param))

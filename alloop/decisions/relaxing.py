@@ -11,7 +11,7 @@ from alloop.campaign import Campaign
 from alloop.config import Param, RelaxParam
 from alloop.labelers.levels import relax_content
 from alloop.selection.convergence import Criterion, State
-from alloop.state import task_entries
+from alloop.state import quench_runs, task_entries
 from alloop.store import Task, make_task
 
 RELAXED = {"fraction_4B": ("4B", "of B"), "fraction_5Si": ("5Si", "of Si")}
@@ -20,28 +20,27 @@ STANDARD_ERRORS = 2.0
 
 
 def relax_tasks(
-    campaign: Campaign, own: RelaxParam, quenches: list[dict[str, Any]], largest_atoms: int | None, group: str
+    campaign: Campaign, own: RelaxParam, quench: dict[str, Any], largest_atoms: int | None, group: str
 ) -> list[Task]:
-    """Return the tasks that relax the last frame of each quench that came to its end, cells up to a size only."""
-    runs: dict[str, dict[str, Any]] = {}
-    for entry in quenches:
-        if entry["spec"]["stage"] == "final":
-            runs[entry["name"].rsplit(".s", 1)[0]] = entry  # the last chunk of the hold
+    """Return the tasks that relax the last analysed frame of each run of a quench or probe that came to its end.
+
+    Only in cells up to a size, if one is given.
+    """
     level = campaign.level["content"]
     tasks = []
-    for name, entry in runs.items():
-        if entry["key"] not in campaign.state.done or campaign.summary(entry["key"])["status"] != "finished":
+    for run in quench_runs(quench):
+        if not run["analysed"] or (largest_atoms is not None and run["atoms"] > largest_atoms):
             continue
-        atoms = int(name.rsplit(".", 2)[1][1:]) if largest_atoms is not None else 0
-        if largest_atoms is not None and atoms > largest_atoms:
+        key = run["analysed"][-1]["key"]
+        if key not in campaign.state.done or campaign.summary(key)["status"] != "finished":
             continue
         spec = {
-            "glass": entry["spec"]["glass"],
-            "start": {"task": entry["key"], "frame": -1},
+            "glass": run["glass"],
+            "start": {"task": key, "frame": -1},
             "level": level,
             "relax": relax_content(level["labeler"], own.force_eV_A, own.steps, cell=False),
         }
-        tasks.append(make_task("relax", group, name, spec, (entry["key"],)))
+        tasks.append(make_task("relax", group, run["name"], spec, (key,)))
     return tasks
 
 
@@ -57,7 +56,7 @@ def decide_relax(campaign: Campaign, param: Param, iteration: int) -> dict[str, 
     if own is None or probe is None or not verdict(judged(campaign, param, iteration)).converged:
         return {"tasks": []}
     group = f"iter.{iteration:06d}/relax"
-    return {"tasks": task_entries(relax_tasks(campaign, own, probe["tasks"], own.largest_atoms, group), {})}
+    return {"tasks": task_entries(relax_tasks(campaign, own, probe, own.largest_atoms, group), {})}
 
 
 def relaxed_glasses(param: Param) -> int:

@@ -65,21 +65,26 @@ class ThreeBodyPotential(PairPotential, Protocol):
         """Return the term as it acts between these elements, None if they have none."""
 
 
-def write_lammps_potential(directory: Path, potential: PairPotential, types: Mapping[str, int]) -> str:
+def write_lammps_potential(
+    directory: Path, potential: PairPotential, types: Mapping[str, int], *, elsewhere: bool = False
+) -> str:
     """Write ``pair.table``, and ``three_body.txt`` for a three-body term, and return the commands that use them.
 
-    types: element -> atom type, numbered from 1. The commands name the files without a folder: LAMMPS is to run
-    in `directory`. ValueError for an element without parameters.
+    types: element -> atom type, numbered from 1. The commands name the files without a folder, for a LAMMPS that runs
+    in `directory`, or with it for one that runs elsewhere. ValueError for an element without parameters.
     """
-    write_lammps_table(directory / "pair.table", potential, types)
+    table, three_body_file = directory / "pair.table", directory / "three_body.txt"
+    named = {file: f'"{file.resolve()}"' if elsewhere else file.name for file in (table, three_body_file)}
+    write_lammps_table(table, potential, types)
     three_body = potential.lammps_three_body(types) if isinstance(potential, ThreeBodyPotential) else None
     if three_body is None:
-        return lammps_pair_commands(types, "pair.table", potential.cutoff_A)
-    (directory / "three_body.txt").write_text(three_body.text)
-    pairs = lammps_pair_commands(types, "pair.table", potential.cutoff_A, substyle="table ").splitlines()[1:]
+        return lammps_pair_commands(types, named[table], potential.cutoff_A)
+    three_body_file.write_text(three_body.text)
+    pairs = lammps_pair_commands(types, named[table], potential.cutoff_A, substyle="table ").splitlines()[1:]
     names = [element if element in three_body.elements else "NULL" for element in sorted(types, key=types.__getitem__)]
     style = f"pair_style      hybrid/overlay table spline {TABLE_POINTS} {three_body.style}"
-    return "\n".join([style, *pairs, f"pair_coeff      * * {three_body.style} three_body.txt {' '.join(names)}"])
+    last = f"pair_coeff      * * {three_body.style} {named[three_body_file]} {' '.join(names)}"
+    return "\n".join([style, *pairs, last])
 
 
 def write_lammps_table(path: Path, potential: PairPotential, elements: Collection[str]) -> None:

@@ -50,6 +50,10 @@ class Stage:
                 raise ValueError(f"stage {self.name}: a {self.kind} needs {key} > 0, found {value}")
             if key not in needed[self.kind] and value is not None:
                 raise ValueError(f"stage {self.name}: a {self.kind} has no {key}; leave it out")
+        if self.kind == "minimise" and (self.ensemble, self.driver) != ("nvt", "ensemble"):
+            raise ValueError(
+                f"stage {self.name}: a minimisation is with the ensemble, at fixed cell; leave ensemble and driver out"
+            )
         if not self.analyse_ps >= 0:
             raise ValueError(f"stage {self.name}: analyse_ps is {self.analyse_ps}; give 0 or the ps at its end")
 
@@ -128,6 +132,12 @@ def chunks(stages: Sequence[Stage], chunk_ps: float) -> list[Chunk]:
     return found
 
 
+def cooling_rate_K_ps(stages: Sequence[Stage]) -> float | None:
+    """Return the rate of the last cooling of a protocol, None if it never cools."""
+    cooled = [s.stage.rate_K_ps for s in segments(stages) if s.stage.kind == "ramp" and s.end_K < s.start_K]
+    return cooled[-1] if cooled else None
+
+
 def temperature_K(stages: Sequence[Stage], time_ps: float) -> float:
     """Return the thermostat's temperature at a time since the protocol began; after its end, the last one."""
     found = segments(stages)
@@ -188,6 +198,17 @@ def short(melting_K: float = 2000.0) -> dict[str, tuple[Stage, ...]]:
 PROTOCOLS: dict[str, Callable[[float], dict[str, tuple[Stage, ...]]]] = {"short": short, "urata2022": urata2022}
 
 
+def has_melted(moved_A: Mapping[str, float]) -> bool:
+    """Tell whether every former present has moved by more than 2 Å, by its root mean square displacement.
+
+    moved_A: by element; formers the glass lacks are absent. ValueError if there is no former.
+    """
+    formers = [moved_A[element] for element in MELTING_FORMERS if element in moved_A]
+    if not formers:
+        raise ValueError("neither Si nor B is among the displacements; a glass needs a network former to melt")
+    return min(formers) > MELTING_DISPLACEMENT_A
+
+
 def melting_temperature_K(rms_displacement_A: Mapping[float, Mapping[str, float]]) -> float:
     """Return the lowest temperature (K) at which every former present has moved by more than 2 Å in 20 ps.
 
@@ -196,10 +217,7 @@ def melting_temperature_K(rms_displacement_A: Mapping[float, Mapping[str, float]
     that Urata (2022) used for each glass are not public. ValueError if no former is there, or none is that mobile.
     """
     for temperature, moved in sorted(rms_displacement_A.items()):
-        formers = [moved[element] for element in MELTING_FORMERS if element in moved]
-        if not formers:
-            raise ValueError("neither Si nor B is among the displacements; a glass needs a network former to melt")
-        if min(formers) > MELTING_DISPLACEMENT_A:
+        if has_melted(moved):
             return temperature
     tried = ", ".join(f"{temperature:g}" for temperature in sorted(rms_displacement_A))
     raise ValueError(

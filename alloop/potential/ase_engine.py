@@ -57,7 +57,7 @@ class AseEngine:
         self._atoms = with_velocities(atoms, condition.temperature_start_K, seed)
         self._atoms.set_constraint()
         self._atoms.pbc = True
-        self._atoms.calc = _DriverCalculator(self._driver)
+        self._atoms.calc = DriverCalculator(self._driver)
         self._dynamics = _dynamics(self._atoms, condition)
 
     def advance(self, n_steps: int) -> None:
@@ -101,7 +101,7 @@ class AseEngine:
         del self._driver, self._ensemble, self._dynamics
 
 
-class _DriverCalculator(Calculator):
+class DriverCalculator(Calculator):
     """The driving model as ASE wants it: energy, forces and stress (minus virial over volume, symmetrised)."""
 
     implemented_properties = ("energy", "free_energy", "forces", "stress")
@@ -116,6 +116,7 @@ class _DriverCalculator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = all_changes,
     ) -> None:
+        """Fill self.results for atoms."""
         super().calculate(atoms, list(properties), list(system_changes))
         evaluation = self._driver.evaluate(self.atoms)
         virial = evaluation.virials_eV[0]

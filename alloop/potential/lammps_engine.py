@@ -1,4 +1,4 @@
-"""Molecular dynamics in LAMMPS' library, in this process, with DeePMD's pair style and its model deviation."""
+"""Molecular dynamics in LAMMPS' library, in this process: DeePMD's models with their deviation, or a force field."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import IO, Any
 import numpy as np
 from ase import Atoms, units
 
+from alloop.glass.pair_potential import PairPotential, write_lammps_potential
 from alloop.potential.conditions import (
     MdCondition,
     MdState,
@@ -31,6 +32,7 @@ ASE_SPEED_IN_A_PS = 1000.0 * units.fs  # one Å per ASE time unit, in Å/ps
 class LammpsEngine:
     """A LAMMPS trajectory driven by the first model; the spread of all models is taken every few steps.
 
+    A classical force field in place of the models drives alone; deviations are zero then.
     Files ``lammps.log``, ``model_devi.out`` and ``md.out`` (what DeePMD prints) go to `directory`. The process must
     have been started with :func:`alloop.potential.environment.md_environment`; with one thread equal input gives
     equal bits.
@@ -40,7 +42,7 @@ class LammpsEngine:
 
     def __init__(
         self,
-        models: Sequence[Path],
+        models: Sequence[Path] | PairPotential,
         atoms: Atoms,
         condition: MdCondition,
         *,
@@ -48,11 +50,13 @@ class LammpsEngine:
         directory: Path,
         deviation_every: int,
     ) -> None:
-        if not models or deviation_every < 1:
-            raise ValueError(f"{len(models)} models, deviation every {deviation_every}: both must be 1 or more")
+        paths = [Path(model) for model in models] if isinstance(models, Sequence) else []
+        count = len(paths) if isinstance(models, Sequence) else 1
+        if count < 1 or deviation_every < 1:
+            raise ValueError(f"{count} models, deviation every {deviation_every}: both must be 1 or more")
         directory = Path(directory).resolve()
         directory.mkdir(parents=True, exist_ok=True)
-        self._condition, self._every, self._n_models = condition, deviation_every, len(models)
+        self._condition, self._every = condition, deviation_every
         self._start = with_velocities(atoms, condition.temperature_start_K, seed)
         self._triangular, self._rotation = lower_triangular(atoms.cell.array)
         self._step = 0
@@ -60,15 +64,15 @@ class LammpsEngine:
         (directory / DEVIATION_FILE).unlink(missing_ok=True)
         self._output = directory / OUTPUT_FILE
         with output_to(self._output):
-            if any(Path(model).suffix == ".pth" for model in models):
+            if any(path.suffix == ".pth" for path in paths):
                 import torch  # noqa: F401  # loads its libraries in the order they need, or LAMMPS crashes
             self._lammps = _new_lammps(directory / LOG_FILE)
             try:
-                self._set_up(models, directory)
+                self._set_up(directory, models if not isinstance(models, Sequence) else paths)
             except BaseException:
                 self.close()
                 raise
-        if len(models) > 1:
+        if len(paths) > 1:
             self._deviations = (directory / DEVIATION_FILE).open()
 
     def advance(self, n_steps: int) -> None:
@@ -117,7 +121,7 @@ class LammpsEngine:
             reason = " ".join(str(error).split())
             raise TrajectoryLost(f"LAMMPS stopped after step {self._step} in {line!r}: {reason}") from error
 
-    def _set_up(self, models: Sequence[Path], directory: Path) -> None:
+    def _set_up(self, directory: Path, driver: list[Path] | PairPotential) -> None:
         symbols = self._start.get_chemical_symbols()
         elements = sorted(set(symbols))
         masses = dict(zip(symbols, self._start.get_masses(), strict=True))
@@ -145,12 +149,9 @@ class LammpsEngine:
         )
         if created != len(symbols):
             raise TrajectoryLost(f"LAMMPS took {created} of {len(symbols)} atoms; are the positions finite?")
-        deviation = f' out_file "{directory / DEVIATION_FILE}" out_freq {self._every} atomic'
-        paths = " ".join(f'"{Path(model).resolve()}"' for model in models)
         condition = self._condition
         for line in (
-            f"pair_style deepmd {paths}{deviation if len(models) > 1 else ''}",
-            f"pair_coeff * * {' '.join(elements)}",
+            *self._forces(directory, driver, elements),
             f"timestep {condition.timestep_fs / 1000.0!r}",
             "thermo_style custom step temp pe etotal press vol",
             "thermo_modify norm no",
@@ -159,6 +160,15 @@ class LammpsEngine:
             "run 0 post no",
         ):
             self._command(line)
+
+    def _forces(self, directory: Path, driver: list[Path] | PairPotential, elements: list[str]) -> list[str]:
+        if not isinstance(driver, list):
+            types = {element: number for number, element in enumerate(elements, start=1)}
+            return write_lammps_potential(directory, driver, types, elsewhere=True).splitlines()
+        deviation = f' out_file "{directory / DEVIATION_FILE}" out_freq {self._every} atomic'
+        paths = " ".join(f'"{path.resolve()}"' for path in driver)
+        style = f"pair_style deepmd {paths}{deviation if len(driver) > 1 else ''}"
+        return [style, f"pair_coeff * * {' '.join(elements)}"]
 
     def _last_deviation(self) -> tuple[float, np.ndarray]:
         if self._deviations is None:

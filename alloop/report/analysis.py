@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from alloop.errors import InputError
+from alloop.report.frame_files import frames_of_file
 from alloop.report.status import number
 
 _ROWS = 20
@@ -25,7 +26,7 @@ def analyse_files(
     cutoffs: texts such as ``B-O=1.9`` (Å); formers: elements with commas between; rings and max_ring as in
     `alloop.glass.analysis.analyze_frame`.
     """
-    from alloop.glass.analysis import analyze_frame, read_frames
+    from alloop.glass.analysis import analyze_frame
     from alloop.glass.rings import check_ring_options
 
     try:
@@ -34,7 +35,7 @@ def analyse_files(
         check_ring_options(elements, rings, max_ring)
         _check_formers(elements, cutoffs_A)
         for path in paths:
-            for number, atoms in enumerate(read_frames(path, f"::{every}")):
+            for number, atoms in enumerate(frames_of_file(path, every)):
                 name = f"{path.name} {number * every}"
                 found = analyze_frame(
                     atoms, cutoffs_A=cutoffs_A, formers=elements, ring_definition=rings, max_ring=max_ring

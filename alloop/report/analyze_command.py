@@ -22,7 +22,7 @@ HELP = (
 
 
 def analyze(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="structures or trajectories ASE can read")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="what ASE can read, or results of tasks")],
     cutoff: Annotated[list[str] | None, typer.Option(metavar="B-O=1.9", help="pair cutoff in Å (repeatable)")] = None,
     formers: Annotated[str, typer.Option(help="network formers of the rings, such as B or B,Si")] = "B",
     rings: Annotated[str, typer.Option(help="ring definition: guttman, king or primitive")] = "guttman",

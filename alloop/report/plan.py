@@ -13,7 +13,7 @@ from alloop.config import BootstrapParam, Param
 from alloop.cost import Spend
 from alloop.decisions.exploration import trajectories
 from alloop.decisions.probing import probe_chunks
-from alloop.decisions.production import quench_chunks
+from alloop.decisions.production import quench_chunks, quench_section
 from alloop.decisions.relaxing import relaxed_glasses
 from alloop.errors import InputError
 from alloop.loop import limits
@@ -34,14 +34,16 @@ def build_plan(campaign: Campaign, param: Param, max_iterations: int) -> dict[st
     own = param.bootstrap
     melts = sum(len(entry.n_atoms) for entry in param.glasses) * own.trajectories
     new = not state.decided("bootstrap")
-    closing = iterations > 0 or not state.decided("quench", state.iteration)
+    quenched = state.decisions.get(("quench", state.iteration), {})
+    closing = iterations > 0 or not quenched
+    quenching = closing or quenched.get("section", "") not in ("", quench_section(param))
     tasks = {
         "bootstrap": (melts + len(own.crystals) + len(own.structures) + len(own.data)) if new else 0,
         "label": iterations * param.select.max_labels + (bootstrap_labels(campaign.root, own, melts) if new else 0),
         "train": max(0, trainings) * param.train.models,
         "explore": iterations * chunks,
         "evaluate": 3 * iterations + (max_iterations + 1 if closing else 0),  # with describing and ranking
-        "quench": iterations * probe_chunks(param) + (quench_chunks(param) if closing else 0),
+        "quench": iterations * probe_chunks(param) + (quench_chunks(param) if quenching else 0),
         "relax": relaxed_glasses(param) if iterations else 0,
     }
     if param.label.foundation and (new or state.foundation_level):

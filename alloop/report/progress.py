@@ -112,6 +112,8 @@ def _sentence(kind: str, content: dict[str, Any]) -> str:
     if kind == "rank":
         frames = sum(map(len, content["tasks"][0]["spec"]["frames"].values()))
         return f"judge {frames} frames that wait for a label by the new ensemble"
+    if kind == "melting":
+        return f"how far Si and B move at rising temperatures, for {len(content['tasks'])} glasses"
     if kind == "probe":
         return f"short melt-quenches in {len(content['tasks'])} chunks, to compare the glasses of ensembles"
     if kind == "relax":

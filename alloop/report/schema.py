@@ -59,16 +59,11 @@ def schema_rows() -> dict[str, tuple[str, list[Row]]]:
             if target is None:
                 rows.append(Row(name, _kind(entry), default, entry.get("description", "")))
                 continue
-            listed = entry.get("type") == "array"
+            words = [_kind(option) for option in entry.get("oneOf", ()) if _target(option, schema) is None]
+            listed = entry.get("type") == "array" or bool(words)
             meaning = entry.get("description") or target["description"].split("\n")[0]
-            rows.append(
-                Row(
-                    name,
-                    "list of sections" if listed else "section",
-                    "" if isinstance(entry.get("default"), dict) else default,
-                    meaning,
-                )
-            )
+            kind = " or ".join([*words, "list of sections" if listed else "section"])
+            rows.append(Row(name, kind, "" if isinstance(entry.get("default"), dict) else default, meaning))
             walk(f"{name}[]." if listed else f"{name}.", target)
 
     walk("", schema)
@@ -90,8 +85,9 @@ def print_schema(console: Console) -> None:
 
 
 def _target(entry: Schema, schema: Schema) -> Schema | None:
-    """Return the section a key holds, alone, in a list or as an alternative to null; None for a plain value."""
-    for candidate in (entry, entry.get("items", {}), *entry.get("anyOf", ())):
+    """Return the section a key holds, alone, in a list or as an alternative; None for a plain value."""
+    options = [*entry.get("anyOf", ()), *entry.get("oneOf", ())]
+    for candidate in (entry, entry.get("items", {}), *options, *(option.get("items", {}) for option in options)):
         if "$ref" in candidate:
             found: Schema = schema["$defs"][candidate["$ref"].rpartition("/")[2]]
             return found
@@ -114,8 +110,8 @@ def _kinds(variant: Schema) -> list[str]:
 
 def _kind(entry: Schema) -> str:
     """Return the type of a plain value in words, such as ``list of number > 0``."""
-    if "anyOf" in entry:
-        return " or ".join(_kind(option) for option in entry["anyOf"])
+    if "anyOf" in entry or "oneOf" in entry:
+        return " or ".join(_kind(option) for option in [*entry.get("anyOf", ()), *entry.get("oneOf", ())])
     if "enum" in entry or "const" in entry:
         return " | ".join(json.dumps(value) for value in entry.get("enum", [entry.get("const")]))
     kind: str = entry.get("type", "any value")

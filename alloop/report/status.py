@@ -16,7 +16,7 @@ from rich.table import Table
 from alloop.campaign import Campaign, flat
 from alloop.report.cost import budget_record, budget_text, budget_warnings, cost_record, cost_text, eta_hours, eta_text
 from alloop.report.outlook import audit_lines, missing, newest_verdict
-from alloop.state import State
+from alloop.state import State, quench_runs
 from alloop.store import read_json, write_json
 
 
@@ -247,54 +247,65 @@ def config_changes(state: State) -> list[str]:
 
 
 def glass_table(campaign: Campaign) -> list[dict[str, Any]]:
-    """Return, for each quenched glass, the means over the kept frames of the final hold, beside experiment."""
+    """Return, for each run of the newest quench, the means over its analysed frames, beside experiment."""
     state = campaign.state
     decisions = [decision for (kind, _), decision in sorted(state.decisions.items()) if kind == "quench"]
     if not decisions or not decisions[-1]["tasks"]:
         return []
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for entry in decisions[-1]["tasks"]:
-        runs.setdefault(entry["name"].rsplit(".s", 1)[0], []).append(entry)
     from alloop.config import parse  # slow to import, and of use at the end of a campaign only
 
     param = parse(state.starts[-1]["config"], "the recorded configuration")
     experiment = {entry.name: entry.glass().experimental_4B for entry in param.glasses}
-    return [_glass_row(campaign, name, chunks, decisions[-1], experiment) for name, chunks in runs.items()]
+    return [_glass_row(campaign, run, decisions[-1], experiment) for run in quench_runs(decisions[-1])]
 
 
 def _glass_row(
-    campaign: Campaign, name: str, chunks: list[dict[str, Any]], decision: dict[str, Any], experiment: dict[str, Any]
+    campaign: Campaign, run: dict[str, Any], decision: dict[str, Any], experiment: dict[str, Any]
 ) -> dict[str, Any]:
+    chunks = run["chunks"]
     done = [entry for entry in chunks if entry["key"] in campaign.state.done]
-    summaries = [campaign.summary(entry["key"]) for entry in done]
-    frames = [
-        frame
-        for entry in done
-        if entry["spec"]["stage"] == "final"
-        for frame in read_json(campaign.result(entry["key"]) / "analysis.json")
-    ]
-    lost = [summary["reason"] for summary in summaries if summary["status"] == "lost"]
+    summaries = {entry["key"]: campaign.summary(entry["key"]) for entry in done}
+    analysed, minima = run["analysed"], [entry for entry in chunks if entry["spec"]["stage_kind"] == "minimise"]
+    frames, at_minimum = _frames_of(campaign, analysed), _frames_of(campaign, minima[-1:])
+    lost = [summary["reason"] for summary in summaries.values() if summary["status"] == "lost"]
     running = "lost" if lost else f"running {len(done)}/{len(chunks)}"
-    records = sum(summary["records"] for summary in summaries)
-    trusted = sum(summary["classes"]["accurate"] + summary["classes"]["candidate"] for summary in summaries)
-    glass = chunks[0]["spec"]["glass"]
+    by_ensemble = [summaries[entry["key"]] for entry in done if "force_field" not in entry["spec"]]
+    records = sum(summary["records"] for summary in by_ensemble)
+    trusted = sum(summary["classes"]["accurate"] + summary["classes"]["candidate"] for summary in by_ensemble)
     return {
-        "run": name,
-        "glass": glass,
+        "run": run["name"],
+        "glass": run["glass"],
+        "atoms": run["atoms"],
+        "replica": run["replica"],
         "status": "done" if len(done) == len(chunks) and not lost else running,
         "lost_reason": lost[0] if lost else None,
         "converged_ensemble": decision["converged"],
-        "cooling_rate_K_ps": decision["common"]["cooling_rate_K_ps"],
+        "cooling_rate_K_ps": run["cooling_rate_K_ps"],
+        "melting": decision.get("melting", {}).get(run["glass"]),
         "frames": len(frames),
         "fraction_4B": _mean([frame["fraction_4B"] for frame in frames]),
-        "experimental_4B": experiment.get(glass),
+        "fraction_4B_at_minimum": _mean([frame["fraction_4B"] for frame in at_minimum]),
+        "experimental_4B": experiment.get(run["glass"]),
         "fraction_5Si": _mean([frame["fraction_5Si"] for frame in frames]),
         "three_membered_rings_B": _mean([frame["rings"]["counts"].get("3", 0) for frame in frames]),
         "boroxol_rings": _mean([frame["boroxol"]["rings"] for frame in frames]),
-        "max_force_deviation_eV_A": max((summary["max_force_deviation_eV_A"] for summary in summaries), default=None),
+        "max_force_deviation_eV_A": max((own["max_force_deviation_eV_A"] for own in by_ensemble), default=None),
         "records_above_trust_high": 1 - trusted / records if records else None,
-        "events": {event: sum(s["events"][event] for s in summaries) for event in decision["common"]["events"]},
+        "events": {
+            event: sum(summary["events"].get(event, 0) for summary in by_ensemble)
+            for event in decision["common"]["events"]
+        },
     }
+
+
+def _frames_of(campaign: Campaign, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the analyses of all frames of finished tasks."""
+    return [
+        frame
+        for entry in entries
+        if entry["key"] in campaign.state.done
+        for frame in read_json(campaign.result(entry["key"]) / "analysis.json")
+    ]
 
 
 def _mean(values: list[float | None]) -> float | None:
@@ -435,8 +446,10 @@ def glass_text_table(rows: list[dict[str, Any]]) -> Table:
     table.title = "quenched glasses"
     if not all(row["converged_ensemble"] for row in rows):
         table.title += " (ensemble NOT converged)"
-    rates = sorted({row["cooling_rate_K_ps"] for row in rows})
-    table.caption = f"cooled at {', '.join(f'{rate:g}' for rate in rates)} K/ps; means over the final hold"
+    rates = sorted({row["cooling_rate_K_ps"] for row in rows if row["cooling_rate_K_ps"] is not None})
+    cooled = f"cooled at {', '.join(f'{rate:g}' for rate in rates)} K/ps; " if rates else ""
+    table.caption = f"{cooled}means over the analysed end"
+    table.caption += _melting_text({row["glass"]: row["melting"] for row in rows if row["melting"]})
     table.caption += "".join(f"\n{row['run']} lost at {row['lost_reason']}" for row in rows if row["lost_reason"])
     for row in rows:
         seen = ", ".join(f"{event} {count}" for event, count in row["events"].items() if count)
@@ -455,3 +468,19 @@ def glass_text_table(rows: list[dict[str, Any]]) -> Table:
             "-" if above is None else f"{100 * above:.0f} %",
         )
     return table
+
+
+def _melting_text(melting: dict[str, dict[str, Any]]) -> str:
+    """Return a line about each glass whose melting temperature was not given."""
+    lines = []
+    for glass, found in melting.items():
+        if found["known"] == "given":
+            continue
+        moved = ", ".join(
+            f"{element} {length:.1f} Å" for element, length in found["rms_displacement_A"].items() if element in "BSi"
+        )
+        found_K = f"{found['temperature_K']:g} K"
+        told = f"melts at {found_K} by the rule" if found["known"] == "rule" else f"no melt by the rule up to {found_K}"
+        taken = "" if found["known"] == "rule" else ", which was taken; give quench.melting_temperature_K to choose"
+        lines.append(f"\n{glass}: {told} (moved in 20 ps: {moved}){taken}")
+    return "".join(lines)

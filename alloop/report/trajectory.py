@@ -12,6 +12,7 @@ import numpy as np
 from ase import Atoms
 
 from alloop.errors import InputError
+from alloop.report.frame_files import frames_of_file
 from alloop.store import write_json
 
 if TYPE_CHECKING:
@@ -35,9 +36,7 @@ class Frames:
 
     def of(self, path: Path) -> Iterator[Atoms]:
         """Frames of one file."""
-        from alloop.glass.analysis import read_frames
-
-        return read_frames(path, f"::{self.every}")
+        return frames_of_file(path, self.every)
 
     def all(self) -> Iterator[Atoms]:
         """Frames of all files, one file after the other."""

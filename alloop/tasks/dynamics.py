@@ -1,7 +1,8 @@
-"""One chunk of molecular dynamics with the ensemble, recorded as a compact table; used by explore and quench."""
+"""One chunk of molecular dynamics, recorded as a compact table; used by explore and quench."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,9 @@ from alloop.selection.events import FrameEvents, Watch
 from alloop.store import read_json, write_json
 from alloop.structure import from_record, to_record
 from alloop.tasks.evaluate import model_file
+
+PACKING_PS = 1.0
+"""How long the force field holds atoms that were packed at random, before a trajectory begins."""
 
 
 @dataclass
@@ -87,8 +91,9 @@ def run_chunk(context: Context, on_record: Callable[[Record], None] | None = Non
     if start is None:
         return Chunk("void", "the chunk before it was lost", events=watch.names)
     condition = MdCondition(**spec["condition"])
-    engine: Engine = ENGINES[spec["engine"]](
-        [model_file(context, key) for key in spec["models"]],
+    name, driver = _driver(context)
+    engine: Engine = ENGINES[name](
+        driver,
         start,
         condition,
         seed=spec["seed"],
@@ -101,7 +106,7 @@ def run_chunk(context: Context, on_record: Callable[[Record], None] | None = Non
             chunk.records.append(record)
             if on_record is not None:
                 on_record(record)
-            reason = lost_reason(record, spec["lost_eV_A"])
+            reason = lost_reason(record, spec.get("lost_eV_A", math.inf))
             if reason is not None:
                 chunk.status, chunk.reason = "lost", f"step {record.state.step}: {reason}"
                 break
@@ -111,6 +116,16 @@ def run_chunk(context: Context, on_record: Callable[[Record], None] | None = Non
     finally:
         engine.close()
     return chunk
+
+
+def _driver(context: Context) -> tuple[str, Any]:
+    """Return the engine's name and what drives it: the ensemble's models, or a classical force field in LAMMPS."""
+    spec = context.spec
+    if "force_field" not in spec:
+        return spec["engine"], [model_file(context, key) for key in spec["models"]]
+    from alloop.tasks.classical import force_field
+
+    return "lammps", force_field(spec["force_field"])
 
 
 def _records(engine: Engine, condition: MdCondition, watch: Watch, context: Context) -> Iterator[Record]:
@@ -139,6 +154,11 @@ def starting_state(context: Context) -> Atoms | None:
     """Return the atoms a chunk starts from (with velocities if it continues another), None if the chunk
     before was lost or given up."""
     start = context.spec["start"]
+    if "packed" in start:
+        from alloop.tasks.classical import packed
+
+        temperature_K = context.spec["condition"]["temperature_start_K"]
+        return packed(start["packed"], temperature_K, PACKING_PS, context.spec["seed"], context.work)
     result = context.result_of(start["task"])
     if "frame" in start:
         return from_record(read_structure(result, start["frame"])).repeat(start.get("supercell", (1, 1, 1)))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ase.io import write
 
+from alloop.frames import write_frames
 from alloop.glass.crystals import crystal
 
 KEYS = {
@@ -186,3 +187,31 @@ def test_unreadable_trajectory(content, words, as_json, tmp_path, alloop_main):
     assert outcome.err.count("alloop: ") == 1
     assert f"{path}" in outcome.err
     assert words in outcome.err
+
+
+def test_frames_of_a_tasks_result(tmp_path, alloop_main):
+    frames = [crystal("B2O3-I"), crystal("Li2Si2O5"), crystal("B2O3-I")]
+    (tmp_path / "result").mkdir()
+    write_frames(tmp_path / "result" / "frames.npz", frames, target_temperature_K=np.array([900.0, 600.0, 300.0]))
+    for path in (tmp_path, tmp_path / "result", tmp_path / "result" / "frames.npz"):
+        outcome = alloop_main("analyze", path, "--json", "--every", "2")
+        assert [json.loads(line)["composition"] for line in outcome.out.splitlines()] == [{"B": 6, "O": 9}] * 2
+    write_frames(
+        tmp_path / "result" / "frames.npz", [frames[0]] * 3, target_temperature_K=np.array([900.0, 600.0, 300.0])
+    )
+    told = ["--no-frames", "--frame-ps", "1", "--history", tmp_path / "rings.json"]
+    assert alloop_main("analyze", tmp_path, *told).code == 0, "the frames carry their temperatures"
+    assert json.loads((tmp_path / "rings.json").read_text())
+
+
+@pytest.mark.parametrize(("name", "words"), [("table.npz", "is no frames.npz"), ("frames.npz", "cannot be read")])
+def test_what_is_no_frames_of_a_task(name, words, tmp_path, alloop_main):
+    np.savez(tmp_path / name, step=np.arange(3))
+    outcome = alloop_main("analyze", tmp_path / name)
+    assert outcome.code == 2 and words in outcome.err and "Traceback" not in outcome.err
+
+
+def test_a_result_without_frames(tmp_path, alloop_main):
+    write_frames(tmp_path / "frames.npz", [])
+    outcome = alloop_main("analyze", tmp_path)
+    assert outcome.code == 2 and "holds no frame" in outcome.err

@@ -107,7 +107,10 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"explore": {"engine": "ase", "ensembles": ["npt"], "ramps": [{"from_K": 300, "to_K": 900}]}},
         ["the ase engine has no NPT ramps; use engine lammps"],
     ),
-    "NPT quench in ASE": ({"quench": {"engine": "ase", "ensemble": "npt"}}, ["the ase engine cannot cool in NPT"]),
+    "NPT quench in ASE": (
+        {"quench": {"engine": "ase", "ensemble": "npt"}},
+        ["quench: stage cool: the ase engine has no NPT ramps"],
+    ),
     "JAX in LAMMPS": (
         {"train": {"backend": "jax"}, "explore": {"engine": "ase"}, "quench": {}},
         ["train.backend is jax, so quench.engine must be ase: the LAMMPS of DeePMD 3.2 crashes"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,21 @@ def test_shipped_campaign_round_trips_and_is_short():
     assert param.name == "lbs-quickstart"
     assert [glass.name for glass in param.glasses] == ["LBS-20-60-20", "LBS-40-20-40"]
     assert_round_trip(param)
+
+
+def test_protocols_of_the_glass_page_are_possible_and_round_trip():
+    page = (SHIPPED.parent / "docs" / "glass.md").read_text()
+    blocks = re.findall(r"```json\n(.*?)```", page, flags=re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        assert_round_trip(config.parse(MINIMAL | json.loads("{" + block + "}")))
+    param = config.parse(
+        MINIMAL | {"quench": {"protocol": "urata2022", "melting_temperature_K": {"LBS-20-60-20": 1700}}}
+    )
+    assert_round_trip(param)
+    assert param.quench.uses_force_field and not param.quench.melting_sought("LBS-20-60-20")
+    assert config.parse(MINIMAL | {"quench": {"protocol": "urata2022"}}).quench.melting_sought("LBS-20-60-20")
+    assert not config.parse(MINIMAL | {"quench": {"protocol": "short"}}).quench.uses_force_field
 
 
 def test_effective_configuration_names_every_default():

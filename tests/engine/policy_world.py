@@ -125,6 +125,12 @@ class World:
             if task not in self.launches and self.rng.random() < self.hopeless.get(self.state.tasks[task].kind, 0.0):
                 self.doomed.add(task)
 
+    def outdated(self, wanted: set[str]) -> list[str]:
+        """Chunks of earlier quenches that nobody wants any more."""
+        kept = wanted | self.state.done | self.state.superseded
+        found = [d["tasks"] for (kind, _), d in self.state.decisions.items() if kind == "quench"]
+        return [entry["key"] for entries in found for entry in entries if entry["key"] not in kept]
+
     def something_happens(self) -> None:
         """The next task of some batch ends: well, badly, or with its whole process."""
         batch = self.rng.choice(self.running)
@@ -428,9 +434,17 @@ def _quench(world: World, iteration: int) -> dict[str, Any]:
     tasks: list[Task] = []
     for stage in range(3 if world.quench else 0):
         inputs = (tasks[-1].key,) if tasks else ()
-        spec = {"stage": stage, "start": inputs, "iteration": iteration}
+        spec = {"stage": stage, "start": inputs, "iteration": iteration, "section": world.limits.quench}
         tasks.append(make_task("quench", "production", f"s{stage:02d}", spec, inputs))
-    return content(tasks, inputs=world.state.models(iteration)) | {"converged": bool(verdict and verdict["converged"])}
+    converged = bool(verdict and verdict["converged"])
+    section = world.limits.quench if world.quench and (converged or world.limits.quench_always) else ""
+    more = {"converged": converged, "section": section, "withdrawn": world.outdated({task.key for task in tasks})}
+    return content(tasks, inputs=world.state.models(iteration)) | more
+
+
+def _melting(world: World, iteration: int) -> dict[str, Any]:
+    """Where a glass melts does not depend on an ensemble."""
+    return content([make_task("quench", "production/melting", "glass.melting", {})]) | {"section": world.limits.quench}
 
 
 CONTENT = {
@@ -448,5 +462,6 @@ CONTENT = {
     "relax": _relax,
     "verdict": _verdict,
     "assess": _assess,
+    "melting": _melting,
     "quench": _quench,
 }

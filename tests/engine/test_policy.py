@@ -303,11 +303,67 @@ def test_ensemble_that_converges_after_the_limit_was_raised_is_the_one_quenched_
     assert found.state.decisions["quench", found.state.iteration]["converged"]
 
 
+def test_where_glasses_melt_is_found_before_a_quench_that_rests_on_it() -> None:
+    for seed in range(20):
+        found = world(seed, 1, converge=0.5, fail=0.0)
+        found.limits = replace(found.limits, melts=True, quench="a")
+        ending = found.run()
+        if ending.reason == "no label to train on":
+            continue
+        i = found.state.iteration
+        closing = found.order[-3:] if ending.code == DONE else found.order[-2:]
+        expected = ["melting", "quench", "assess"] if ending.code == DONE else ["quench", "assess"]
+        assert closing == [(kind, i) for kind in expected], "an ensemble that is not quenched needs no melt"
+        if ending.code == DONE:
+            melting, quench = (found.state.decisions[kind, i] for kind in ("melting", "quench"))
+            assert melting["number"] < quench["number"]
+            between = found.decisions[melting["number"] + 1 : quench["number"]]
+            assert {decision["kind"] for decision in between} <= {"pick"}
+
+
+def test_a_quench_of_another_kind_is_planned_anew_and_an_unchanged_one_is_not() -> None:
+    found = world(7, 1, converge=1.0, fail=0.0, die=0.0)
+    found.limits = replace(found.limits, quench="a")
+    found.run()
+    before = len(found.order)
+    found.run()
+    assert len(found.order) == before
+    found.limits = replace(found.limits, quench="b", melts=True)
+    assert found.run().code == DONE
+    i = found.state.iteration
+    assert found.order[before:] == [("melting", i), ("quench", i)]
+    assert found.state.decisions["quench", i]["section"] == "b"
+    found.limits = replace(found.limits, quench="")
+    found.run()
+    assert len(found.order) == before + 2, "without a section there is nothing to ask for, and what was made stays"
+
+
+def test_a_protocol_that_changes_half_way_is_followed_from_then_on() -> None:
+    found = world(7, 1, converge=1.0, fail=0.0, die=0.0)
+    found.limits = replace(found.limits, quench="a", slots=1, batch={"quench": 1})
+    while found.state.stage_counts("quench", found.state.iteration)[0] < 1:
+        plan = found.plan()
+        if plan.due:
+            found.decide_due(plan)
+            continue
+        for launch in plan.launch:
+            found.running.append(list(launch.keys))
+            for key in launch.keys:
+                found.launches[key] = found.launches.get(key, 0) + 1
+                found.state.begin(key)
+        found.something_happens()
+    first = found.state.decisions["quench", found.state.iteration]
+    found.limits = replace(found.limits, quench="b")
+    assert found.run().code == DONE
+    statuses = {found.state.status_of(entry["key"]) for entry in first["tasks"]}
+    assert statuses <= {"done", "superseded"} and "superseded" in statuses
+
+
 def test_quench_on_request_after_a_run_that_did_not_quench() -> None:
     found = world(7, 1, converge=0.0, fail=0.0, quench=False)
     found.run()
     before, launched = len(found.order), set(found.launches)
-    found.quench, found.limits = True, replace(found.limits, quench_only=True)
+    found.quench, found.limits = True, replace(found.limits, quench_only=True, quench="a", quench_always=True)
     assert found.run().code == NOT_CONVERGED
     assert found.order[before:] == [("quench", 1)]
     assert {found.state.tasks[key].kind for key in found.launches.keys() - launched} == {"quench"}

@@ -28,11 +28,12 @@ class Probes:
 
     def add(self, iteration: int, atoms: int, fractions_4B: list[float | None], **changes: Any) -> None:
         """The final holds of one ensemble's replicas; None for one that was lost."""
-        decision = self.state.decisions.setdefault(("probe", iteration), {"tasks": []})
+        decision = self.state.decisions.setdefault(("probe", iteration), {"tasks": [], "runs": []})
         for replica, fraction in enumerate(fractions_4B):
             key = f"k{iteration}.{atoms}.{replica}"
-            name = f"{GLASS}.n{atoms}.r{replica}.s02-final"
-            decision["tasks"].append({"key": key, "name": name, "spec": {"stage": "final"}})
+            decision["tasks"].append({"key": key, "spec": {"analyse_from_step": 0}})
+            decision["tasks"].append({"key": f"{key}.melt", "spec": {"analyse_from_step": None}})
+            decision["runs"].append({"glass": GLASS, "atoms": atoms, "tasks": [f"{key}.melt", key]})
             self.state.done.add(key)
             self.result(key).mkdir()
             frame = {"fraction_4B": fraction, "fraction_5Si": 0.0, "composition": {"B": 12, "O": 30, "Si": 3}} | changes
@@ -122,10 +123,11 @@ def test_chunks_of_one_final_hold_are_one_replica(probes: Any) -> None:
     probes.add(0, 63, [0.3, 0.5])
     decision = probes.state.decisions["probe", 0]
     first = decision["tasks"][0]
-    decision["tasks"].append(first | {"name": first["name"].replace(".s02", ".s03")})
+    decision["runs"][0]["tasks"].append(first["key"])
     (found,) = probed(probes, 0)
     assert found["replicas"] == 2 and found["4B"]["standard_error"] == pytest.approx(0.1)
-    probes.state.decisions["probe", 0]["tasks"][-1] = first | {"name": f"{GLASS}.n63.r0.s03-final", "key": "gone"}
+    decision["tasks"].append(first | {"key": "gone"})
+    decision["runs"][0]["tasks"][-1] = "gone"
     assert probed(probes, 0)[0]["replicas"] == 1, "a hold of which a part is missing"
 
 

@@ -20,7 +20,12 @@ from simulated_record import replayed
 
 from alloop.campaign import Campaign
 from alloop.errors import DONE, NOT_CONVERGED
+from alloop.frames import read_structure
 from alloop.glass.analysis import analyze_frame
+from alloop.report.html.data import cooling_chunks
+from alloop.report.status import glass_table
+from alloop.state import quench_runs
+from alloop.store import read_json
 
 TINY: dict[str, Any] = {
     "name": "quick",
@@ -229,3 +234,65 @@ def test_turns_give_every_campaign_the_same_durations(tmp_path: Path) -> None:
         taken.append([json.loads((result / "label.json").read_text())["seconds"] for result in results])
     assert taken[0] == taken[1]
     assert len(set(taken[0])) == 3
+
+
+STAGES: list[dict[str, Any]] = [
+    {"name": "pack", "kind": "hold", "temperature_K": 1000, "ps": 1, "driver": "force_field"},
+    {"name": "heat", "kind": "ramp", "temperature_K": 2000, "rate_K_ps": 1000},
+    {"name": "cool", "kind": "ramp", "temperature_K": 300, "rate_K_ps": 850},
+    {"name": "glass", "kind": "hold", "temperature_K": 300, "ps": 2, "analyse_ps": 1},
+    {"name": "minimum", "kind": "minimise"},
+    {"name": "transport", "kind": "hold", "temperature_K": 500, "ps": 1, "ensemble": "npt"},
+]
+
+
+def quenched(folder: Path) -> tuple[Campaign, list[dict[str, Any]]]:
+    campaign = Campaign(folder)
+    campaign.load()
+    return campaign, glass_table(campaign)
+
+
+def test_the_papers_protocol_and_then_one_of_own_stages(tmp_path: Path) -> None:
+    """Two runs that share their beginning, from where the glass melts; then param.json asks for something else."""
+    folder = tmp_path / "c"
+    paper = {"when": "always", "protocol": "urata2022", "runs": ["10Kps", "2Kps.200ps"], "chunk_ps": 300}
+    paper |= {"frame_every_ps": 50, "deviation_every": 10000}
+    changes = {"stop": {"max_iterations": 1}, "quench": paper}
+    ended = run(folder, changes, "run", "--barrier", quench={"records": 8})
+    assert ended.returncode == NOT_CONVERGED, ended.stdout + ended.stderr
+    assert "melts at 1700 K by the rule" in " ".join(ended.stdout.split())
+    campaign, rows = quenched(folder)
+    assert [(row["run"], row["status"], row["cooling_rate_K_ps"]) for row in rows] == [
+        ("LBS-20-60-20.n42.10Kps.r0", "done", 10),
+        ("LBS-20-60-20.n42.2Kps.200ps.r0", "done", 2),
+    ]
+    fast, slow = quench_runs(campaign.state.decisions["quench", campaign.state.iteration])
+    shared = [key for key in fast["tasks"] if key in slow["tasks"]]
+    assert shared == fast["tasks"][: len(shared)]
+    assert campaign.state.tasks[shared[-1]].name == f"LBS-20-60-20.n42.r0.s{len(shared) - 1:02d}-mix"
+    heat = next(entry["spec"]["condition"] for entry in fast["chunks"] if entry["spec"]["stage"] == "heat")
+    assert heat["temperature_end_K"] == 1700
+
+    own = {"when": "always", "chunk_ps": 1, "frame_every_ps": 0.2, "protocol": STAGES, "n_atoms": [63, 84]}
+    ended = run(folder, changes | {"quench": own}, "run", "--barrier")
+    assert ended.returncode == NOT_CONVERGED, ended.stdout + ended.stderr
+    campaign, rows = quenched(folder)
+    assert [(row["atoms"], row["status"], row["frames"], row["cooling_rate_K_ps"]) for row in rows] == [
+        (63, "done", 5, 850),
+        (84, "done", 5, 850),
+    ], "only the last of two picoseconds is analysed, and not the minimum or the stay at 500 K"
+    assert rows[0]["fraction_4B_at_minimum"] is not None
+    first, *_ = quench_runs(campaign.state.decisions["quench", campaign.state.iteration])
+    stages = [entry["spec"]["stage"] for entry in first["chunks"]]
+    assert stages == ["pack", "heat", "cool", "cool", "glass", "glass", "minimum", "transport"]
+    pack = campaign.state.tasks[first["tasks"][0]]
+    assert "models" not in pack.spec and pack.inputs == (), "what the force field drives depends on no ensemble"
+    results = [campaign.result(key) for key in first["tasks"]]
+    before, at, after = (np.array(read_json(result / "restart.json")["end"]["positions_A"]) for result in results[5:])
+    np.testing.assert_allclose(before, at, atol=1e-9, err_msg="the run goes on from where it was, not the minimum")
+    assert not np.allclose(at, after)
+    minimum = read_structure(results[6], 0)["positions_A"]
+    assert not np.allclose(minimum, at, atol=0.05)
+    assert [entry["spec"]["stage"] for entry in cooling_chunks(first)] == ["cool", "cool", "glass", "glass"]
+    shown = run(folder, changes | {"quench": own}, "analyze", str(results[5].parent), "--json").stdout
+    assert len(shown.splitlines()) == 5

@@ -79,12 +79,16 @@ class Probed:
 
     def __init__(self) -> None:
         entries = [
-            {"key": f"q{r}{part}", "name": f"{GLASS}.n{atoms}.r{r}.s0{part}-final", "spec": spec}
+            {"key": f"q{r}{part}", "spec": {"analyse_from_step": first}}
+            for r in range(3)
+            for part, first in enumerate((None, 0))
+        ]
+        runs = [
+            {"name": f"{GLASS}.n{atoms}.r{r}", "glass": GLASS, "atoms": atoms, "tasks": [f"q{r}0", f"q{r}1"]}
             for r, atoms in enumerate((63, 63, 126))
-            for part, spec in enumerate(({"stage": "cool", "glass": GLASS}, {"stage": "final", "glass": GLASS}))
         ]
         self.state: Any = SimpleNamespace(
-            decisions={("probe", 1): {"tasks": entries}}, done={entry["key"] for entry in entries}
+            decisions={("probe", 1): {"tasks": entries, "runs": runs}}, done={entry["key"] for entry in entries}
         )
         self.level = {"name": "teter-rehearsal", "content": REHEARSAL}
         self.summaries: dict[str, dict[str, Any]] = {key: {"status": "finished"} for key in self.state.done}
@@ -106,12 +110,12 @@ class Probed:
 def test_last_frames_of_whole_quenches_up_to_a_size_are_relaxed() -> None:
     probed = Probed()
     own = param(stop=RELAX).stop.relax
-    found = relax_tasks(probed, own, probed.state.decisions["probe", 1]["tasks"], 100, "iter.000001/relax")
+    found = relax_tasks(probed, own, probed.state.decisions["probe", 1], 100, "iter.000001/relax")
     assert [task.inputs for task in found] == [("q01",), ("q11",)]
     assert all(task.spec["start"]["frame"] == -1 and task.spec["level"] == REHEARSAL for task in found)
     assert len({task.key for task in found}) == 2
     probed.summaries["q11"]["status"] = "lost"
-    assert len(relax_tasks(probed, own, probed.state.decisions["probe", 1]["tasks"], None, "g")) == 2
+    assert len(relax_tasks(probed, own, probed.state.decisions["probe", 1], None, "g")) == 2
 
 
 def test_it_is_asked_for_only_when_all_else_is_met(monkeypatch: pytest.MonkeyPatch) -> None:

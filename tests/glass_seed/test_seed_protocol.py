@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alloop.glass.protocol import PROTOCOLS, Stage, chunks, melting_temperature_K, segments, temperature_K
@@ -43,6 +43,7 @@ def test_the_short_protocol_fits_a_laptop() -> None:
         assert segments(stages)[0].start_K == 2000
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.floats(100, 4000), st.floats(0.5, 50), st.booleans()), min_size=1, max_size=6),
     st.floats(0.3, 30),
@@ -88,19 +89,20 @@ def test_a_protocol_that_makes_no_sense_is_refused(stages: list[Stage], message:
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("own", "message"),
     [
         ({"kind": "hold", "temperature_K": 300.0}, "a hold needs ps > 0, found None"),
         ({"kind": "ramp", "temperature_K": 300.0, "rate_K_ps": -2.0}, "rate_K_ps > 0, found -2"),
         ({"kind": "ramp", "temperature_K": 300.0, "rate_K_ps": 2.0, "ps": 3.0}, "has no ps"),
         ({"kind": "minimise", "temperature_K": 300.0}, "has no temperature_K"),
+        ({"kind": "minimise", "driver": "force_field"}, "at fixed cell; leave ensemble and driver out"),
         ({"kind": "freeze"}, "kind is 'freeze'"),
         ({"kind": "hold", "temperature_K": 300.0, "ps": 1.0, "analyse_ps": -1.0}, "analyse_ps is -1"),
     ],
 )
-def test_a_stage_that_makes_no_sense_is_refused(settings: dict, message: str) -> None:
+def test_a_stage_that_makes_no_sense_is_refused(own: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Stage("one", **settings)
+        Stage("one", **own)
 
 
 def test_a_chunk_has_a_length() -> None:

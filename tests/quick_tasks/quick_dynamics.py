@@ -90,9 +90,11 @@ def put_in_place(context: Context, settings: Settings) -> None:
     every = spec["deviation_every"]
     count = -(-spec["condition"]["n_steps"] // every)
     shares = settings.of_ensemble("candidates", number, 0.3), settings.of_ensemble("failed", number, 0.0)
-    trust, rng = (spec["trust_low_eV_A"], spec["trust_high_eV_A"]), settings.rng(context, "deviation")
+    trust, rng = (spec.get("trust_low_eV_A", 0.2), spec.get("trust_high_eV_A", 1.0)), settings.rng(context, "deviation")
     deviations = quick_physics.drawn_deviations(count, *shares, trust, rng)
-    if rng.uniform() < settings.of_ensemble("lost", number, 0.0):
+    if "force_field" in spec:
+        deviations[:] = 0.0
+    elif rng.uniform() < settings.of_ensemble("lost", number, 0.0):
         deviations[count // 2] = LOST_FACTOR * spec["lost_eV_A"]
 
     def engine(

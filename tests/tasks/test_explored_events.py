@@ -172,8 +172,18 @@ def test_target_temperature_of_a_ramp(run) -> None:
     assert [len(atoms) for atoms in read_ragged(out)["offending:hot"]] == [7 * seen for seen in hot]
 
 
+HOLD = {"stage": "melt", "stage_kind": "hold", "analyse_from_step": None}
+
+
 def test_the_quench_watches_the_same_events(run) -> None:
-    out = run(quench, [(frame(), CALM), (frame(5), CALM)], frame_every=20, stage="melt")
+    out = run(
+        quench,
+        [(frame(), CALM), (frame(5), CALM)],
+        frame_every=20,
+        stage="melt",
+        stage_kind="hold",
+        analyse_from_step=None,
+    )
     assert read_json(out / "summary.json")["events"]["five_coordinated_Si"] == 1
     with np.load(out / "table.npz") as table:
         assert table["event:five_coordinated_Si"].tolist() == [False, True]

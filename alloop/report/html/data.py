@@ -12,6 +12,7 @@ from alloop.campaign import Campaign
 from alloop.frames import read_all_structures, read_columns
 from alloop.report.statistics import build_statistics
 from alloop.report.status import build_status
+from alloop.state import quench_runs
 from alloop.store import read_json
 from alloop.structure import from_record
 
@@ -86,35 +87,31 @@ def _glass_errors(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def quenched_glasses(campaign: Campaign, tell: Tell) -> list[dict[str, Any]]:
-    """Return one record per finished quench: what it made, g(r) of the final hold, and its rings as it cooled.
+    """Return one record per finished run: what it made, g(r) over its analysed end, and its rings as it cooled.
 
     ``g`` holds columns by name, ``cooling`` the target temperatures and numbers of three-membered boron rings, and of
     the rings of the end the share that existed. Runs that were lost or are not finished are left out.
     """
     decisions = [decision for (kind, _), decision in sorted(campaign.state.decisions.items()) if kind == "quench"]
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for entry in decisions[-1]["tasks"] if decisions else ():
-        runs.setdefault(entry["name"].rsplit(".s", 1)[0], []).append(entry)
     found = []
-    for name, chunks in runs.items():
-        done = all(entry["key"] in campaign.state.done for entry in chunks)
-        if not done or any(campaign.summary(entry["key"])["status"] != "finished" for entry in chunks):
+    for run in quench_runs(decisions[-1] if decisions else None):
+        done = all(entry["key"] in campaign.state.done for entry in run["chunks"])
+        if not done or any(campaign.summary(entry["key"])["status"] != "finished" for entry in run["chunks"]):
             continue
-        tell(f"rings of {name}")
-        found.append(_quenched(campaign, name, chunks, decisions[-1]))
+        tell(f"rings of {run['name']}")
+        found.append(_quenched(campaign, run, decisions[-1]))
     return found
 
 
-def _quenched(campaign: Campaign, name: str, chunks: list[dict[str, Any]], decision: dict[str, Any]) -> dict[str, Any]:
-    results = {entry["key"]: campaign.result(entry["key"]) for entry in chunks}
-    final = [results[entry["key"]] for entry in chunks if entry["spec"]["stage"] == "final"]
+def _quenched(campaign: Campaign, run: dict[str, Any], decision: dict[str, Any]) -> dict[str, Any]:
+    final = [campaign.result(entry["key"]) for entry in run["analysed"]]
     frames = [frame for result in final for frame in read_json(result / "analysis.json")]
     return {
-        "run": name,
-        "glass": chunks[0]["spec"]["glass"],
-        "atoms": frames[0]["n_atoms"] if frames else None,
+        "run": run["name"],
+        "glass": run["glass"],
+        "atoms": run["atoms"],
         "density_g_cm3": _mean([frame["density_g_cm3"] for frame in frames]),
-        "cooling_rate_K_ps": decision["common"]["cooling_rate_K_ps"],
+        "cooling_rate_K_ps": run["cooling_rate_K_ps"],
         "converged_ensemble": decision["converged"],
         "frames": len(frames),
         "fraction_4B": _mean([frame["fraction_4B"] for frame in frames]),
@@ -122,8 +119,28 @@ def _quenched(campaign: Campaign, name: str, chunks: list[dict[str, Any]], decis
         "three_rings": _mean([frame["rings"]["counts"].get("3", 0) for frame in frames]),
         "fraction_boroxol": _mean([frame["boroxol"]["fraction_B"] for frame in frames]),
         "g": _mean_columns([result / "rdf.csv" for result in final]),
-        "cooling": _cooling([(entry["spec"], results[entry["key"]]) for entry in chunks]),
+        "cooling": _cooling([(entry["spec"], campaign.result(entry["key"])) for entry in cooling_chunks(run)]),
     }
+
+
+def cooling_chunks(run: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the chunks of a run from its first cooling by what drives its end, up to the last that is analysed.
+
+    Minimisations are left out, and what comes after, such as a stay at another temperature for transport.
+    """
+    moving = [entry for entry in run["chunks"] if entry["spec"]["stage_kind"] != "minimise"]
+    if not moving:
+        return []
+    analysed = [entry["key"] for entry in run["analysed"]]
+    keys = [entry["key"] for entry in moving]
+    end = 1 + keys.index(analysed[-1]) if analysed else len(moving)
+    classical = "force_field" in moving[end - 1]["spec"]
+    for begin, entry in enumerate(moving[:end]):
+        condition = entry["spec"]["condition"]
+        cools = condition["temperature_end_K"] < condition["temperature_start_K"]
+        if cools and ("force_field" in entry["spec"]) == classical:
+            return moving[begin:end]
+    return []
 
 
 def _mean(values: list[float | None]) -> float | None:
@@ -141,19 +158,17 @@ def _mean_columns(files: list[Path]) -> dict[str, list[float]]:
 
 
 def _cooling(chunks: list[tuple[dict[str, Any], Path]]) -> dict[str, Any] | None:
-    """Return the history of rings from the first cooling frame on; None with fewer than two frames or no boron."""
+    """Return the history of rings over these chunks; None with fewer than two frames or no boron."""
     from alloop.glass.ring_history import ring_history
 
     frames, times_ps, temperatures_K, begun_ps = [], [], [], 0.0
     for spec, result in chunks:
         condition = spec["condition"]
         length_ps = condition["n_steps"] * condition["timestep_fs"] / 1000
-        if spec["stage"] != "melt":
-            part = read_columns(result)["step"] / condition["n_steps"]
-            slope_K = condition["temperature_end_K"] - condition["temperature_start_K"]
-            frames += [from_record(record) for record in read_all_structures(result)]
-            times_ps += (begun_ps + part * length_ps).tolist()
-            temperatures_K += (condition["temperature_start_K"] + part * slope_K).tolist()
+        columns = read_columns(result)
+        frames += [from_record(record) for record in read_all_structures(result)]
+        times_ps += (begun_ps + columns["step"] / condition["n_steps"] * length_ps).tolist()
+        temperatures_K += columns["target_temperature_K"].tolist()
         begun_ps += length_ps
     if len(frames) < 2 or "B" not in frames[0].symbols:
         return None

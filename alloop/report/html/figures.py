@@ -127,7 +127,7 @@ def glass_figures(report: dict[str, Any]) -> Iterator[Figure]:
         yield Figure("survival", caption, lambda figure: _survival(figure.subplots(), lasting), "Fig. 7e")
     for own in glasses:
         if own["g"]:
-            caption = f"Radial distribution functions of {own['run']} over its final hold."
+            caption = f"Radial distribution functions of {own['run']} over its analysed end."
             yield Figure(f"g_{own['run']}", caption, partial(_on_axes, _g, own["g"]))
 
 
@@ -217,12 +217,25 @@ def _force_errors(axes: Any, rows: list[dict[str, Any]]) -> None:
     axes.legend(fontsize="small")
 
 
-def replicas(glasses: list[dict[str, Any]], key: str) -> dict[tuple[str, int], np.ndarray]:
-    """Return the values of the replicas of each glass and cell size, those that have one."""
-    found: dict[tuple[str, int], list[float]] = {}
+Place = tuple[str, int, float | None]
+"""Glass, atoms and rate of cooling (K/ps): runs alike in all three are replicas."""
+
+
+def place_of(own: dict[str, Any]) -> Place:
+    """Return what a quenched glass is a replica of."""
+    return own["glass"], own["atoms"], own["cooling_rate_K_ps"]
+
+
+def _rate(rate_K_ps: float | None) -> str:
+    return "not cooled" if rate_K_ps is None else f"{rate_K_ps:g} K/ps"
+
+
+def replicas(glasses: list[dict[str, Any]], key: str) -> dict[Place, np.ndarray]:
+    """Return the values of the replicas of each glass, cell size and rate, those that have one."""
+    found: dict[Place, list[float]] = {}
     for own in glasses:
         if own[key] is not None:
-            found.setdefault((own["glass"], own["atoms"]), []).append(own[key])
+            found.setdefault(place_of(own), []).append(own[key])
     return {place: np.array(values) for place, values in found.items()}
 
 
@@ -231,9 +244,10 @@ def _bar(values: np.ndarray) -> float:
 
 
 def _fourfold(axes: Any, glasses: list[dict[str, Any]]) -> None:
-    for (name, atoms), values in replicas(glasses, "fraction_4B").items():
+    for (name, atoms, rate), values in replicas(glasses, "fraction_4B").items():
         experiment = TABLE_1[name].experimental_4B
-        axes.errorbar(experiment, values.mean(), _bar(values), fmt="o", capsize=3, label=f"{name}, {atoms} atoms")
+        label = f"{name}, {atoms} atoms, {_rate(rate)}"
+        axes.errorbar(experiment, values.mean(), _bar(values), fmt="o", capsize=3, label=label)
     axes.plot([0, 0.7], [0, 0.7], color="black", linewidth=0.8)
     axes.set(
         xlabel="fourfold boron, experiment (NMR)", ylabel="fourfold boron, simulated", xlim=(0, 0.7), ylim=(0, 0.7)
@@ -245,7 +259,8 @@ def _three_rings(axes: Any, glasses: list[dict[str, Any]]) -> None:
     found = replicas(glasses, "three_rings")
     means, bars = [values.mean() for values in found.values()], [_bar(values) for values in found.values()]
     axes.bar(range(len(found)), means, yerr=bars, capsize=3)
-    axes.set_xticks(range(len(found)), [f"{name}\n{atoms} atoms" for name, atoms in found], fontsize="small")
+    labels = [f"{name}\n{atoms} atoms\n{_rate(rate)}" for name, atoms, rate in found]
+    axes.set_xticks(range(len(found)), labels, fontsize="small")
     axes.set(ylabel="three-membered boron rings")
 
 

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader
 from alloop import __version__
 from alloop.glass.composition import TABLE_1
 from alloop.report.html.data import Tell
-from alloop.report.html.figures import Figure, campaign_figures, error_figures, glass_figures, replicas
+from alloop.report.html.figures import Figure, campaign_figures, error_figures, glass_figures, place_of, replicas
 from alloop.report.status import number
 
 CHECKLIST = (
@@ -198,19 +198,20 @@ def _glasses(report: dict[str, Any]) -> Section:
     texts = []
     if not all(own["converged_ensemble"] for own in glasses):
         texts.append("The ensemble that made these glasses was NOT converged; read them as a rehearsal.")
-    rates = sorted({own["cooling_rate_K_ps"] for own in glasses})
+    rates = sorted({own["cooling_rate_K_ps"] for own in glasses if own["cooling_rate_K_ps"] is not None})
     texts.append(f"Cooled at {', '.join(f'{rate:g}' for rate in rates)} K/ps; ± is the deviation between replicas.")
     keys = ("fraction_4B", "fraction_5Si", "three_rings", "fraction_boroxol")
     values = {key: replicas(glasses, key) for key in keys}
     rows = []
-    for place in {(own["glass"], own["atoms"]): None for own in glasses if own["atoms"]}:
+    for place in dict.fromkeys(map(place_of, glasses)):
         known = TABLE_1.get(place[0])
-        runs = [own for own in glasses if (own["glass"], own["atoms"]) == place]
+        runs = [own for own in glasses if place_of(own) == place]
         experiment = "-" if known is None or known.experimental_4B is None else f"{100 * known.experimental_4B:.1f}"
         rows.append(
             (
                 place[0],
                 str(place[1]),
+                "-" if place[2] is None else f"{place[2]:g}",
                 str(len(runs)),
                 number(runs[0]["density_g_cm3"], 2),
                 experiment,
@@ -220,6 +221,7 @@ def _glasses(report: dict[str, Any]) -> Section:
     columns = (
         "glass",
         "atoms",
+        "K/ps",
         "replicas",
         "density g/cm³",
         "4B exp. %",
@@ -228,7 +230,7 @@ def _glasses(report: dict[str, Any]) -> Section:
         "3-rings of B",
         "B in boroxol %",
     )
-    caption = "The quenched glasses over their final hold, beside the fourfold boron of experiment (NMR)."
+    caption = "The quenched glasses over their analysed end, beside the fourfold boron of experiment (NMR)."
     table = PageTable(caption, columns, rows, "Table 1")
     return Section("glasses", "The glasses", texts, [table], list(glass_figures(report)))
 

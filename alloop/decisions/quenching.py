@@ -1,0 +1,150 @@
+"""Melt-quenches as chains of tasks: one builder for all protocols, for production and for the probe."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from alloop.campaign import Campaign
+from alloop.config import Param, steps
+from alloop.decisions.seeding import glass_record
+from alloop.event_params import definitions
+from alloop.glass.composition import Glass, stoichiometric_counts
+from alloop.glass.protocol import Chunk, Stage, chunks, cooling_rate_K_ps
+from alloop.quench_params import MeltQuenchParam
+from alloop.seeds import derived_seed
+from alloop.store import Task, make_task
+
+_MINIMISE = {"force_eV_A": 0.02, "steps": 5000}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a melt-quench is made of: so many atoms of a glass, the replica's number, and where its runs begin.
+
+    seed: what its seeds derive from, without the part that stands for stage and chunk. start: as a chunk's spec has it.
+    """
+
+    glass: Glass
+    atoms: int
+    replica: int
+    start: dict[str, Any]
+    seed: tuple[int, ...]
+
+
+def packed_start(glass: Glass, n_atoms: int) -> dict[str, Any]:
+    """Return the start of a run from atoms that are packed at random by the force field."""
+    return {"packed": {"counts": stoichiometric_counts(glass, n_atoms), "glass": force_field_glass(glass)}}
+
+
+def force_field_glass(glass: Glass) -> dict[str, Any]:
+    """Return the record of a glass from which the force field is made; what experiment found is no part of it."""
+    return glass_record(glass) | {"experimental_4B": None}
+
+
+def quench_common(campaign: Campaign, param: Param, own: MeltQuenchParam, iteration: int) -> dict[str, Any]:
+    """Return what the specs of all chunks that an ensemble drives share."""
+    return _records(own) | {
+        "models": campaign.state.models(iteration),
+        "type_map": param.elements,
+        "engine": own.engine,
+        "trust_low_eV_A": param.select.trust_low_eV_A,
+        "trust_high_eV_A": param.select.trust_high_eV_A,
+        "lost_eV_A": param.explore.lost_eV_A,
+        "events": definitions(param.select.events),
+    }
+
+
+def _records(own: MeltQuenchParam) -> dict[str, Any]:
+    frame_every = steps(own.frame_every_ps, own.timestep_fs, own.deviation_every)
+    return {"deviation_every": own.deviation_every, "frame_every": frame_every}
+
+
+def quench_chains(
+    own: MeltQuenchParam,
+    common: dict[str, Any],
+    sample: Sample,
+    runs: Mapping[str, Sequence[Stage]],
+    group: str,
+) -> tuple[list[Task], list[dict[str, Any]]]:
+    """Return the tasks of all runs of a sample, each once, and for every run a record with the keys of its chunks.
+
+    Runs that begin with the same stages share the tasks of these, whose names then name no run. What the force
+    field drives depends on no ensemble.
+    """
+    chains: dict[str, list[Task]] = {}
+    for label, stages in runs.items():
+        chain: list[Task] = []
+        start = sample.start
+        for chunk in chunks(stages, own.chunk_ps):
+            spec = _spec(own, common, sample, chunk) | {"start": start}
+            inputs = (start["task"],) if "task" in start else ()
+            name = f"{_name(sample, label)}.s{len(chain):02d}-{chunk.stage.name}"
+            chain.append(make_task("quench", group, name, spec, inputs))
+            start = {"task": chain[-1].key, "state": "end"}
+        chains[label] = chain
+    uses = Counter(task.key for chain in chains.values() for task in chain)
+    tasks: dict[str, Task] = {}
+    for chain in chains.values():
+        for task in chain:
+            last = task.name.rpartition(".")[2]
+            shared = replace(task, name=f"{_name(sample, '')}.{last}") if uses[task.key] > 1 else task
+            tasks.setdefault(task.key, shared)
+    return list(tasks.values()), [_run(sample, label, runs[label], chain) for label, chain in chains.items()]
+
+
+def _name(sample: Sample, label: str) -> str:
+    return ".".join(filter(None, [sample.glass.name, f"n{sample.atoms}", label, f"r{sample.replica}"]))
+
+
+def _run(sample: Sample, label: str, stages: Sequence[Stage], chain: list[Task]) -> dict[str, Any]:
+    return {
+        "name": _name(sample, label),
+        "run": label,
+        "glass": sample.glass.name,
+        "atoms": sample.atoms,
+        "replica": sample.replica,
+        "cooling_rate_K_ps": cooling_rate_K_ps(stages),
+        "tasks": [task.key for task in chain],
+    }
+
+
+def _spec(own: MeltQuenchParam, common: dict[str, Any], sample: Sample, chunk: Chunk) -> dict[str, Any]:
+    """Return the spec of a chunk but for its start; its seed does not depend on the run."""
+    stage, classical = chunk.stage, chunk.stage.driver == "force_field"
+    campaign_seed, *purpose = sample.seed
+    which = "classical" if classical else "/".join(map(str, purpose))
+    place = (sample.glass.name, sample.atoms, sample.replica, stage.name, chunk.part)
+    spec = {
+        "glass": sample.glass.name,
+        "atoms": sample.atoms,
+        "replica": sample.replica,
+        "stage": stage.name,
+        "stage_kind": stage.kind,
+        "seed": derived_seed(campaign_seed, "quench", which, *place),
+    }
+    if stage.kind == "minimise":
+        return common | spec | {"minimise": _MINIMISE}
+    n_steps = steps(chunk.duration_ps, own.timestep_fs, own.deviation_every)
+    first = None
+    if chunk.analyse_from_ps is not None:
+        first = max(0, n_steps - steps(chunk.duration_ps - chunk.analyse_from_ps, own.timestep_fs))
+    spec["analyse_from_step"] = first
+    spec["condition"] = {
+        "ensemble": stage.ensemble,
+        "temperature_start_K": chunk.start_K,
+        "temperature_end_K": chunk.end_K,
+        "timestep_fs": own.timestep_fs,
+        "n_steps": n_steps,
+    }
+    if classical:
+        field = {"name": "teter", "glass": force_field_glass(sample.glass)}
+        return _records(own) | spec | {"events": {}, "force_field": field}
+    return common | spec
+
+
+def chunk_count(own: MeltQuenchParam, glass: Glass, runs: Mapping[str, Sequence[Stage]]) -> int:
+    """Return how many tasks the runs of one sample take, those that they share counted once."""
+    return len(quench_chains(own, {}, Sample(glass, 0, 0, {"task": "", "frame": 0}, (0,)), runs, "")[0])
