@@ -26,6 +26,7 @@ from alloop.event_params import (
 )
 from alloop.glass.composition import TABLE_1
 from alloop.pool_params import BatchPoolParam, LocalPoolParam
+from alloop.quench_params import StageParam
 from alloop.report.schema import json_schema, schema_rows
 
 EVENT_MODELS = (
@@ -36,7 +37,7 @@ EVENT_MODELS = (
     DensityParam,
     TemperatureParam,
 )
-_VARIED = ("pools.", "select.events.")  # objects whose values are sections of several kinds
+_VARIED = ("pools.", "select.events.", "quench.protocol.", "quench.protocol[].")  # sections of several kinds, or a name
 REPOSITORY = Path(alloop.__file__).resolve().parents[1]
 COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 
@@ -243,6 +244,9 @@ def test_json_schema_holds_every_section_and_key():
     assert {key for key in names(schema) if key.startswith("pools.")} == {
         f"pools.{name}" for pool in (LocalPoolParam, BatchPoolParam) for name in pool.model_fields
     }
+    assert {key for key in names(schema) if key.startswith("quench.protocol.")} == {
+        f"quench.protocol.{name}" for name in StageParam.model_fields
+    }
     assert schema["properties"]["glasses"]["items"]["anyOf"][0]["enum"] == sorted(TABLE_1)
 
 
@@ -259,6 +263,9 @@ def test_schema_table_tells_every_key_with_type_default_and_meaning():
     assert rows["train.backend"].kind == '"tensorflow" | "pytorch" | "jax"'
     assert rows["glasses[].mole_fractions"].kind == "object, text: number ≥ 0 or null"
     assert rows["pools.NAME (local).slots"].default == "null"
+    assert rows["quench.protocol"].kind == '"melt-quench" | "short" | "urata2022" or list of sections'
+    assert rows["quench.protocol[].rate_K_ps"].kind == "number > 0 or null"
+    assert rows["quench.melting_temperature_K"].kind == "number > 0 or object, text: number > 0 or null"
     assert rows["select.events.NAME (ring).size"].kind == "integer ≥ 2, ≤ 12"
     assert rows["select.events"].default == '{"overlap": {}, "five_coordinated_Si": {}}'
     assert json.loads(rows["explore.ramps"].default) == [

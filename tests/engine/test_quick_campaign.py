@@ -252,6 +252,7 @@ def quenched(folder: Path) -> tuple[Campaign, list[dict[str, Any]]]:
     return campaign, glass_table(campaign)
 
 
+@pytest.mark.slow
 def test_the_papers_protocol_and_then_one_of_own_stages(tmp_path: Path) -> None:
     """Two runs that share their beginning, from where the glass melts; then param.json asks for something else."""
     folder = tmp_path / "c"
