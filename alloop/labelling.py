@@ -19,8 +19,8 @@ from rich.progress import Progress
 
 from alloop import config, labelers
 from alloop.campaign import label_task
-from alloop.config import CODES, LabelParam
 from alloop.errors import InputError
+from alloop.label_params import CODES, LabelParam
 from alloop.labelers import levels
 from alloop.labelers.levels import Level, relax_content
 from alloop.labelers.run_troubles import run_troubles

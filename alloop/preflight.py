@@ -19,11 +19,12 @@ from typing import Any
 
 from alloop import config, labelers
 from alloop.campaign import Campaign
-from alloop.config import CODES, Param
+from alloop.config import Param
 from alloop.errors import AlloopError, InputError
 from alloop.event_params import never_seen
 from alloop.glass.composition import TABLE_1, stoichiometric_counts
 from alloop.glass.crystals import CRYSTALS
+from alloop.label_params import CODES
 from alloop.labelers import levels
 from alloop.labelers.run_troubles import run_troubles
 from alloop.param_file import REMEDY, ConfigError

@@ -18,9 +18,10 @@ from ase.data import atomic_numbers, covalent_radii
 
 from alloop import labelers, labelling
 from alloop.campaign import Campaign, label_task
-from alloop.config import CODES, Param, local_pool
+from alloop.config import Param, local_pool
 from alloop.glass.composition import OXIDES, cell_length_A
 from alloop.glass.melt_quench import random_start
+from alloop.label_params import CODES
 from alloop.labelers import levels
 from alloop.labelers.code import tail
 from alloop.labelers.vasp.inputs import kpoint_mesh

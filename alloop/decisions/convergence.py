@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from alloop.campaign import Campaign
-from alloop.config import Param, StopParam
+from alloop.config import Param
 from alloop.decisions.calibration import audit_record, calibrate
 from alloop.decisions.probing import probe_criteria, probed
 from alloop.decisions.reference import reference_criteria
@@ -16,6 +16,7 @@ from alloop.seeds import derived_seed
 from alloop.selection.convergence import Criterion, at_least, at_most, improvement_criterion, verdict
 from alloop.selection.learning_curve import LearningCurve, fit_learning_curve
 from alloop.selection.record import plain
+from alloop.stop_params import StopParam
 
 Errors = dict[str, Any]
 NOTICEABLE_SHARE = 0.05

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from alloop.campaign import Campaign
-from alloop.config import Param, ReferenceParam
+from alloop.config import Param
 from alloop.decisions.exploration import trajectories
 from alloop.event_params import CoordinationParam, PairDistanceParam, TemperatureParam, definitions
 from alloop.glass.composition import stoichiometric_counts
 from alloop.selection.convergence import Criterion, rate_criterion
 from alloop.selection.rates import Replicas, compare_rates
+from alloop.stop_params import ReferenceParam
 from alloop.store import Task, make_task
 from alloop.tasks.sources import file_hash
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from alloop.campaign import Campaign
-from alloop.config import Param, RelaxParam
+from alloop.config import Param
 from alloop.labelers.levels import relax_content
 from alloop.selection.convergence import Criterion, State
 from alloop.state import quench_runs, task_entries
+from alloop.stop_params import RelaxParam
 from alloop.store import Task, make_task
 
 RELAXED = {"fraction_4B": ("4B", "of B"), "fraction_5Si": ("5Si", "of Si")}

@@ -7,9 +7,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alloop.config import CODES, Param, local_pool, steps
+from alloop.config import Param, local_pool, steps
 from alloop.dpgen.keys import JOB_KEYS, LEFT_OUT, OLD_JOB_NAMES, OLD_KEYS, READ
 from alloop.dpgen.translation import BACKENDS, as_list
+from alloop.label_params import CODES
 
 FILL_IN = "FILL-IN"
 LABEL_SCRIPT = "label.py"

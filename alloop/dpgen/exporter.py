@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from alloop.campaign import Campaign
-from alloop.config import CODES, Param, parse
+from alloop.config import Param, parse
 from alloop.decisions.exploration import trajectories
 from alloop.decisions.selection import campaign_param
 from alloop.decisions.training import apply_network
@@ -33,6 +33,7 @@ from alloop.dpgen.reader import read_record
 from alloop.errors import InputError
 from alloop.frames import read_all_structures, read_columns
 from alloop.glass.composition import stoichiometric_counts
+from alloop.label_params import CODES
 from alloop.potential.dataset import write_systems
 from alloop.resources import find_template
 from alloop.store import filled_folder

@@ -13,8 +13,8 @@ from lzma import LZMAError
 from pathlib import Path
 from typing import Any
 
-from alloop.config import CODES, Cp2kParam, FoundationParam, LabelParam
 from alloop.errors import InputError
+from alloop.label_params import CODES, Cp2kParam, FoundationParam, LabelParam
 from alloop.labelers.code import Code, RunSettings
 from alloop.labelers.run_troubles import Trouble, to_fill_in
 from alloop.labelers.vasp.inputs import (

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from alloop.config import CODES, LabelParam, RunParam
+from alloop.label_params import CODES, LabelParam, RunParam
 from alloop.labelers.code import clean_environment
 from alloop.labelers.cp2k.judge import INPUT
 from alloop.resources import find_template

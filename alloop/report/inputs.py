@@ -15,11 +15,12 @@ from rich.table import Table
 
 from alloop import config
 from alloop.campaign import Campaign, flat
-from alloop.config import CODES, GlassParam, LabelParam, Param
+from alloop.config import GlassParam, Param
 from alloop.errors import AlloopError, InputError
 from alloop.frames import read_columns, read_structure
 from alloop.glass.composition import cell_length_A, stoichiometric_counts
 from alloop.glass.melt_quench import random_start
+from alloop.label_params import CODES, LabelParam
 from alloop.labelers import levels
 from alloop.labelers.code import Code, CodeFault, RunSettings, fill_script
 from alloop.labelers.levels import Level

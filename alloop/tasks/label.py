@@ -14,7 +14,7 @@ from ase import Atoms
 
 from alloop import labelers
 from alloop.attempt import Context, TaskError
-from alloop.config import CODES
+from alloop.label_params import CODES
 from alloop.labelers.code import CodeFault, label_with_code, tried_before
 from alloop.labelers.levels import open_code
 from alloop.store import read_json, write_json

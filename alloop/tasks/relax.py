@@ -9,9 +9,9 @@ from ase import Atoms
 from ase.geometry import find_mic
 
 from alloop.attempt import Context
-from alloop.config import CODES
 from alloop.frames import read_structure
 from alloop.glass.analysis import analyze_frame
+from alloop.label_params import CODES
 from alloop.store import write_json
 from alloop.structure import from_record, to_record
 from alloop.tasks.label import labelled

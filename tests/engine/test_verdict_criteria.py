@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from alloop.config import StopParam
 from alloop.cost import Costs
 from alloop.decisions.convergence import audit_criteria, error_criteria, improvement_criteria, unmeasured
 from alloop.report.outlook import audit_lines, core_hours_per_iteration
+from alloop.stop_params import StopParam
 
 SETS = ("new", "audit", "held_out_bootstrap", "held_out_explore")
 NAMES = {

@@ -1,0 +1,58 @@
+"""`stop` of `param.json`: when a campaign is converged, and when it gives up."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from alloop.param_types import Count, CountOrZero, Fraction, NonNegative, Positive, Section
+from alloop.quench_params import ProbeParam
+
+
+class RelaxParam(Section):
+    """Relaxing what the probe made with the labeler, at fixed cell: 4B and 5Si must be the same before and after."""
+
+    force_eV_A: Positive = Field(0.05, description="until no force is larger")
+    steps: Count = Field(200, description="at most; a structure that needs more is not compared")
+    largest_atoms: Count = Field(150, description="larger cells of the probe are not relaxed")
+
+
+class ReferenceParam(Section):
+    """Trajectories of the labeler's own dynamics: declared events must be as frequent with the ensemble."""
+
+    glass: str = Field(description="name of a glass of the campaign")
+    temperature_K: Positive = Field(description="constant temperature of the trajectories; one of explore's")
+    files: list[str] = Field(min_length=3, description="one file per replica, any ASE format; at least three")
+    every: Count = Field(1, description="read every n-th frame")
+    skip: CountOrZero = Field(0, description="so many of the frames read are left out at the start")
+    skip_ps: NonNegative = Field(
+        1.0, description="of the ensemble's own trajectories so much is left out at the start of each iteration"
+    )
+
+
+class StopParam(Section):
+    """When the campaign is converged, and when it gives up."""
+
+    max_iterations: Count = Field(20, description="iterations after which the campaign ends, converged or not")
+    accurate_fraction: Fraction = Field(0.98, description="least share of explored frames that must be accurate")
+    force_rmse_eV_A: Positive = Field(0.20, description="on the newest labels AND on the held-out sets")
+    audit_force_rmse_eV_A: Positive | None = Field(
+        None, description="of the audit's labels: all of its 95 % interval must lie below; no criterion if not given"
+    )
+    least_improvement: Fraction | None = Field(
+        None, description="converged only when the last labels lowered the error by a smaller share than this"
+    )
+    probe: ProbeParam | None = Field(
+        None, description="a short quench with every ensemble; converged only when what it makes no longer changes"
+    )
+    reference: list[ReferenceParam] = Field(
+        [], description="trajectories by the labeler; converged only when events are as frequent with the ensemble"
+    )
+    relax: RelaxParam | None = Field(
+        None, description="once all else is met, what the probe made is relaxed with the labeler: 4B and 5Si must agree"
+    )
+
+    @model_validator(mode="after")
+    def _relaxes_what_was_probed(self) -> StopParam:
+        if self.relax is not None and self.probe is None:
+            raise ValueError("relax needs a probe, whose glasses are relaxed; add stop.probe, such as {}")
+        return self
