@@ -38,7 +38,7 @@ def analyze(
     msd: Annotated[Path | None, typer.Option(metavar="FILE", help="mean squared displacement and diffusion")] = None,
     history: Annotated[Path | None, typer.Option(metavar="FILE", help="three-membered boron rings in time")] = None,
     events: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="with --history: each ring that forms or breaks, before and after")
+        Path | None, typer.Option(metavar="DIR", help="with --history: rings that form or break, before and after")
     ] = None,
     frame_ps: Annotated[float | None, typer.Option(metavar="PS", help="time between two frames of a file")] = None,
     mobile: Annotated[str, typer.Option(metavar="ELEMENT", help="what diffuses")] = "Li",

@@ -95,7 +95,7 @@ def rank(context: Context) -> None:
     write_json(context.out / "summary.json", {"frames": len(sources)})
 
 
-SAMPLED_COMPONENTS = 5000
+SAMPLED_COMPONENTS = 3000
 """About as many force components are kept for a parity plot."""
 
 _COLUMNS = (
