@@ -158,9 +158,10 @@ def quenched_glasses(campaign: Campaign, tell: Tell) -> list[dict[str, Any]]:
 def _quenched(campaign: Campaign, name: str, chunks: list[dict[str, Any]]) -> dict[str, Any]:
     from alloop.report.html import rings
 
-    results = [campaign.result(entry["key"]) for entry in chunks]
-    dynamics = [(entry["spec"]["condition"], result) for entry, result in zip(chunks, results, strict=True)]
-    analysed = [(result, read_json(result / "analysis.json")) for result in results]
+    dynamics = [
+        (entry["spec"]["condition"], campaign.result(entry["key"])) for entry in chunks if "condition" in entry["spec"]
+    ]
+    analysed = [(result, read_json(result / "analysis.json")) for _, result in dynamics]
     frames = [frame for _, own in analysed for frame in own]
     final = [result for result, own in analysed if own]
     return {

@@ -136,7 +136,9 @@ def _draw_atoms(axes: Any, atoms: Atoms, seen_A: Array, bold: NDArray[np.bool_],
     axes.add_collection(LineCollection(list(lines), colors="#444444", linewidths=width, zorder=1))
     order = np.argsort(seen_A[:, 2])
     colours = [COLOURS.get(symbol, "grey") for symbol in symbols[order]]
-    sizes = [size * SIZES.get(symbol, 1.0) for symbol in symbols[order]]
+    sizes = size * np.array([SIZES.get(symbol, 1.0) for symbol in symbols[order]])
+    if bold.any():
+        sizes *= np.where(bold[order], 1.0, 0.4)
     axes.scatter(*seen_A[order, :2].T, s=sizes, c=colours, edgecolors="black", linewidths=0.5, zorder=2)
     axes.set_aspect("equal")
     axes.set_axis_off()
