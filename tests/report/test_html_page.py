@@ -71,7 +71,7 @@ def glass(name: str, atoms: int, **more: Any) -> dict[str, Any]:
         "glass": name,
         "atoms": atoms,
         "density_g_cm3": 2.2,
-        "cooling_rates_K_ps": [10.0, 2.0],
+        "cooling_rate_K_ps": 10.0,
         "converged_ensemble": True,
         "frames": 3,
         "fraction_4B": 0.4,

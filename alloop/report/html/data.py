@@ -105,13 +105,13 @@ def relaxed_glasses(campaign: Campaign) -> list[dict[str, Any]]:
     return relax_records(campaign, decisions[-1] if decisions else None)
 
 
-def _runs(campaign: Campaign) -> tuple[dict[str, list[dict[str, Any]]], bool]:
-    """Return the chunks of the last melt-quenches by run, and whether the ensemble that drives them was converged."""
+def _runs(campaign: Campaign) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
+    """Return the chunks of the last melt-quenches by run, and the decision that asked for them, empty if none did."""
     decisions = [decision for (kind, _), decision in sorted(campaign.state.decisions.items()) if kind == "quench"]
     runs: dict[str, list[dict[str, Any]]] = {}
     for entry in decisions[-1]["tasks"] if decisions else ():
         runs.setdefault(entry["name"].rsplit(".s", 1)[0], []).append(entry)
-    return runs, bool(decisions and decisions[-1]["converged"])
+    return runs, decisions[-1] if decisions else {}
 
 
 def _trouble(campaign: Campaign, chunks: list[dict[str, Any]]) -> tuple[str, str] | None:
@@ -146,16 +146,16 @@ def quenched_glasses(campaign: Campaign, tell: Tell) -> list[dict[str, Any]]:
 
     ``g`` holds columns by name, ``cooling`` what `rings.cooling` tells, ``structure`` the last frame with its rings.
     """
-    runs, converged = _runs(campaign)
+    runs, decision = _runs(campaign)
     found = []
     for name, chunks in runs.items():
         if _trouble(campaign, chunks) is None:
             tell(f"rings of {name}")
-            found.append(_quenched(campaign, name, chunks) | {"converged_ensemble": converged})
+            found.append(_quenched(campaign, name, chunks, decision))
     return found
 
 
-def _quenched(campaign: Campaign, name: str, chunks: list[dict[str, Any]]) -> dict[str, Any]:
+def _quenched(campaign: Campaign, name: str, chunks: list[dict[str, Any]], decision: dict[str, Any]) -> dict[str, Any]:
     from alloop.report.html import rings
 
     dynamics = [
@@ -169,7 +169,8 @@ def _quenched(campaign: Campaign, name: str, chunks: list[dict[str, Any]]) -> di
         "glass": chunks[0]["spec"]["glass"],
         "atoms": frames[0]["n_atoms"] if frames else None,
         "density_g_cm3": _mean([frame["density_g_cm3"] for frame in frames]),
-        "cooling_rates_K_ps": rings.cooling_rates_K_ps(dynamics),
+        "cooling_rate_K_ps": decision["common"]["cooling_rate_K_ps"],
+        "converged_ensemble": decision["converged"],
         "frames": len(frames),
         "fraction_4B": _mean([frame["fraction_4B"] for frame in frames]),
         "fraction_5Si": _mean([frame["fraction_5Si"] for frame in frames]),

@@ -224,7 +224,7 @@ def _glasses(report: dict[str, Any]) -> Section:
     if glasses:
         if not all(own["converged_ensemble"] for own in glasses):
             texts.append("The ensemble that made these glasses was NOT converged; read them as a rehearsal.")
-        rates = sorted({rate for own in glasses for rate in own["cooling_rates_K_ps"]}, reverse=True)
+        rates = sorted({own["cooling_rate_K_ps"] for own in glasses})
         texts.append(f"Cooled at {', '.join(f'{rate:g}' for rate in rates)} K/ps; ± is the deviation between replicas.")
         tables.append(_glass_table(glasses))
     if unfinished:

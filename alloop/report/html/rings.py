@@ -54,15 +54,6 @@ def cooling_part(chunks: list[Chunk]) -> list[tuple[float, Chunk]]:
     return part
 
 
-def cooling_rates_K_ps(chunks: list[Chunk]) -> list[float]:
-    """Return the rates of the chunks of `cooling_part` that cool, each once, the fastest first."""
-    rates = {
-        round((spec["temperature_start_K"] - spec["temperature_end_K"]) / _length_ps(spec), 3)
-        for _, (spec, _) in cooling_part(chunks)
-    }
-    return sorted((rate for rate in rates if rate > 0), reverse=True)
-
-
 def _length_ps(condition: dict[str, Any]) -> float:
     return float(condition["n_steps"] * condition["timestep_fs"] / 1000)
 
