@@ -125,6 +125,23 @@ def test_structures_can_be_taken_along_as_extxyz(run: list[rings.Chunk]) -> None
     assert (before.info["time_ps"], after.info["time_ps"]) == (14.5, 15.0)
 
 
+def test_a_ring_of_the_last_frame_alone_is_shown_as_it_is(tmp_path: Path) -> None:
+    only_last = [chunk(tmp_path / "0", 2000, 1500, "0" * 9 + "1")]
+    found = rings.cooling(only_last)
+    assert found is not None and found["shown"] == []  # it is not known to last
+    cluster = {**shown_figures_of("1" * 4, tmp_path / "1")[0]["structures"][0]}
+    own = {"kind": rings.LASTS, "lifetime_ps": 0.0, "complete": False, "boron": [], "structures": [cluster]}
+    (figure,) = ring_figures([{"run": "glass.r0", "cooling": {"shown": [own]}}])
+    assert "at least 0.0 ps" in figure.caption and figure.size_in[0] >= 6
+    figure.write(tmp_path)
+
+
+def shown_figures_of(pattern: str, folder: Path) -> list[dict[str, Any]]:
+    found = rings.cooling([chunk(folder, 2000, 1500, pattern)])
+    assert found is not None
+    return list(found["shown"])
+
+
 def test_drawings_are_drawn(run: list[rings.Chunk], tmp_path: Path) -> None:
     figures = shown_figures(run)[1]
     for figure in (figures[0], figures[3]):

@@ -47,13 +47,13 @@ def ring_figures(glasses: Iterable[dict[str, Any]]) -> Iterator[Figure]:
                 f"{told}: {run}, {_told(shown)}",
                 partial(_draw_side_by_side, shown["structures"], whole=0 if kind in (BREAKS, LASTS) else -1),
                 {counterpart: f"{min(len(chosen), SHOWN_PER_KIND)} shown"},
-                (3.2 * len(shown["structures"]), 3.2),
+                (max(6.4, 3.2 * len(shown["structures"])), 3.2),
                 (Download(f"{name}.extxyz", as_extxyz(map(_atoms_of, shown["structures"]))),),
             )
 
 
 def _told(shown: dict[str, Any]) -> str:
-    first, *_, last = shown["structures"]
+    first, last = shown["structures"][0], shown["structures"][-1]
     lifetime = f"{'' if shown['complete'] else 'at least '}{shown['lifetime_ps']:.1f} ps"
     when = f"{first['temperature_K']:.0f} K to {last['temperature_K']:.0f} K; it existed for {lifetime}."
     if not shown["boron"]:
