@@ -72,7 +72,9 @@ def make_frames(folder: Path, options: argparse.Namespace) -> tuple[Path, Path, 
         counts = stoichiometric_counts(glass, options.atoms)
         snapshots = melt_quench(glass, counts, schedule, seed=1, directory=folder / "large")
         write(large, snapshots[-1].atoms)
-        write(cooling, [snapshot.atoms for snapshot in snapshots])
+        part = cooling.with_suffix(".part")
+        write(part, [snapshot.atoms for snapshot in snapshots], format="extxyz")
+        part.rename(cooling)
     if not small.exists():
         schedule = MeltQuench(melt_ps=0.2, cooling_rate_K_ps=3200, n_snapshots=2)
         glasses: list[Atoms] = []

@@ -115,7 +115,7 @@ def error_figures(report: dict[str, Any]) -> Iterator[Figure]:
             f"{components} force components of the held-out labels, drawn at random, by labeler and ensemble.",
             lambda figure: _force_parity(figure, errors["forces"]),
             {"Fig. 1 force": covered},
-            (9.6, 3.4 * -(-len(errors["forces"]) // 3)),
+            (max(4.8, 3.2 * min(3, len(errors["forces"]))), 3.4 * -(-len(errors["forces"]) // 3)),
         )
     yield Figure(
         "force_errors",
