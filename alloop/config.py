@@ -96,8 +96,14 @@ class DataParam(Section):
 
 
 class BootstrapParam(Section):
-    """Starting configurations: classical melt-quench with the Teter potential, crystals, and your own."""
+    """Starting configurations: classical melt-quench, crystals, and your own."""
 
+    force_fields: list[str] = Field(
+        ["teter"],
+        min_length=1,
+        description="of the melt-quench runs and the crystals' dynamics, in turn: teter, bmp-shrm, shik, or the file "
+        "of pair tables of your own",
+    )
     trajectories: CountOrZero = Field(
         2, description="melt-quench runs per glass and cell size; at least 2, or 0 for none"
     )
@@ -112,12 +118,23 @@ class BootstrapParam(Section):
     rattle_A: NonNegative = Field(0.03, description="standard deviation of the random displacements of a copy")
     crystals: list[str] = Field([], description="names of built-in crystals to perturb, or files ASE can read")
     crystal_copies: Count = Field(4, description="perturbed copies of each crystal")
+    crystal_md_K: list[Positive] = Field(
+        [], description="temperatures of short NVT runs of each crystal, which give as many copies each"
+    )
+    crystal_md_ps: Positive = Field(2.0, description="length of these runs, of which the second half is used")
     structures: list[str] = Field([], description="files of unlabelled structures, any ASE format")
     data: list[DataParam] = Field([], description="labelled data, any dpdata format")
     held_out_fraction: Fraction = Field(0.25, description="share of the trajectories that is never trained on")
 
+    @field_validator("force_fields", "crystal_md_K")
+    @classmethod
+    def _distinct(cls, values: list[Any]) -> list[Any]:
+        return distinct(values)
+
     @model_validator(mode="after")
     def _can_run(self) -> BootstrapParam:
+        if self.crystal_md_K and not self.crystals:
+            raise ValueError("crystal_md_K is given, but there are no crystals; name some in crystals")
         if self.trajectories == 1:
             raise ValueError("trajectories is 1; at least 2 are needed, so that one can be held out (or 0 for none)")
         must_cool(self.melt_temperature_K, self.final_temperature_K)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import difflib
 import json
@@ -10,6 +11,7 @@ import os
 import re
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -23,7 +25,8 @@ from alloop.config import Param
 from alloop.errors import AlloopError, InputError
 from alloop.event_params import never_seen
 from alloop.glass.composition import TABLE_1, stoichiometric_counts
-from alloop.glass.crystals import CRYSTALS
+from alloop.glass.crystals import CRYSTALS, crystal
+from alloop.glass.seed_force_fields import SEED_FORCE_FIELDS, seed_potential, unknown_force_field
 from alloop.label_params import CODES
 from alloop.labelers import levels
 from alloop.labelers.run_troubles import run_troubles
@@ -297,6 +300,40 @@ def _own_files(campaign: Campaign, param: Param) -> Iterator[Problem]:
             yield Problem(_at(f"bootstrap.{key}"), found, "add them to elements, or take the file out")
 
 
+def _force_fields(campaign: Campaign, param: Param) -> Iterator[Problem]:
+    """Seed force fields that are none, or that do not know a glass or crystal they are to make."""
+    own = param.bootstrap
+    cells = dict(_glass_cells(param)) if own.trajectories else {}
+    if own.crystal_md_K:
+        cells |= dict(_crystal_cells(campaign, param))
+    for number, name in enumerate(own.force_fields):
+        table = None if name in SEED_FORCE_FIELDS else campaign.root / name
+        for what, counts in cells.items():
+            try:
+                if table is not None and not table.is_file():
+                    raise ValueError(unknown_force_field(name))
+                seed_potential(name, counts, table)
+            except (OSError, ValueError) as error:
+                remedy = "mend it, or take it out of force_fields"
+                yield Problem(_at(f"bootstrap.force_fields[{number}]"), f"for {what}: {error}", remedy)
+                break
+
+
+def _glass_cells(param: Param) -> Iterator[tuple[str, dict[str, int]]]:
+    for entry in param.glasses:
+        with contextlib.suppress(ValueError):  # told by _glasses
+            yield entry.name, stoichiometric_counts(entry.glass(), entry.n_atoms[0])
+
+
+def _crystal_cells(campaign: Campaign, param: Param) -> Iterator[tuple[str, dict[str, int]]]:
+    from alloop.tasks.sources import read_structures_file
+
+    for name in param.bootstrap.crystals:
+        with contextlib.suppress(ValueError):  # told by _own_files
+            atoms = crystal(name) if name in CRYSTALS else read_structures_file(campaign.root / name)[0]
+            yield name, dict(Counter(atoms.symbols))
+
+
 def _references(campaign: Campaign, param: Param) -> Iterator[Problem]:
     for number, own in enumerate(param.stop.reference):
         counts = [stoichiometric_counts(g.glass(), n) for g in param.glasses if g.name == own.glass for n in g.n_atoms]
@@ -371,6 +408,7 @@ _SELF_CONTAINED = (
     _events,
     _glasses,
     _own_files,
+    _force_fields,
     _references,
     _init_models,
     _pools,

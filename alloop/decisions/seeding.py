@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ from alloop.config import DataParam, Param
 from alloop.frames import read_all_structures, read_columns
 from alloop.glass.composition import Glass, stoichiometric_counts
 from alloop.glass.crystals import CRYSTALS
+from alloop.glass.seed_force_fields import SEED_FORCE_FIELDS
 from alloop.resources import find_template
 from alloop.seeds import derived_seed
 from alloop.state import task_entries
 from alloop.store import Task, make_task
-from alloop.tasks.sources import file_hash
+from alloop.tasks.sources import file_hash, table_hash
 
 _GROUP = "bootstrap/seed"
 
@@ -60,7 +61,7 @@ def _melt_quenches(campaign: Campaign, param: Param) -> list[list[Task]]:
         "timestep_fs": own.timestep_fs,
         "n_snapshots": own.snapshots,
     }
-    groups = []
+    groups, fields, made = [], _force_fields(campaign, param), 0
     for entry in param.glasses:
         glass = entry.glass()
         for wanted in entry.n_atoms:
@@ -75,24 +76,44 @@ def _melt_quenches(campaign: Campaign, param: Param) -> list[list[Task]]:
                     "counts": counts,
                     "schedule": schedule,
                     "template": template,
+                    "force_field": fields[made % len(fields)].spec,
                     "seed": derived_seed(param.seed, "bootstrap", name),
                     "strained_copies": own.strained_copies,
                     "max_strain": own.max_strain,
                     "rattle_A": own.rattle_A,
                 }
-                group.append(make_task("bootstrap", _GROUP, name, spec))
+                group.append(make_task("bootstrap", _GROUP, name, spec, files=fields[made % len(fields)].files))
+                made += 1
             if group:
                 groups.append(group)
     return groups
 
 
+@dataclass(frozen=True)
+class _ForceField:
+    """A seed force field as a task knows it: its part of the spec, and the file of a person's own tables."""
+
+    spec: dict[str, str]
+    files: dict[str, str]
+
+
+def _force_fields(campaign: Campaign, param: Param) -> list[_ForceField]:
+    """The seed force fields in their order; of tables their content counts, wherever they are."""
+    return [
+        _ForceField({"name": name}, {})
+        if name in SEED_FORCE_FIELDS
+        else _ForceField({"sha256": table_hash(campaign.root / name)}, {"force_field": name})
+        for name in param.bootstrap.force_fields
+    ]
+
+
 def _crystals(campaign: Campaign, param: Param) -> list[Task]:
     own = param.bootstrap
     size = max((n for glass in param.glasses for n in glass.n_atoms), default=84)
-    tasks = []
+    tasks, fields = [], _force_fields(campaign, param) if own.crystal_md_K else []
     for number, crystal in enumerate(own.crystals):
         name = f"crystal{number:02d}.{Path(crystal).stem}"
-        spec = {
+        spec: dict[str, Any] = {
             "source": "crystal",
             "crystal": crystal if crystal in CRYSTALS else "file",
             "n_atoms": size,
@@ -100,8 +121,13 @@ def _crystals(campaign: Campaign, param: Param) -> list[Task]:
             "max_strain": own.max_strain,
             "rattle_A": own.rattle_A,
             "seed": derived_seed(param.seed, "bootstrap", name),
+            "md_K": own.crystal_md_K,
         }
         files = {} if crystal in CRYSTALS else {"file": crystal}
+        if fields:
+            field = fields[number % len(fields)]
+            spec |= {"md_ps": own.crystal_md_ps, "force_field": field.spec}
+            files |= field.files
         tasks.append(_task_on_file(campaign, name, spec, files))
     return tasks
 
@@ -127,7 +153,7 @@ def _given_roles(param: Param) -> dict[str, str]:
 
 
 def _task_on_file(campaign: Campaign, name: str, spec: dict[str, Any], files: dict[str, str]) -> Task:
-    if files:
+    if "file" in files:
         spec = spec | {"sha256": file_hash(campaign.root / files["file"])}
     return make_task("bootstrap", _GROUP, name, spec, files=files)
 

@@ -19,7 +19,7 @@ window of frame k being all frames at times from t_k up to, not including, t_k +
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -427,3 +427,25 @@ def event_structures(event: RingEvent, before: Atoms, after: Atoms, *, radius_A:
     first.info.update(told, side="before")
     second.info.update(told, side="after")
     return first, second
+
+
+def structures_of_events(
+    events: Iterable[RingEvent], frames: Iterable[Atoms], *, radius_A: float = 4.0
+) -> Iterator[tuple[RingEvent, Atoms, Atoms]]:
+    """Yield each event with its surroundings before and after, from a second pass over the frames of the history.
+
+    Two frames are held at a time. ValueError if the frames end before an event's, so that they are not those of the
+    history.
+    """
+    at: dict[int, list[RingEvent]] = {}
+    for event in events:
+        at.setdefault(event.frame, []).append(event)
+    before: Atoms | None = None
+    for k, atoms in enumerate(frames):
+        if before is not None:
+            for event in at.pop(k, ()):
+                yield (event, *event_structures(event, before, atoms, radius_A=radius_A))
+        if not at:
+            return
+        before = atoms
+    raise ValueError(f"the run has no frame {min(at)}, where a ring changes; give the frames of the history")

@@ -172,6 +172,17 @@ def read_user_table(settings: Path, counts: Mapping[str, int]) -> UserTable:
     return table
 
 
+def table_files(settings: Path) -> list[Path]:
+    """Return the files a potential of one's own is made of, its settings first; ValueError as `read_user_table`."""
+    values = tomllib.loads(settings.read_text())
+    _check_keys(values, _KEYS, {"tables", "cutoff_A", "coulomb"}, str(settings))
+    names = [values["tables"]]
+    if "three_body" in values:
+        _three_body(values["three_body"], settings)
+        names.append(values["three_body"]["file"])
+    return [settings, *(settings.parent / name for name in names)]
+
+
 def _check_keys(values: Mapping[str, Any], known: set[str], needed: set[str], where: str) -> None:
     if unknown := sorted(set(values) - known):
         raise ValueError(f"{where}: unknown setting {', '.join(unknown)}; use {', '.join(sorted(known))}")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from alloop.errors import InputError
 from alloop.report.frame_files import frames_of_file
@@ -76,8 +76,12 @@ def _check_formers(formers: tuple[str, ...], cutoffs_A: dict[str, float]) -> Non
 
 
 def print_analysis(frames: list[tuple[str, dict[str, Any]]], console: Console) -> None:
-    """Print one row per frame (of many the first and last), mean and spread, and the coordination of the last one."""
-    table = Table("frame", "atoms", "density g/cm³", "4B", "5Si", "rings", "boroxol rings", "B in boroxol")
+    """Print one row per frame (of many the first and last), mean and spread, and coordination and Qn of the last one.
+
+    NBO and triclusters are fractions of the oxygen atoms.
+    """
+    names = ("density g/cm³", "4B", "5Si", "NBO", "triclusters")
+    table = Table(Column("frame", no_wrap=True), "atoms", *names, "rings", "boroxol rings", "B in boroxol")
     ends = _ROWS // 2
     for place, (name, frame) in enumerate(frames):
         if len(frames) > _ROWS and ends <= place < len(frames) - ends:
@@ -86,11 +90,11 @@ def print_analysis(frames: list[tuple[str, dict[str, Any]]], console: Console) -
             continue
         counts = ", ".join(f"{size}: {count}" for size, count in frame["rings"]["counts"].items()) or "-"
         columns = [number(value, digits) for value, digits in _columns(frame)]
-        table.add_row(escape(name), str(frame["n_atoms"]), *columns[:3], counts, *columns[3:])
+        table.add_row(escape(name), str(frame["n_atoms"]), *columns[: len(names)], counts, *columns[len(names) :])
     if len(frames) > 1:
         spread = [_spread([_columns(frame)[k] for _, frame in frames]) for k in range(len(_columns(frames[0][1])))]
         table.add_section()
-        table.add_row("mean ± deviation", "", *spread[:3], "", *spread[3:])
+        table.add_row("mean ± deviation", "", *spread[: len(names)], "", *spread[len(names) :])
     console.print(table)
     if not frames:
         return
@@ -101,6 +105,9 @@ def print_analysis(frames: list[tuple[str, dict[str, Any]]], console: Console) -
         )
     oxygen = ", ".join(f"{n}: {c}" for n, c in last["oxygen_by_formers"].items())
     console.print(f" O by formers (0 free, 1 NBO, 2 BO, 3 tricluster): {oxygen}", highlight=False)
+    for element, counts in last["qn"].items():
+        species = ", ".join(f"Q{n}: {c}" for n, c in counts.items())
+        console.print(f" {element} by bridging O (Qn): {species}", highlight=False)
     nearest = ", ".join(f"{pair} {distance:.2f}" for pair, distance in last["min_distance_A"].items())
     cutoffs = ", ".join(f"{pair} {value:g}" for pair, value in last["cutoffs_A"].items())
     console.print(f" nearest distances (Å): {nearest}", highlight=False)
@@ -110,7 +117,10 @@ def print_analysis(frames: list[tuple[str, dict[str, Any]]], console: Console) -
 def _columns(frame: dict[str, Any]) -> list[tuple[float | None, int]]:
     """Return the numbers of a row that have a mean, each with its digits."""
     boroxol = frame["boroxol"]
-    fractions = (frame["fraction_4B"], frame["fraction_5Si"])
+    oxygen = frame["oxygen_by_formers"]
+    total = sum(oxygen.values())
+    nbo, triclusters = (oxygen.get(n, 0) / total if total else None for n in ("1", "3"))
+    fractions = (frame["fraction_4B"], frame["fraction_5Si"], nbo, triclusters)
     return [
         (frame["density_g_cm3"], 2),
         *((fraction, 3) for fraction in fractions),

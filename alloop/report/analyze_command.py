@@ -17,7 +17,7 @@ HELP = (
     "Of whole trajectories, on request: g(r), neutron and X-ray S(Q), bond angles, diffusion (every file a replica), "
     "and the history of three-membered boron rings. A FILE that ends in .csv or .json gets numbers, another one a plot "
     "(.png; .pdf and .svg are vectors).\n\n"
-    "Example: alloop analyze cooling.extxyz --history rings.pdf --frame-ps 0.5 --ramp-K 2000 300"
+    "Example: alloop analyze cooling.extxyz --history rings.pdf --events rings --frame-ps 0.5 --ramp-K 2000 300"
 )
 
 
@@ -37,6 +37,9 @@ def analyze(
     angles: Annotated[Path | None, typer.Option(metavar="FILE", help="distributions of bond angles")] = None,
     msd: Annotated[Path | None, typer.Option(metavar="FILE", help="mean squared displacement and diffusion")] = None,
     history: Annotated[Path | None, typer.Option(metavar="FILE", help="three-membered boron rings in time")] = None,
+    events: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="with --history: rings that form or break, before and after")
+    ] = None,
     frame_ps: Annotated[float | None, typer.Option(metavar="PS", help="time between two frames of a file")] = None,
     mobile: Annotated[str, typer.Option(metavar="ELEMENT", help="what diffuses")] = "Li",
     window_ps: Annotated[
@@ -73,6 +76,8 @@ def analyze(
         else:
             console.print(text, markup=False, highlight=False)
 
+    if events is not None and history is None:
+        raise InputError("--events writes the structures of a history; give --history FILE, too")
     if frames:
         found = analyse_files(files, cutoff or [], formers, rings, max_ring, every)
         if as_json:
@@ -94,7 +99,11 @@ def analyze(
         story = trajectory.find_history(given, cutoffs_A, temperature_K, ramp_K)
         trajectory.write_history(story, folder / history)
         record = {key: value for key, value in story.as_dict().items() if key in ("counts_by_temperature", "survival")}
-        tell("ring_history", record, trajectory.history_text(story))
+        text = trajectory.history_text(story)
+        if events is not None:
+            record["event_structures"] = trajectory.write_events(story, given, folder / events)
+            text += f"; {record['event_structures']} structures before and after in {folder / events}"
+        tell("ring_history", record, text)
 
 
 def register(app: typer.Typer) -> None:

@@ -96,7 +96,9 @@ def bootstrap_labels(root: Path, own: BootstrapParam, melts: int) -> int:
         given = sum(len(read_labelled(root / data.path, data.format)[:: data.every]) for data in own.data)
     except ValueError as error:
         raise InputError(f"{error}\n  see all problems with: alloop check") from None
-    made = melts * (own.snapshots + own.strained_copies) + len(own.crystals) * own.crystal_copies
+    made = melts * (own.snapshots + own.strained_copies) + len(own.crystals) * own.crystal_copies * (
+        1 + len(own.crystal_md_K)
+    )
     return made + structures + given
 
 

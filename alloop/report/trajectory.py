@@ -23,6 +23,9 @@ Q_MAX_PER_A = 20.0
 _LEAST_Q_VECTORS = 12  # fewer vectors in a shell of S(Q) are a speckle of the box and not drawn
 
 
+_EVENT_FILES = "ring-*.extxyz"
+
+
 @dataclass(frozen=True)
 class Frames:
     """The files that were given, of which every n-th frame is read, one at a time and as often as asked.
@@ -222,6 +225,25 @@ def write_history(found: RingHistory, file: Path) -> None:
             write_json(file, found.as_dict())
         else:
             _plot(file, draw)
+
+
+def write_events(found: RingHistory, frames: Frames, folder: Path) -> int:
+    """Write the surroundings of every ring that forms or breaks, before and after, as extxyz; return how many.
+
+    InputError for a folder that holds files of events already, which would be mixed with these.
+    """
+    from ase.io import write
+
+    from alloop.glass.ring_history import structures_of_events
+
+    with _told("ring events", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.glob(_EVENT_FILES)):
+            raise ValueError("there are ring events of an earlier analysis; give a new folder")
+        for number, (event, before, after) in enumerate(structures_of_events(found.events, frames.all())):
+            name = f"ring-{number:04d}-{event.kind}-{event.temperature_K:.0f}K.extxyz"
+            write(folder / name, [before, after], format="extxyz")
+    return len(found.events)
 
 
 def history_text(found: RingHistory) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,13 @@ from ase import Atoms
 from alloop.attempt import Context, TaskError
 from alloop.frames import write_frames
 from alloop.glass.composition import Glass
+from alloop.glass.crystal_md import crystal_md
 from alloop.glass.crystals import CRYSTALS, crystal, perturbed, supercell_near
 from alloop.glass.melt_quench import MeltQuench, melt_quench
+from alloop.glass.pair_potential import PairPotential
+from alloop.glass.seed_force_fields import seed_potential
 from alloop.store import write_json
-from alloop.tasks.sources import file_hash, read_labelled, read_structures_file
+from alloop.tasks.sources import file_hash, read_labelled, read_structures_file, table_hash
 
 
 def run(context: Context) -> None:
@@ -36,7 +41,13 @@ def _melt_quench(context: Context) -> Frames:
     template.write_text(spec["template"])
     schedule = MeltQuench(**spec["schedule"])
     snapshots = melt_quench(
-        glass, spec["counts"], schedule, seed=spec["seed"], directory=context.work, template=template
+        glass,
+        spec["counts"],
+        schedule,
+        seed=spec["seed"],
+        directory=context.work,
+        potential=_potential(context, spec["counts"]),
+        template=template,
     )
     frames = [snapshot.atoms for snapshot in snapshots]
     temperatures = [snapshot.temperature_K for snapshot in snapshots]
@@ -51,6 +62,20 @@ def _melt_quench(context: Context) -> Frames:
     return frames, {"temperature_K": np.array(temperatures), "strained": strained}
 
 
+def _potential(context: Context, counts: Mapping[str, int]) -> PairPotential:
+    """The seed force field of the spec: a built-in one by name, or a person's tables, which must not have changed."""
+    told = context.spec["force_field"]
+    if "sha256" not in told:
+        return seed_potential(told["name"], counts)
+    path = context.files["force_field"]
+    try:
+        if table_hash(path) == told["sha256"]:
+            return seed_potential("", counts, path)
+    except OSError as error:
+        raise TaskError(f"{path}: {error}; put the tables back as they were", kind="bug") from None
+    raise TaskError(f"{path} and its tables are not those this task was made from; put them back", kind="bug")
+
+
 def _crystal(context: Context) -> Frames:
     spec = context.spec
     ideal = crystal(spec["crystal"]) if spec["crystal"] in CRYSTALS else _own_structures(context)[0]
@@ -60,7 +85,19 @@ def _crystal(context: Context) -> Frames:
         perturbed(cell, rattle_A=spec["rattle_A"], max_strain=spec["max_strain"], rng=rng)
         for _ in range(spec["copies"])
     ]
-    return frames, {"temperature_K": np.zeros(len(frames))}
+    temperatures = [0.0] * len(frames)
+    for temperature_K in spec["md_K"]:
+        frames += crystal_md(
+            cell,
+            temperature_K,
+            _potential(context, Counter(cell.symbols)),
+            ps=spec["md_ps"],
+            frames=spec["copies"],
+            seed=int(rng.integers(2**31)),
+            directory=context.work / f"{temperature_K:g}K",
+        )
+        temperatures += [temperature_K] * spec["copies"]
+    return frames, {"temperature_K": np.array(temperatures)}
 
 
 def _own_structures(context: Context) -> list[Atoms]:

@@ -24,8 +24,11 @@ def run(context: Context) -> None:
     """Write ``errors.npz`` (one row per label, K columns where models differ) and ``summary.json``.
 
     Arrays over L labels and K models: ``label`` (L,) keys, ``n_atoms`` (L,), ``force_se`` (L, K) summed squared
-    force error in (eV/Å)², ``force_max`` (L,) largest error of a mean force, ``mean_force_se`` (L,) that of the
-    ensemble's mean, ``energy_error_eV`` (L, K), ``virial_se`` (L, K), ``max_deviation_eV_A`` (L,).
+    force error in (eV/Å)², ``force_abs`` (L, K) summed absolute error of force components in eV/Å, ``force_max`` (L,)
+    largest error of a mean force, ``mean_force_se`` (L,) that of the ensemble's mean, ``energy_error_eV`` (L, K),
+    ``virial_se`` (L, K), ``max_deviation_eV_A`` (L,). Of S force components drawn at random, about equally many of
+    each label: ``sample_row`` (S,) place of the label, ``sample_true_eV_A`` and ``sample_mean_eV_A`` (S,) by the
+    labeler and the ensemble's mean.
     """
     spec = context.spec
     if "reference" in spec:
@@ -39,19 +42,24 @@ def run(context: Context) -> None:
         return
     keys = sorted({key for group in spec["sets"].values() for key in group})
     rows: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+    sample: list[tuple[np.ndarray, np.ndarray]] = []
+    rng, per_label = np.random.default_rng(0), -(-SAMPLED_COMPONENTS // max(1, len(keys)))
     ensemble = Ensemble([model_file(context, key) for key in spec["models"]])
     for label, found in _evaluated(context, ensemble, keys):
         force_error = found.forces_eV_A - label.forces_eV_A
         mean_error = force_error.mean(axis=0)
         rows["n_atoms"].append(len(label.atoms))
         rows["force_se"].append((force_error**2).sum(axis=(1, 2)))
+        rows["force_abs"].append(np.abs(force_error).sum(axis=(1, 2)))
         rows["force_max"].append(np.linalg.norm(mean_error, axis=1).max())
         rows["mean_force_se"].append((mean_error**2).sum())
         rows["energy_error_eV"].append(found.energies_eV - label.energy_eV)
         rows["virial_se"].append(((found.virials_eV - label.virial_eV) ** 2).sum(axis=(1, 2)))
         rows["max_deviation_eV_A"].append(force_deviation(found.forces_eV_A).max())
+        chosen = rng.choice(mean_error.size, min(per_label, mean_error.size), replace=False)
+        sample.append((label.forces_eV_A.ravel()[chosen], found.forces_eV_A.mean(axis=0).ravel()[chosen]))
     errors = {name: np.array(values) for name, values in rows.items()} | {"label": np.array(keys)}
-    write_arrays(context.out / "errors.npz", errors)
+    write_arrays(context.out / "errors.npz", errors | _sampled(sample))
     summary = {name: summarise(errors, np.isin(errors["label"], group)) for name, group in spec["sets"].items()}
     write_json(context.out / "summary.json", summary)
 
@@ -75,6 +83,13 @@ def _explored(context: Context, frames: Mapping[str, Sequence[int]]) -> Iterator
     """Yield explored frames, chunk by chunk."""
     for key, own in frames.items():
         yield from map(from_record, read_structures(context.result_of(key), own))
+
+
+def _sampled(sample: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return the columns of force components, true and predicted, drawn from each label; float32, as they are drawn."""
+    true, mean = (np.concatenate([np.zeros(0), *(own[k] for own in sample)]).astype(np.float32) for k in (0, 1))
+    row = np.repeat(np.arange(len(sample)), [len(own) for own, _ in sample])
+    return {"sample_row": row, "sample_true_eV_A": true, "sample_mean_eV_A": mean}
 
 
 def rank(context: Context) -> None:
@@ -104,18 +119,37 @@ def rank(context: Context) -> None:
     write_json(context.out / "summary.json", {"frames": len(sources), "max_deviations_eV_A": statistics.to_json()})
 
 
-_COLUMNS = ("n_atoms", "force_se", "force_max", "mean_force_se", "energy_error_eV", "virial_se", "max_deviation_eV_A")
+SAMPLED_COMPONENTS = 3000
+"""About as many force components are kept for a parity plot."""
+
+_COLUMNS = (
+    "n_atoms",
+    "force_se",
+    "force_abs",
+    "force_max",
+    "mean_force_se",
+    "energy_error_eV",
+    "virial_se",
+    "max_deviation_eV_A",
+)
 
 
 def summarise(errors: dict[str, np.ndarray], chosen: np.ndarray) -> dict[str, Any]:
     """Return the errors over the chosen labels; all None for an empty choice.
 
     ``force_rmse_eV_A`` is the root mean square over labels, atoms, components AND models: the error of one model,
-    as the dynamics is driven by one. ``mean_force_rmse_eV_A`` is that of the ensemble's mean force.
+    as the dynamics is driven by one; ``force_mae_eV_A`` is the mean absolute one, likewise. ``mean_force_rmse_eV_A`` is
+    that of the ensemble's mean force.
     """
     count = int(chosen.sum())
     if count == 0:
-        names = ("force_rmse_eV_A", "mean_force_rmse_eV_A", "energy_rmse_eV_atom", "max_force_error_eV_A")
+        names = (
+            "force_rmse_eV_A",
+            "force_mae_eV_A",
+            "mean_force_rmse_eV_A",
+            "energy_rmse_eV_atom",
+            "max_force_error_eV_A",
+        )
         return {"labels": 0, "force_components": 0} | dict.fromkeys(names)
     atoms = errors["n_atoms"][chosen]
     components = 3 * atoms.sum()
@@ -124,6 +158,7 @@ def summarise(errors: dict[str, np.ndarray], chosen: np.ndarray) -> dict[str, An
         "labels": count,
         "force_components": int(components),
         "force_rmse_eV_A": float(np.sqrt(errors["force_se"][chosen].mean(axis=1).sum() / components)),
+        "force_mae_eV_A": float(errors["force_abs"][chosen].mean(axis=1).sum() / components),
         "mean_force_rmse_eV_A": float(np.sqrt(errors["mean_force_se"][chosen].sum() / components)),
         "energy_rmse_eV_atom": float(np.sqrt((per_atom**2).mean())),
         "max_force_error_eV_A": float(errors["force_max"][chosen].max()),

@@ -39,6 +39,8 @@ def test_errors_by_glass_are_those_of_the_evaluation(folder: Path) -> None:
     (total,) = [row for row in errors["by_glass"] if row["glass"] == "all"]
     assert total["labels"] == summary["labels"] == len(errors["rows"])
     assert total["force_rmse_eV_A"] == pytest.approx(summary["force_rmse_eV_A"], rel=1e-9)
+    assert total["force_mae_eV_A"] == pytest.approx(summary["force_mae_eV_A"], rel=1e-9)
+    assert sum(len(sample["true"]) for sample in errors["forces"].values()) >= 1000
     assert total["max_force_error_eV_A"] == pytest.approx(summary["max_force_error_eV_A"], rel=1e-9)
     error = np.array([row["energy_error_eV_atom"] for row in errors["rows"]])
     assert total["energy_mae_eV_atom"] == pytest.approx(np.abs(error).mean())
@@ -61,7 +63,14 @@ def test_glasses_are_those_of_the_quench(folder: Path) -> None:
 
 def test_figures_are_vectors(folder: Path) -> None:
     names = {file.name for file in (folder / "figures").iterdir()}
-    assert {"learning.pdf", "selection.svg", "energy_parity.pdf", "three_rings.svg", "rings_cooling.pdf"} <= names
+    assert {
+        "learning.pdf",
+        "selection.svg",
+        "energy_parity.pdf",
+        "force_parity.pdf",
+        "three_rings.svg",
+        "rings_cooling.pdf",
+    } <= names
     for file in (folder / "figures").iterdir():
         assert file.read_bytes()[:5] in (b"%PDF-", b"<?xml")
 
@@ -70,7 +79,7 @@ def test_page_needs_nothing_beside_it(folder: Path) -> None:
     page = (folder / "report.html").read_text()
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page) and "<script" not in page
     assert "Not converged" in page and "NOT converged" in page
-    for name, _ in CHECKLIST:
+    for name, _, _ in CHECKLIST:
         assert f"<td>{name}</td>" in page
 
 

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.io import write
 
 from alloop.frames import write_frames
@@ -131,6 +132,22 @@ def test_table_names_the_frames_and_the_last_one(borate, quartz, alloop_main):
         assert name in shown.out
     assert "Si by O neighbours: 4: 81" in shown.out
     assert "(quartz.extxyz 0; cutoffs in Å: B-O 1.9, Si-O 2, Li-O 2.6)" in shown.out
+
+
+def test_table_of_one_frame_tells_qn_and_oxygen(tmp_path, alloop_main):
+    """An O between one Si and two B; the four other O have one former each."""
+    x = 1.6 / np.sqrt(3)
+    positions = [(0, 0, 0), (x, x, x), (x, -x, -x), (-x, x, -x), (-x, -x, x)]  # SiO4
+    positions += [(x + 1.4, x, x), (x, x + 1.4, x), (x + 1.4, x, x + 1.4)]  # two B on one O, a further O
+    symbols = ["Si", *["O"] * 4, "B", "B", "O"]
+    write(tmp_path / "cluster.xyz", Atoms(symbols, positions=positions))
+    shown = alloop_main("analyze", tmp_path / "cluster.xyz")
+    assert shown.code == 0, shown.err
+    assert "Si by bridging O (Qn): Q1: 1" in shown.out
+    assert "B by bridging O (Qn): Q1: 2" in shown.out
+    assert "O by formers (0 free, 1 NBO, 2 BO, 3 tricluster): 0: 0, 1: 4, 2: 0, 3: 1" in shown.out
+    (row,) = [line for line in shown.out.splitlines() if "cluster.xyz 0 │" in line]
+    assert [cell.strip() for cell in row.split("│")[4:8]] == ["0.000", "0.000", "0.800", "0.200"]  # 4B, 5Si, NBO, tri
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.io import write
+from ase.io import read, write
 
 from alloop.glass.crystals import crystal
 
@@ -111,6 +111,24 @@ def test_history_of_rings(alloop_main, cooling, tmp_path) -> None:
     assert json.loads(ramped.out)["ring_history"]["counts_by_temperature"]["temperature_K"][-1] == 2000
     assert alloop_main(*asked, "--history", tmp_path / "rings.png").code == 0
     assert (tmp_path / "rings.png").stat().st_size > 5000
+
+
+def test_structures_of_events(alloop_main, cooling, tmp_path) -> None:
+    asked = ["analyze", cooling, "--no-frames", "--frame-ps", 1, "--events", tmp_path / "events"]
+    alone = alloop_main(*asked)
+    assert alone.code == 2 and "give --history FILE, too" in alone.err
+    asked += ["--history", tmp_path / "rings.json"]
+    outcome = alloop_main(*asked)
+    assert outcome.code == 0, outcome.err
+    assert "1 structures before and after in" in " ".join(outcome.out.split())
+    (file,) = (tmp_path / "events").iterdir()
+    assert file.name == "ring-0000-decomposition-750K.extxyz"
+    before, after = read(file, ":")
+    assert (before.info["side"], after.info["side"]) == ("before", "after")
+    assert list(before.arrays["atom_id"]) == [0, 2, 4, 1, 3, 5] and before.arrays["in_ring"].all()
+    assert np.ptp(before.positions[:, 2]) < 1e-6 and np.ptp(after.positions[:, 2]) == pytest.approx(3.0)
+    again = alloop_main(*asked)
+    assert again.code == 2 and "give a new folder" in again.err
 
 
 def test_many_frames_are_told_in_short(alloop_main, tmp_path) -> None:

@@ -22,7 +22,7 @@ from alloop.campaign import Campaign
 from alloop.errors import DONE, NOT_CONVERGED
 from alloop.frames import read_structure
 from alloop.glass.analysis import analyze_frame
-from alloop.report.html.data import cooling_chunks
+from alloop.report.html.rings import cooling_part
 from alloop.report.status import glass_table
 from alloop.state import quench_runs
 from alloop.store import read_json
@@ -68,6 +68,28 @@ def test_campaign_converges_when_deviation_and_error_fall(tmp_path: Path) -> Non
     assert found["final_held_out"][-1]["force_rmse_eV_A"] == pytest.approx(0.1, rel=0.05)
     assert [row["status"] for row in found["glasses"]] == ["done"]
     assert found["glasses"][0]["fraction_4B"] == pytest.approx(0.5, abs=0.1)
+    reported_as_found(tmp_path, found)
+
+
+def reported_as_found(folder: Path, found: dict[str, Any]) -> None:
+    """The report tells of forces by component, of the rings while cooling, and of no lost run."""
+    told = run(folder, {}, "report", "--json")
+    assert told.returncode == DONE, told.stdout + told.stderr
+    report = json.loads(told.stdout)
+    (total,) = [row for row in report["errors"]["by_glass"] if row["glass"] == "all"]
+    assert total["force_rmse_eV_A"] == pytest.approx(found["final_held_out"][-1]["force_rmse_eV_A"])
+    assert total["force_mae_eV_A"] < total["force_rmse_eV_A"] < 2 * total["force_mae_eV_A"]
+    sample = report["errors"]["forces"]["LBS-20-60-20"]
+    misses = np.array(sample["mean"]) - np.array(sample["true"])
+    assert len(misses) > 100 and 0 < np.abs(misses).mean() < total["force_rmse_eV_A"]
+    assert report["unfinished"] == []
+    (glass,) = report["glasses"]
+    assert glass["cooling_rate_K_ps"] == 1000
+    assert glass["cooling"]["temperatures_K"][0] < 2000 and glass["cooling"]["temperatures_K"][-1] == 300
+    page = (folder / "report.html").read_text()
+    for name in ("Fig. 1 force", "Fig. S1 force", "Fig. 6"):
+        assert f'<span class="tag">{name}</span>' in page
+        assert f"<td>{name}</td>" in page
 
 
 @pytest.mark.slow
@@ -294,6 +316,12 @@ def test_the_papers_protocol_and_then_one_of_own_stages(tmp_path: Path) -> None:
     assert not np.allclose(at, after)
     minimum = read_structure(results[6], 0)["positions_A"]
     assert not np.allclose(minimum, at, atol=0.05)
-    assert [entry["spec"]["stage"] for entry in cooling_chunks(first)] == ["cool", "cool", "glass", "glass"]
+    moving = [
+        (entry["spec"]["condition"], entry["spec"]["stage"])
+        for entry in first["chunks"]
+        if entry["spec"]["stage_kind"] != "minimise"
+    ]
+    cooled = [stage for _, (_, stage) in cooling_part(moving)]  # type: ignore[list-item]
+    assert cooled == ["cool", "cool", "glass", "glass"]
     shown = run(folder, changes | {"quench": own}, "analyze", str(results[5].parent), "--json").stdout
     assert len(shown.splitlines()) == 5

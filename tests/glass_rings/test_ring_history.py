@@ -15,6 +15,7 @@ from alloop.glass.ring_history import (
     event_structures,
     ring_history,
     ring_surroundings,
+    structures_of_events,
 )
 
 BOX_A = 24.0
@@ -330,3 +331,18 @@ def test_refuses_a_run_that_cannot_be_followed():
     for options in ({"share": 0.5}, {"share": 1.1}, {"persistence_ps": -1.0}, {"lithium_radius_A": 0.0}):
         with pytest.raises(ValueError, match="a share above"):
             ring_history([one], times_ps=[0.0], temperatures_K=[300.0], **options)
+
+
+def test_structures_of_events_are_those_of_the_frames_around_them():
+    patterns = ("0" * 12 + "1" * 30, "1" * 20 + "0" * 22)
+    frames = [frame(*(pattern[k] == "1" for pattern in patterns)) for k in range(42)]
+    found = history(*patterns)
+    assert told(found) == [("formation", 12), ("decomposition", 20)]
+    pairs = list(structures_of_events(found.events, iter(frames), radius_A=2.0))
+    assert [event for event, _, _ in pairs] == list(found.events)
+    for event, before, after in pairs:
+        expected = event_structures(event, frames[event.frame - 1], frames[event.frame], radius_A=2.0)
+        assert (before, after) == expected and before != after
+    assert list(structures_of_events((), iter(frames))) == []
+    with pytest.raises(ValueError, match="the run has no frame 20"):
+        list(structures_of_events(found.events, iter(frames[:15])))

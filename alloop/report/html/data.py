@@ -1,4 +1,4 @@
-"""What a report tells, as plain records: errors label by label, quenched glasses, and their rings while they cool."""
+"""What a report tells, as plain records: errors label by label, quenched glasses, and the runs that made none."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from alloop.campaign import Campaign
-from alloop.frames import read_all_structures, read_columns
+from alloop.frames import read_structures
 from alloop.report.statistics import build_statistics
 from alloop.report.status import build_status
 from alloop.state import quench_runs
 from alloop.store import read_json
-from alloop.structure import from_record
 
 Tell = Callable[[str], None]
 OTHERS = "other structures"
@@ -27,6 +26,8 @@ def build_report(campaign: Campaign, driver: str, tell: Tell) -> dict[str, Any]:
         "statistics": build_statistics(campaign),
         "errors": held_out_errors(campaign),
         "glasses": quenched_glasses(campaign, tell),
+        "unfinished": unfinished_runs(campaign),
+        "relaxed": relaxed_glasses(campaign),
     }
 
 
@@ -34,8 +35,10 @@ def held_out_errors(campaign: Campaign) -> dict[str, Any] | None:
     """Return the newest measured ensemble's errors on the final held-out labels, None before they were measured.
 
     rows: per label its glass, atoms, the labeler's energy and the ensemble mean's error (eV/atom), force RMSE of one
-    model (eV/Å, over models) and the largest error of a mean force. by_glass: labels, mean absolute and largest energy
-    error with and without the glass's mean offset, that offset, force RMSE and largest force error.
+    model and mean absolute error of its components (eV/Å, over models), and the largest error of a mean force.
+    by_glass: labels, mean absolute and largest energy error with and without the glass's mean offset, that offset,
+    force MAE, RMSE and largest force error. forces: by glass, force components drawn at random, by the labeler and the
+    ensemble's mean (eV/Å).
     """
     from alloop.tasks.label import read_label
 
@@ -60,12 +63,20 @@ def held_out_errors(campaign: Campaign) -> dict[str, Any] | None:
                 "energy_eV_atom": float(read_label(campaign.result(label)).energy_eV / atoms),
                 "energy_error_eV_atom": float(errors["energy_error_eV"][row].mean() / atoms),
                 "force_rmse_eV_A": float(np.sqrt(errors["force_se"][row].mean() / (3 * atoms))),
+                "force_mae_eV_A": float(errors["force_abs"][row].mean() / (3 * atoms)),
                 "max_force_error_eV_A": float(errors["force_max"][row]),
             }
         )
     names = sorted({str(row["glass"]) for row in rows}, key=lambda name: (name == OTHERS, name))
     table = [_glass_errors(name, [row for row in rows if row["glass"] == name]) for name in names]
-    return {"iteration": iteration, "rows": rows, "by_glass": [*table, _glass_errors("all", rows)]}
+    glass_of_row = np.array([row["glass"] for row in rows])
+    forces = {name: _force_sample(errors, glass_of_row[errors["sample_row"]] == name) for name in names}
+    return {"iteration": iteration, "rows": rows, "by_glass": [*table, _glass_errors("all", rows)], "forces": forces}
+
+
+def _force_sample(errors: dict[str, np.ndarray], chosen: np.ndarray) -> dict[str, list[float]]:
+    values = ((key, errors[f"sample_{key}_eV_A"][chosen]) for key in ("true", "mean"))
+    return {key: own.astype(float).round(4).tolist() for key, own in values}
 
 
 def _glass_errors(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -81,29 +92,73 @@ def _glass_errors(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "energy_offset_eV_atom": float(energy.mean()),
         "energy_mae_without_offset_eV_atom": float(np.abs(centred).mean()),
         "energy_max_without_offset_eV_atom": float(np.abs(centred).max()),
+        "force_mae_eV_A": float(np.average([row["force_mae_eV_A"] for row in rows], weights=weights)),
         "force_rmse_eV_A": float(np.sqrt(np.average(squared, weights=weights))),
         "max_force_error_eV_A": max(row["max_force_error_eV_A"] for row in rows),
     }
 
 
+def relaxed_glasses(campaign: Campaign) -> list[dict[str, Any]]:
+    """Return run, glass, and 4B and 5Si before and after relaxing with the labeler, of the last ensemble relaxed."""
+    from alloop.decisions.relaxing import relax_records
+
+    decisions = [decision for (kind, _), decision in sorted(campaign.state.decisions.items()) if kind == "relax"]
+    return relax_records(campaign, decisions[-1] if decisions else None)
+
+
+def _runs(campaign: Campaign) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the runs of the last melt-quenches, and the decision that asked for them, empty if none did."""
+    decisions = [decision for (kind, _), decision in sorted(campaign.state.decisions.items()) if kind == "quench"]
+    decision = decisions[-1] if decisions else {}
+    return quench_runs(decision), decision
+
+
+def _trouble(campaign: Campaign, chunks: list[dict[str, Any]]) -> tuple[str, str] | None:
+    """Return what a run without a glass is (lost, given up or running), and where or why; None if it is finished."""
+    state = campaign.state
+    for number, entry in enumerate(chunks):
+        place = f"chunk {number + 1} of {len(chunks)} ({entry['name'].rpartition('.')[2]})"
+        if entry["key"] in state.quarantined:
+            told = state.quarantined[entry["key"]]
+            return "given up", f"{place}: {told['message']}"
+        if entry["key"] not in state.done:
+            return "running", place
+        summary = campaign.summary(entry["key"])
+        if summary["status"] != "finished":
+            return "lost", f"{place}: {summary['reason']}"
+    return None
+
+
+def unfinished_runs(campaign: Campaign) -> list[dict[str, str]]:
+    """Return run, glass, status and reason of every melt-quench that made no glass, or not yet."""
+    found = []
+    for run in _runs(campaign)[0]:
+        trouble = _trouble(campaign, run["chunks"])
+        if trouble is not None:
+            status, reason = trouble
+            found.append({"run": run["name"], "glass": run["glass"], "status": status, "reason": reason})
+    return found
+
+
 def quenched_glasses(campaign: Campaign, tell: Tell) -> list[dict[str, Any]]:
     """Return one record per finished run: what it made, g(r) over its analysed end, and its rings as it cooled.
 
-    ``g`` holds columns by name, ``cooling`` the target temperatures and numbers of three-membered boron rings, and of
-    the rings of the end the share that existed. Runs that were lost or are not finished are left out.
+    ``g`` holds columns by name, ``cooling`` what `rings.cooling` tells, ``structure`` the last frame with its rings.
     """
-    decisions = [decision for (kind, _), decision in sorted(campaign.state.decisions.items()) if kind == "quench"]
+    runs, decision = _runs(campaign)
     found = []
-    for run in quench_runs(decisions[-1] if decisions else None):
-        done = all(entry["key"] in campaign.state.done for entry in run["chunks"])
-        if not done or any(campaign.summary(entry["key"])["status"] != "finished" for entry in run["chunks"]):
-            continue
-        tell(f"rings of {run['name']}")
-        found.append(_quenched(campaign, run, decisions[-1]))
+    for run in runs:
+        if _trouble(campaign, run["chunks"]) is None:
+            tell(f"rings of {run['name']}")
+            found.append(_quenched(campaign, run, decision))
     return found
 
 
 def _quenched(campaign: Campaign, run: dict[str, Any], decision: dict[str, Any]) -> dict[str, Any]:
+    from alloop.report.html import rings
+
+    conditions = [(entry, entry["spec"].get("condition")) for entry in run["chunks"]]
+    dynamics = [(condition, campaign.result(entry["key"])) for entry, condition in conditions if condition]
     final = [campaign.result(entry["key"]) for entry in run["analysed"]]
     frames = [frame for result in final for frame in read_json(result / "analysis.json")]
     return {
@@ -119,28 +174,9 @@ def _quenched(campaign: Campaign, run: dict[str, Any], decision: dict[str, Any])
         "three_rings": _mean([frame["rings"]["counts"].get("3", 0) for frame in frames]),
         "fraction_boroxol": _mean([frame["boroxol"]["fraction_B"] for frame in frames]),
         "g": _mean_columns([result / "rdf.csv" for result in final]),
-        "cooling": _cooling([(entry["spec"], campaign.result(entry["key"])) for entry in cooling_chunks(run)]),
+        "cooling": rings.cooling(dynamics),
+        "structure": rings.with_rings(read_structures(final[-1], [-1])[0]) if final else None,
     }
-
-
-def cooling_chunks(run: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the chunks of a run from its first cooling by what drives its end, up to the last that is analysed.
-
-    Minimisations are left out, and what comes after, such as a stay at another temperature for transport.
-    """
-    moving = [entry for entry in run["chunks"] if entry["spec"]["stage_kind"] != "minimise"]
-    if not moving:
-        return []
-    analysed = [entry["key"] for entry in run["analysed"]]
-    keys = [entry["key"] for entry in moving]
-    end = 1 + keys.index(analysed[-1]) if analysed else len(moving)
-    classical = "force_field" in moving[end - 1]["spec"]
-    for begin, entry in enumerate(moving[:end]):
-        condition = entry["spec"]["condition"]
-        cools = condition["temperature_end_K"] < condition["temperature_start_K"]
-        if cools and ("force_field" in entry["spec"]) == classical:
-            return moving[begin:end]
-    return []
 
 
 def _mean(values: list[float | None]) -> float | None:
@@ -155,31 +191,3 @@ def _mean_columns(files: list[Path]) -> dict[str, list[float]]:
         return {}
     names = tables[0].dtype.names or ()
     return {name: np.mean([table[name] for table in tables], axis=0).tolist() for name in names}
-
-
-def _cooling(chunks: list[tuple[dict[str, Any], Path]]) -> dict[str, Any] | None:
-    """Return the history of rings over these chunks; None with fewer than two frames or no boron."""
-    from alloop.glass.ring_history import ring_history
-
-    frames, times_ps, temperatures_K, begun_ps = [], [], [], 0.0
-    for spec, result in chunks:
-        condition = spec["condition"]
-        length_ps = condition["n_steps"] * condition["timestep_fs"] / 1000
-        columns = read_columns(result)
-        frames += [from_record(record) for record in read_all_structures(result)]
-        times_ps += (begun_ps + columns["step"] / condition["n_steps"] * length_ps).tolist()
-        temperatures_K += columns["target_temperature_K"].tolist()
-        begun_ps += length_ps
-    if len(frames) < 2 or "B" not in frames[0].symbols:
-        return None
-    history = ring_history(frames, times_ps=times_ps, temperatures_K=temperatures_K)
-    survival = history.survival()
-    kinds = [event.kind for event in history.events]
-    return {
-        "times_ps": times_ps,
-        "temperatures_K": temperatures_K,
-        "three_rings": list(history.counts),
-        "survival": list(survival.present),
-        "formed": kinds.count("formation"),
-        "broken": kinds.count("decomposition"),
-    }

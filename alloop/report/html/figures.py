@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,26 @@ LARGE_ATOMS = 600
 
 
 @dataclass(frozen=True)
+class Download:
+    """A file within the page: its name and its content as a data URI."""
+
+    name: str
+    uri: str
+
+
+@dataclass(frozen=True)
 class Figure:
-    """A drawing with the name of its file, what it shows, and its counterpart in Urata (2022), if there is one."""
+    """A drawing with the name of its file, what it shows, and what can be taken along.
+
+    counterparts: its counterparts in Urata (2022), with how much of each is here.
+    """
 
     name: str
     caption: str
     draw: Callable[[plt.Figure], None]
-    counterpart: str = ""
+    counterparts: Mapping[str, str] = field(default_factory=dict)
     size_in: tuple[float, float] = (6.4, 4.0)
+    downloads: tuple[Download, ...] = ()
 
     def _drawn(self) -> plt.Figure:
         figure = plt.figure(figsize=self.size_in, constrained_layout=True)
@@ -88,19 +100,33 @@ def error_figures(report: dict[str, Any]) -> Iterator[Figure]:
     errors = report["errors"]
     if errors is None:
         return
+    covered = f"{len(errors['rows'])} labels, {covered_glasses(errors['forces'])}"
     yield Figure(
         "energy_parity",
         "Energy of the held-out labels by labeler and ensemble; below, the error by glass, mean offset left in.",
         lambda figure: _parity(figure, errors["rows"]),
-        "Fig. 1",
+        {"Fig. 1 energy": covered},
         (6.4, 6.0),
     )
+    components = sum(len(sample["true"]) for sample in errors["forces"].values())
+    if components:
+        yield Figure(
+            "force_parity",
+            f"{components} force components of the held-out labels, drawn at random, by labeler and ensemble.",
+            lambda figure: _force_parity(figure, errors["forces"]),
+            {"Fig. 1 force": covered},
+            (max(4.8, 3.2 * min(3, len(errors["forces"]))), 3.4 * -(-len(errors["forces"]) // 3)),
+        )
     yield Figure(
         "force_errors",
-        "Force errors of the held-out labels, by glass: RMSE of each label and its largest error.",
+        "Force errors of the held-out labels, by glass: mean absolute error of each label and its largest error.",
         lambda figure: _force_errors(figure.subplots(), errors["rows"]),
-        "Fig. 1, Fig. S1",
     )
+
+
+def covered_glasses(names: Iterable[str]) -> str:
+    """Say how many of the glasses of Table 1 are among some names."""
+    return f"{len(set(names) & set(TABLE_1))} of {len(TABLE_1)} glasses"
 
 
 def glass_figures(report: dict[str, Any]) -> Iterator[Figure]:
@@ -113,22 +139,41 @@ def glass_figures(report: dict[str, Any]) -> Iterator[Figure]:
         compared = [own for own in chosen if own["glass"] in TABLE_1 and own["fraction_4B"] is not None]
         if compared:
             caption = f"Fourfold boron beside experiment, cells of {_sizes(compared)} atoms; bars: between replicas."
-            yield Figure(name, caption, partial(_on_axes, _fourfold, compared), counterpart)
-    if glasses:
-        caption = "Three-membered boron rings of the glass at its final temperature; bars: between replicas."
-        yield Figure("three_rings", caption, lambda figure: _three_rings(figure.subplots(), glasses), "Fig. 4a")
+            yield Figure(name, caption, partial(_on_axes, _fourfold, compared), {counterpart: _covered(compared)})
+    analysed = [own for own in glasses if own["atoms"]]
+    if analysed:
+        yield Figure(
+            "three_rings",
+            "Three-membered boron rings of the glass at its final temperature; bars: between replicas.",
+            lambda figure: _three_rings(figure.subplots(), analysed),
+            {"Fig. 4a": _covered(analysed)},
+        )
     cooled = [own for own in glasses if own["cooling"]]
-    if cooled:
-        caption = "Three-membered boron rings while the glass cools."
-        yield Figure("rings_cooling", caption, lambda figure: _rings_cooling(figure.subplots(), cooled), "Fig. 6")
     lasting = [own for own in cooled if own["cooling"]["survival"]]
-    if lasting:
-        caption = "Of the three-membered rings of the final glass, the share that existed at each temperature."
-        yield Figure("survival", caption, lambda figure: _survival(figure.subplots(), lasting), "Fig. 7e")
-    for own in glasses:
+    for name, draw, own, caption, counterpart in (
+        ("rings_cooling", _rings_cooling, cooled, "Three-membered boron rings while the glass cools.", "Fig. 6"),
+        (
+            "survival",
+            _survival,
+            lasting,
+            "Of the three-membered rings of the final glass, the share that existed at each temperature.",
+            "Fig. 7e",
+        ),
+    ):
+        if own:
+            yield Figure(name, caption, partial(_on_axes, draw, own), {counterpart: _covered(own)})
+
+
+def distribution_figures(report: dict[str, Any]) -> Iterator[Figure]:
+    """Yield g(r) of each run."""
+    for own in report["glasses"]:
         if own["g"]:
             caption = f"Radial distribution functions of {own['run']} over its analysed end."
             yield Figure(f"g_{own['run']}", caption, partial(_on_axes, _g, own["g"]))
+
+
+def _covered(glasses: Iterable[dict[str, Any]]) -> str:
+    return covered_glasses(own["glass"] for own in glasses)
 
 
 def _on_axes(draw: Callable[[Any, Any], None], what: Any, figure: plt.Figure) -> None:
@@ -206,12 +251,24 @@ def _parity(figure: plt.Figure, rows: list[dict[str, Any]]) -> None:
     error.set(ylabel="error (meV/atom)")
 
 
+def _force_parity(figure: plt.Figure, forces: dict[str, dict[str, list[float]]]) -> None:
+    panels = figure.subplots(-(-len(forces) // 3), min(3, len(forces)), squeeze=False).ravel()
+    for axes in panels[len(forces) :]:
+        axes.set_axis_off()
+    for axes, (name, sample) in zip(panels, sorted(forces.items()), strict=False):
+        true, mean = np.array(sample["true"]), np.array(sample["mean"])
+        ends = np.array([min(true.min(), mean.min()), max(true.max(), mean.max())]) if len(true) else np.array([-1, 1])
+        axes.plot(ends, ends, color="black", linewidth=0.8)
+        axes.plot(true, mean, ".", markersize=3, alpha=0.4)
+        axes.set(title=name, xlabel="labeler (eV/Å)", ylabel="ensemble (eV/Å)")
+
+
 def _force_errors(axes: Any, rows: list[dict[str, Any]]) -> None:
     for place, (name, own) in enumerate(_groups(rows).items()):
-        for key, marker in (("force_rmse_eV_A", "o"), ("max_force_error_eV_A", "x")):
+        for key, marker in (("force_mae_eV_A", "o"), ("max_force_error_eV_A", "x")):
             axes.plot(np.full(len(own), place), [row[key] for row in own], marker, color=f"C{place}", alpha=0.6)
         axes.plot([], [], color=f"C{place}", label=name)
-    axes.plot([], [], "o", color="grey", label="RMSE of a label")
+    axes.plot([], [], "o", color="grey", label="MAE of a label")
     axes.plot([], [], "x", color="grey", label="its largest error")
     axes.set(yscale="log", ylabel="force error (eV/Å)", xticks=[])
     axes.legend(fontsize="small")

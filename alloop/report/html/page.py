@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,33 +14,54 @@ from jinja2 import Environment, PackageLoader
 from alloop import __version__
 from alloop.glass.composition import TABLE_1
 from alloop.report.html.data import Tell
-from alloop.report.html.figures import Figure, campaign_figures, error_figures, glass_figures, place_of, replicas
+from alloop.report.html.figures import (
+    LARGE_ATOMS,
+    Figure,
+    campaign_figures,
+    covered_glasses,
+    distribution_figures,
+    error_figures,
+    glass_figures,
+    place_of,
+    replicas,
+)
+from alloop.report.html.structures import glass_drawings, ring_figures
 from alloop.report.status import number
 
+_QUENCH = "needs a melt-quench that came to its end"
+_BOTH = "needs held-out labels, measured at the end of a run"
 CHECKLIST = (
-    ("Table 1", "the glasses: composition, density, fourfold boron of experiment"),
-    ("Fig. 1", "energies and forces on labels that were not trained on, by glass"),
-    ("Fig. 2a", "fourfold boron against experiment, small cells"),
-    ("Fig. 2b", "fourfold boron and fivefold silicon before and after relaxing with the labeler"),
-    ("Fig. 3", "fourfold boron against experiment, large cells"),
-    ("Fig. 4a", "three-membered boron rings at room temperature"),
-    ("Fig. 5", "energies of the glasses by the labeler, before and after relaxing, beside classical ones"),
-    ("Fig. 6", "three-membered boron rings while cooling"),
-    ("Fig. 7e", "survival of the final rings"),
-    ("Fig. 8", "number density times diffusion coefficient of lithium at 500 K"),
-    ("Fig. S1", "mean and largest errors of energy and force"),
+    ("Table 1", "the glasses: composition, density, fourfold boron of experiment", _QUENCH),
+    ("Fig. 1 energy", "energies of labels that were not trained on, by glass", _BOTH),
+    ("Fig. 1 force", "forces of labels that were not trained on, by glass", _BOTH),
+    ("Fig. 2a", "fourfold boron against experiment, small cells", f"needs quenched cells below {LARGE_ATOMS} atoms"),
+    ("Fig. 2b", "fourfold boron and fivefold silicon before and after relaxing with the labeler", "needs stop.relax"),
+    ("Fig. 3", "fourfold boron against experiment, large cells", f"needs quenched cells of {LARGE_ATOMS} atoms"),
+    ("Fig. 4a", "three-membered boron rings at room temperature", _QUENCH),
+    ("Fig. 4b-e", "structures of four glasses, three-membered rings in bold", "no glass here has such a ring"),
+    ("Fig. 5", "energies of the glasses by the labeler, beside classical ones", "not part of this report yet"),
+    ("Fig. 6", "three-membered boron rings while cooling", _QUENCH),
+    ("Fig. 7a", "a three-membered ring forms from a four-membered one", "none was seen to"),
+    ("Fig. 7b", "a three-membered ring forms from boron in no ring of four", "none was seen to"),
+    ("Fig. 7c", "a three-membered ring breaks", "none was seen to"),
+    ("Fig. 7d", "a three-membered ring that lasts", "none was there at the end"),
+    ("Fig. 7e", "survival of the final rings", "none was there at the end"),
+    ("Fig. 8", "number density times diffusion coefficient of lithium at 500 K", "see alloop analyze --msd"),
+    ("Fig. S1 energy", "mean and largest absolute errors of energy", _BOTH),
+    ("Fig. S1 force", "mean and largest absolute errors of force", _BOTH),
 )
-"""The tables and figures of S. Urata's work on boroxol rings in lithium borosilicate glasses (2022)."""
+"""Tables and figures of S. Urata's work on boroxol rings in lithium borosilicate glasses (2022): what each shows, and
+what it means if its counterpart is not there."""
 
 
 @dataclass(frozen=True)
 class PageTable:
-    """A table of texts with its caption, and its counterpart in Urata (2022), if there is one."""
+    """A table of texts with its caption, and its counterparts in Urata (2022) with how much of each is here."""
 
     caption: str
     columns: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
-    counterpart: str = ""
+    counterparts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,10 +89,7 @@ def render(report: dict[str, Any], tell: Tell) -> str:
     for section in sections(report):
         if section.figures:
             tell(f"figures: {section.title.lower()}")
-        figures = [
-            {"uri": figure.as_uri(), "caption": figure.caption, "counterpart": figure.counterpart}
-            for figure in section.figures
-        ]
+        figures = [vars(figure) | {"uri": figure.as_uri()} for figure in section.figures]
         shown.append({**vars(section), "figures": figures})
     converged = status["converged"]
     return environment.get_template("page.html").render(
@@ -166,6 +186,7 @@ def _errors(report: dict[str, Any]) -> Section:
                     "energy_max_without_offset_eV_atom",
                 )
             ),
+            number(row["force_mae_eV_A"]),
             number(row["force_rmse_eV_A"]),
             number(row["max_force_error_eV_A"], 2),
         )
@@ -179,27 +200,44 @@ def _errors(report: dict[str, Any]) -> Section:
         "mean offset",
         "MAE without it",
         "largest without it",
+        "force MAE",
         "force RMSE",
         "largest",
     )
     caption = (
         f"Ensemble {errors['iteration']} on held-out labels: energies of the ensemble's mean in meV/atom, with and "
-        "without the glass's mean offset; forces in eV/Å, RMSE of one model and largest error of the mean."
+        "without the glass's mean offset; forces in eV/Å, MAE and RMSE of one model and largest error of the mean."
     )
-    table = PageTable(caption, columns, rows, "Fig. S1")
+    covered = f"{len(errors['rows'])} labels, {covered_glasses(errors['forces'])}"
+    table = PageTable(caption, columns, rows, {"Fig. S1 energy": covered, "Fig. S1 force": covered})
     return Section("errors", "Errors of the potential", [], [table], list(error_figures(report)))
 
 
 def _glasses(report: dict[str, Any]) -> Section:
-    glasses = report["glasses"]
-    if not glasses:
-        text = "No melt-quench has ended yet: add a quench section to param.json, or run alloop quench."
-        return Section("glasses", "The glasses", [text])
-    texts = []
-    if not all(own["converged_ensemble"] for own in glasses):
-        texts.append("The ensemble that made these glasses was NOT converged; read them as a rehearsal.")
-    rates = sorted({own["cooling_rate_K_ps"] for own in glasses if own["cooling_rate_K_ps"] is not None})
-    texts.append(f"Cooled at {', '.join(f'{rate:g}' for rate in rates)} K/ps; ± is the deviation between replicas.")
+    glasses, unfinished = report["glasses"], report["unfinished"]
+    texts, tables = [], []
+    if not glasses and not unfinished:
+        texts.append("No melt-quench was asked for yet: add a quench section to param.json, or run alloop quench.")
+    if unfinished:
+        counts = Counter(run["status"] for run in unfinished)
+        told = ", ".join(f"{count} {status}" for status, count in counts.items())
+        texts.append(f"Of {len(glasses) + len(unfinished)} melt-quenches {told}; no number or figure counts them.")
+    if glasses:
+        if not all(own["converged_ensemble"] for own in glasses):
+            texts.append("The ensemble that made these glasses was NOT converged; read them as a rehearsal.")
+        rates = sorted({own["cooling_rate_K_ps"] for own in glasses if own["cooling_rate_K_ps"] is not None})
+        texts.append(f"Cooled at {', '.join(f'{rate:g}' for rate in rates)} K/ps; ± is the deviation between replicas.")
+        tables.append(_glass_table(glasses))
+    if unfinished:
+        rows = [tuple(run[key] for key in ("run", "glass", "status", "reason")) for run in unfinished]
+        tables.append(PageTable("Melt-quenches without a glass.", ("run", "glass", "status", "where and why"), rows))
+    if report["relaxed"]:
+        tables.append(_relaxed_table(report["relaxed"]))
+    drawn = (glass_figures(report), glass_drawings(glasses), ring_figures(glasses), distribution_figures(report))
+    return Section("glasses", "The glasses", texts, tables, list(chain(*drawn)))
+
+
+def _glass_table(glasses: list[dict[str, Any]]) -> PageTable:
     keys = ("fraction_4B", "fraction_5Si", "three_rings", "fraction_boroxol")
     values = {key: replicas(glasses, key) for key in keys}
     rows = []
@@ -231,8 +269,27 @@ def _glasses(report: dict[str, Any]) -> Section:
         "B in boroxol %",
     )
     caption = "The quenched glasses over their analysed end, beside the fourfold boron of experiment (NMR)."
-    table = PageTable(caption, columns, rows, "Table 1")
-    return Section("glasses", "The glasses", texts, [table], list(glass_figures(report)))
+    return PageTable(caption, columns, rows, {"Table 1": covered_glasses(row[0] for row in rows)} if rows else {})
+
+
+def _relaxed_table(relaxed: list[dict[str, Any]]) -> PageTable:
+    """What the last probe's glasses show before and after relaxing with the labeler."""
+
+    def pair(record: dict[str, Any], key: str, factor: float, digits: int) -> str:
+        values = (record[side][key] for side in ("before", "after"))
+        return " → ".join("-" if value is None else f"{factor * value:.{digits}f}" for value in values)
+
+    rows = [
+        (
+            record["run"],
+            *(pair(record, key, 100, 1) for key in ("fraction_4B", "fraction_5Si")),
+            pair(record, "three_rings", 1, 0),
+        )
+        for record in relaxed
+    ]
+    columns = ("run", "4B %", "5Si %", "3-rings of B")
+    caption = "Short quenches of the last ensemble, before → after relaxing with the labeler (stop.relax)."
+    return PageTable(caption, columns, rows, {"Fig. 2b": covered_glasses(record["glass"] for record in relaxed)})
 
 
 def _with_spread(values: np.ndarray | None, factor: float) -> str:
@@ -243,13 +300,15 @@ def _with_spread(values: np.ndarray | None, factor: float) -> str:
 
 
 def _checklist(parts: list[Section]) -> Section:
-    """Say of every table and figure of the model work whether its counterpart is on this page."""
+    """Say of every table and figure of the model work whether its counterpart is on this page, and how much of it."""
     there = {
-        name.strip()
+        name: extent
         for part in parts
-        for counterpart in (*(t.counterpart for t in part.tables), *(f.counterpart for f in part.figures))
-        for name in counterpart.split(",")
+        for counterparts in (*(t.counterparts for t in part.tables), *(f.counterparts for f in part.figures))
+        for name, extent in counterparts.items()
     }
-    rows = [(name, what, "yes" if name in there else "not yet") for name, what in CHECKLIST]
+    rows = [
+        (name, what, f"yes: {there[name]}" if name in there else f"no: {missing}") for name, what, missing in CHECKLIST
+    ]
     text = "What S. Urata's study of these glasses (2022) shows, and whether this campaign has its counterpart above."
     return Section("checklist", "Beside the literature", [text], [PageTable("", ("there", "what", "here"), rows)])

@@ -1,0 +1,171 @@
+"""The page of `alloop report` from made-up records: what it lists as there is there, and lost runs are told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from campaign_kit import content
+from report_kit import begun, end_well, fail_once
+
+from alloop.report.html.data import unfinished_runs
+from alloop.report.html.page import CHECKLIST, Section, sections
+from alloop.store import Task, make_task
+
+SPEND = {"core_hours": 1.0, "gpu_hours": 0.0, "core_hours_per_label": None, "by_kind": {}, "by_glass": {}}
+EMPTY: dict[str, Any] = {
+    "status": {"missing": "", "audit": [], "config_changes": [], "iterations": []},
+    "statistics": {
+        "iterations": [],
+        "final_held_out": [],
+        "calibration": {"coverage": []},
+        "cost": SPEND | {"by_reason": {}},
+    },
+    "errors": None,
+    "glasses": [],
+    "unfinished": [],
+    "relaxed": [],
+}
+
+
+def told(report: dict[str, Any]) -> dict[str, str]:
+    """The checklist: name and whether it is there."""
+    (table,) = sections(EMPTY | report)[-1].tables
+    return {name: here for name, _, here in table.rows}
+
+
+def errors(glasses: dict[str, int]) -> dict[str, Any]:
+    rows = [
+        {
+            "label": f"{name}{k}",
+            "glass": name,
+            "atoms": 60,
+            "energy_eV_atom": -7.0,
+            "energy_error_eV_atom": 0.01,
+            "force_rmse_eV_A": 0.4,
+            "force_mae_eV_A": 0.3,
+            "max_force_error_eV_A": 2.5,
+        }
+        for name, count in glasses.items()
+        for k in range(count)
+    ]
+    keys = ("energy_mae", "energy_max", "energy_offset", "energy_mae_without_offset", "energy_max_without_offset")
+    own = {f"{key}_eV_atom": 0.004 for key in keys}
+    own |= {"force_mae_eV_A": 0.3, "force_rmse_eV_A": 0.4, "max_force_error_eV_A": 2.5}
+    sample = {"true": [0.0, 1.0, -2.0], "mean": [0.1, 0.8, -2.2]}
+    return {
+        "iteration": 2,
+        "rows": rows,
+        "by_glass": [{"glass": name, "labels": count} | own for name, count in glasses.items()],
+        "forces": dict.fromkeys(glasses, sample),
+    }
+
+
+def glass(name: str, atoms: int, **more: Any) -> dict[str, Any]:
+    cooling = {"times_ps": [0, 1], "temperatures_K": [900, 300], "three_rings": [0, 0], "survival": [], "shown": []}
+    return {
+        "run": f"{name}.n{atoms}.r0",
+        "glass": name,
+        "atoms": atoms,
+        "density_g_cm3": 2.2,
+        "cooling_rate_K_ps": 10.0,
+        "converged_ensemble": True,
+        "frames": 3,
+        "fraction_4B": 0.4,
+        "fraction_5Si": None,
+        "three_rings": 2.0,
+        "fraction_boroxol": 0.1,
+        "g": {},
+        "cooling": cooling,
+        "structure": None,
+    } | more
+
+
+def test_nothing_is_there_in_an_empty_campaign() -> None:
+    found = told({})
+    assert list(found) == [name for name, _, _ in CHECKLIST]
+    assert all(here.startswith("no: ") for here in found.values())
+
+
+def test_what_is_there_is_what_the_page_has() -> None:
+    found = told({"errors": errors({"LBS-20-60-20": 3, "mine": 2})})
+    yes = {name: here for name, here in found.items() if here.startswith("yes: ")}
+    assert set(yes) == {"Fig. 1 energy", "Fig. 1 force", "Fig. S1 energy", "Fig. S1 force"}
+    assert set(yes.values()) == {"yes: 5 labels, 1 of 11 glasses"}
+    no_sample = errors({"mine": 1}) | {"forces": {"mine": {"true": [], "mean": []}}}
+    assert told({"errors": no_sample})["Fig. 1 force"].startswith("no: ")
+    small = told({"glasses": [glass("LBS-20-60-20", 294), glass("LBS-40-40-20", 304), glass("mine", 300)]})
+    assert small["Table 1"] == small["Fig. 2a"] == "yes: 2 of 11 glasses"
+    assert small["Fig. 3"].startswith("no: needs quenched cells of 600 atoms")
+    assert small["Fig. 6"].startswith("yes: ") and small["Fig. 7e"].startswith("no: ")
+    assert {small[f"Fig. 7{panel}"][:3] for panel in "abcd"} == {"no:"}
+    relaxed = {"run": "mine.r0", "glass": "LBS-20-60-20", "before": None, "after": None}
+    relaxed |= {side: {"fraction_4B": 0.4, "fraction_5Si": None, "three_rings": 1} for side in ("before", "after")}
+    assert told({"relaxed": [relaxed]})["Fig. 2b"] == "yes: 1 of 11 glasses"
+
+
+def part(report: dict[str, Any], anchor: str) -> Section:
+    return next(section for section in sections(EMPTY | report) if section.anchor == anchor)
+
+
+def test_error_table_has_mean_absolute_and_largest_errors() -> None:
+    section = part({"errors": errors({"LBS-20-60-20": 3})}, "errors")
+    (table,) = section.tables
+    row = dict(zip(table.columns[-3:], table.rows[0][-3:], strict=True))
+    assert row == {"force MAE": "0.300", "force RMSE": "0.400", "largest": "2.50"}
+    parity = next(figure for figure in section.figures if figure.name == "force_parity")
+    assert "3 force components" in parity.caption
+    assert parity.as_uri().startswith("data:image/svg+xml;base64,")
+
+
+def test_lost_runs_are_told_beside_glasses() -> None:
+    lost = {"run": "LBS-20-60-20.n294.r1", "glass": "LBS-20-60-20", "status": "lost", "reason": "chunk 2 of 5: step 40"}
+    section = part({"glasses": [glass("LBS-20-60-20", 294)], "unfinished": [lost]}, "glasses")
+    assert section.texts[0] == "Of 2 melt-quenches 1 lost; no number or figure counts them."
+    assert section.tables[1].rows == [tuple(lost.values())]
+    alone = part({"unfinished": [lost]}, "glasses")
+    assert alone.texts == ["Of 1 melt-quenches 1 lost; no number or figure counts them."] and len(alone.tables) == 1
+
+
+def chunks(run: str) -> list[Task]:
+    names = [f"{run}.s{number:02d}-{stage}" for number, stage in enumerate(("melt", "cool", "final"))]
+    return [make_task("quench", "production", name, {"glass": "LBS-20-60-20", "name": name}) for name in names]
+
+
+def test_every_run_without_a_glass_is_found(tmp_path: Path) -> None:
+    campaign = begun(tmp_path / "campaign")
+    runs = {name: chunks(name) for name in ("fine", "lost", "given_up", "running")}
+    tasks = [task for own in runs.values() for task in own]
+    campaign.decide("quench", iteration=0, converged=True, **content(tasks))
+
+    def ended(task: Task, **summary: Any) -> None:
+        folder = end_well(campaign, task.key)
+        (folder / "result" / "summary.json").write_text(json.dumps({"status": "finished", "reason": ""} | summary))
+
+    for task in runs["fine"]:
+        ended(task)
+    ended(runs["lost"][0])
+    ended(runs["lost"][1], status="lost", reason="step 40: B-O 0.61 A")
+    ended(runs["lost"][2], status="void", reason="the chunk before it was lost")
+    fail_once(campaign, runs["given_up"][0].key)
+    campaign.state.settle_quarantine(runs["given_up"][0].key, {"message": "it failed", "class": "numeric"})
+    ended(runs["running"][0])
+    found = {run["run"]: (run["status"], run["reason"]) for run in unfinished_runs(campaign)}
+    assert found == {
+        "lost": ("lost", "chunk 2 of 3 (s01-cool): step 40: B-O 0.61 A"),
+        "given_up": ("given up", "chunk 1 of 3 (s00-melt): it failed"),
+        "running": ("running", "chunk 2 of 3 (s01-cool)"),
+    }
+    assert {run["glass"] for run in unfinished_runs(campaign)} == {"LBS-20-60-20"}
+
+
+@pytest.mark.parametrize("many", [1, 4])
+def test_force_parity_has_a_panel_for_each_glass(many: int, tmp_path: Path) -> None:
+    section = part({"errors": errors({f"glass{k}": 1 for k in range(many)})}, "errors")
+    parity = next(figure for figure in section.figures if figure.name == "force_parity")
+    parity.write(tmp_path)
+    assert np.isclose(parity.size_in[1], 3.4 * (1 if many < 4 else 2))
+    assert (tmp_path / "force_parity.pdf").read_bytes().startswith(b"%PDF")
