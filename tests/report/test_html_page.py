@@ -139,7 +139,10 @@ def test_every_run_without_a_glass_is_found(tmp_path: Path) -> None:
     campaign = begun(tmp_path / "campaign")
     runs = {name: chunks(name) for name in ("fine", "lost", "given_up", "running")}
     tasks = [task for own in runs.values() for task in own]
-    campaign.decide("quench", iteration=0, converged=True, **content(tasks))
+    records = [
+        {"name": name, "glass": "LBS-20-60-20", "tasks": [task.key for task in own]} for name, own in runs.items()
+    ]
+    campaign.decide("quench", iteration=0, converged=True, runs=records, **content(tasks))
 
     def ended(task: Task, **summary: Any) -> None:
         folder = end_well(campaign, task.key)
