@@ -151,13 +151,18 @@ class Collected:
             before_loss=all_of["kept_for"] == BEFORE_LOSS,
             audit_of=np.where(all_of["audit_of"] > 0, all_of["audit_of"], all_of["kept_for"] == AUDIT),
             chunks=all_of["chunk"],
-            events=np.array([all_of[f"event:{event}"] for event in self.events], dtype=bool).reshape(-1, self._count).T,
+            events=self._events(all_of),
             trajectory_names=list(names),
             stratum_names=list(strata),
             chunk_names=[entry["name"] for entry, _ in self._chunks],
             event_names=list(self.events),
             offending=self._offending(),
         )
+
+    def _events(self, all_of: Columns) -> np.ndarray:
+        """Return which frame shows which event, (frames, events), also of no frames or no events."""
+        seen = [all_of[f"event:{event}"] for event in self.events]
+        return np.array(seen, dtype=bool).reshape(len(self.events), self._count).T
 
     def _offending(self) -> Offending | None:
         if not any(len(frames) for frames, _, _ in self._atoms):

@@ -316,12 +316,8 @@ def test_the_papers_protocol_and_then_one_of_own_stages(tmp_path: Path) -> None:
     assert not np.allclose(at, after)
     minimum = read_structure(results[6], 0)["positions_A"]
     assert not np.allclose(minimum, at, atol=0.05)
-    moving = [
-        (entry["spec"]["condition"], entry["spec"]["stage"])
-        for entry in first["chunks"]
-        if entry["spec"]["stage_kind"] != "minimise"
-    ]
-    cooled = [stage for _, (_, stage) in cooling_part(moving)]  # type: ignore[list-item]
-    assert cooled == ["cool", "cool", "glass", "glass"]
+    moving = [entry["spec"] for entry in first["chunks"] if entry["spec"]["stage_kind"] != "minimise"]
+    dynamics = [(spec["condition"], Path(spec["stage"])) for spec in moving]
+    assert [str(stage) for _, (_, stage) in cooling_part(dynamics)] == ["cool", "cool", "glass", "glass"]
     shown = run(folder, changes | {"quench": own}, "analyze", str(results[5].parent), "--json").stdout
     assert len(shown.splitlines()) == 5

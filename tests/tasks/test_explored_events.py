@@ -333,3 +333,35 @@ def test_chunks_that_failed_were_lost_or_withdrawn_are_counted_apart() -> None:
     counted = {name: decision[name] for name in ("lost_chunks", "failed_chunks", "withdrawn_chunks", "missed_records")}
     assert counted == {"lost_chunks": 1, "failed_chunks": 1, "withdrawn_chunks": 1, "missed_records": 1}
     assert decision["classes"] == {"accurate": 8, "candidate": 0, "failed": 0} and decision["picks"] == []
+
+
+@pytest.mark.parametrize("drawn", [0, 2])
+@pytest.mark.parametrize("events", [(), ("overlap", "five_coordinated_Si")])
+def test_frames_that_were_not_drawn_for_the_audit_are_none_of_it(
+    drawn: int, events: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An iteration whose labels were asked for frame by frame, with and without an audit, with and without events."""
+    from alloop.config import SelectParam
+    from alloop.decisions import found
+    from alloop.decisions.exploration import Trajectory
+
+    frames = 3
+    drawn_of = np.array([40] * drawn + [0] * (frames - drawn))
+    own = {
+        "step": np.arange(frames) * 20,
+        "target_temperature_K": np.full(frames, 300.0),
+        "trust_class": np.array(["candidate"] * frames),
+        "max_force_deviation_eV_A": np.ones(frames),
+        "kept_for": np.array(["candidate"] * frames),
+        "audit_of": drawn_of,
+        "content": np.array([f"content{n}" for n in range(frames)]),
+    }
+    own |= {f"event:{event}": np.zeros(frames, dtype=bool) for event in events}
+    monkeypatch.setattr(found, "read_some_columns", lambda result, names: own)
+    campaign: Any = SimpleNamespace(result=Path, level={"name": "own", "content": {}})
+    collected = found.Collected(campaign, SelectParam(), events, audit_only=True)
+    trajectory = Trajectory("glass.n3.300K.t00", "glass", 3, "nvt", 300.0, 300.0)
+    entry = {"key": "k", "name": f"{trajectory.name}.c00", "spec": {"condition": CONDITION | {"n_steps": 80}}}
+    collected.add(entry, trajectory)
+    table = collected.frames()
+    assert len(table) == drawn and table.events.shape == (drawn, len(events))
