@@ -138,7 +138,8 @@ def test_frames_are_compared_with_the_training_data_by_one_models_descriptor(cam
 def test_verdict_lists_its_criteria_and_status_says_what_is_missing(reference: Path, campaign: Campaign) -> None:
     verdict = campaign.state.decisions["verdict", 1]
     states = {own["name"]: own["state"] for own in verdict["criteria"]}
-    assert {"accurate fraction", "force RMSE on held-out exploration labels"} <= set(states)
+    assert any(name.startswith("accurate fraction") for name in states), "of lost trajectories it is told there"
+    assert "force RMSE on held-out exploration labels" in states
     assert verdict["converged"] == (set(states.values()) == {"met"})
     assert [labels for labels, _ in verdict["learning"]] == sorted(labels for labels, _ in verdict["learning"])
     status = json.loads(alloop(reference, "status", "--json").stdout)

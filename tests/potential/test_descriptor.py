@@ -227,10 +227,11 @@ def test_a_known_frame_of_which_all_atoms_moved_a_little_is_not_asked_for(model:
     known = Known(Scale.fit(Environments.together(describer.describe([known_frame, glass(92)]))))
     known.cover(Environments.together(describer.describe([known_frame])))
     candidates = [
-        Candidate(f"{n}", f"t{n}", 0.0, "s", "candidate", "candidate", 0.5, offending={"candidate": own})
+        Candidate(f"{n}", f"t{n}", 0.0, "s", "accurate", "mine", 0.5, frozenset({"mine"}), offending={"mine": own})
         for n, own in enumerate(describer.describe(frames, [everyone] * 6))
     ]
-    assert pick(candidates, set(), Rules(6, 6, 0.0, 0), 1, known) == [(5, "candidate")]
+    rules = Rules(6, 6, 0.0, 0, {"mine": 6}, event_share=1.0)
+    assert pick(candidates, set(), rules, 1, known) == [(5, "mine")]
 
 
 @settings(max_examples=8, deadline=None)
