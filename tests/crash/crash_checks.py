@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -86,7 +86,7 @@ def _alike(one: Any, other: Any) -> bool:
 
 
 _COST = re.compile(r"about \S+ core-hours")
-"""In a sentence of the snapshot this is what had been spent as it was written; an attempt that died later is not in it."""
+"""In a sentence of the snapshot: spent when it was written; an attempt that died later is not in it."""
 
 
 def _spent(campaign: Campaign) -> dict[str, Any]:
