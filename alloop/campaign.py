@@ -388,7 +388,13 @@ class Campaign:
         else:
             content = self.state.levels[pick["level"]]
         about = {"glass": pick["trajectory"].split(".")[0], "reason": pick["reason"]}
-        return label_task(task.group, task.name, read_structure(result, frame), content, task.inputs, about)
+        made = label_task(task.group, task.name, read_structure(result, frame), content, task.inputs, about)
+        if made.key != task.key:
+            raise InputError(
+                f"label {task.name} was asked for as {task.key}, and its structure and level make {made.key}\n"
+                "  the campaign was begun by a version of alloop that named labels otherwise; go on with that one"
+            )
+        return made
 
     def folder(self, key: str) -> Path:
         """Return the folder of a wanted task."""

@@ -286,7 +286,7 @@ class SelectParam(Section):
     audit: CountOrZero | None = Field(
         None,
         description="labels per iteration drawn at random from all explored frames: they measure and calibrate; if not "
-        "given a tenth of max_labels, at least 5",
+        "given a tenth of max_labels, at least 5, at most half of them",
     )
     events: EventsParam = Field(
         default_events(),
@@ -305,7 +305,9 @@ class SelectParam(Section):
     @property
     def audit_labels(self) -> int:
         """Return how many labels of an iteration are drawn at random."""
-        return max(5, round(self.max_labels / 10)) if self.audit is None else self.audit
+        if self.audit is not None:
+            return self.audit
+        return max(1, min(max(5, round(self.max_labels / 10)), self.max_labels // 2))
 
     @field_validator("temperature_bands_K")
     @classmethod
@@ -413,6 +415,7 @@ class Param(Section):
         check_pools(self.pools)
         self._check_audit()
         self._check_references()
+        self._check_relaxing()
         self._check_quench()
         if not self.glasses:
             raise ValueError("glasses is empty; name at least one, such as LBS-20-60-20")
@@ -444,6 +447,19 @@ class Param(Section):
         for size in (self.quench.n_atoms or ()) if self.quench else ():
             for entry in self.glasses:
                 stoichiometric_counts(entry.glass(), size)
+
+    def _check_relaxing(self) -> None:
+        probe, relax = self.stop.probe, self.stop.relax
+        if probe is None or relax is None:
+            return
+        for entry in self.glasses:
+            cell = min(sum(stoichiometric_counts(entry.glass(), wanted).values()) for wanted in entry.n_atoms)
+            smallest = cell * min(math.prod(supercell) for supercell in probe.supercells)
+            if smallest > relax.largest_atoms:
+                raise ValueError(
+                    f"stop.relax.largest_atoms is {relax.largest_atoms}, and the probe's smallest cell of {entry.name} "
+                    f"has {smallest} atoms: nothing could be relaxed; raise the one or make the cells smaller"
+                )
 
     def _check_references(self) -> None:
         for number, own in enumerate(self.stop.reference):

@@ -264,6 +264,8 @@ class Driver:
     def _rule(self, key: str) -> None:
         """Do what follows from a task's failures: give it up, or have its next attempt wait or get more time."""
         state, task = self.campaign.state, self.campaign.state.tasks[key]
+        if key in state.superseded:  # nobody wants it any more
+            return
         failures = self.campaign.failures(key)
         failures = [failure for failure in failures if failure["time"] > state.retried.get(key, "")]
         if not failures:

@@ -21,6 +21,8 @@ NEEDED = ("bootstrap", "train", "evaluate", "quench")
 """Kinds of task the campaign cannot go on without; a lost label or chunk costs itself only."""
 AIDS = ("describe", "rank", "probe", "relax")
 """Decisions whose tasks only help to choose or to judge well: without them the campaign goes on."""
+REPLANNED = ("melting", "quench")
+"""Decisions that are taken again when `quench` in the configuration changes."""
 ORDER = ("evaluate", "train", "quench", "bootstrap", "explore", "relax", "label")
 """Which kind of task a free slot of a common pool takes first."""
 BRIEF = ("evaluate",)
@@ -121,10 +123,10 @@ def policy(state: State, limits: Limits, now: Now) -> Plan:
     else the next ensemble trains as soon as enough new labels have landed. A cheap foundation may label first;
     promote and pretrain lead from its labels to the campaign's own.
     """
-    stop = _stopped(state, now)
+    due = next_decision(state, limits)
+    stop = _stopped(state, now, due)
     if stop is not None:
         return Plan(ending=stop)
-    due = next_decision(state, limits)
     ends = isinstance(due, Ending)
     if isinstance(due, Ending) and (limits.quench_only or not _labelling(state, limits)):
         return Plan(ending=due)
@@ -142,10 +144,16 @@ def policy(state: State, limits: Limits, now: Now) -> Plan:
     return Plan(launch, demand=_demand(state, limits, kinds, picking=picking))
 
 
-def _stopped(state: State, now: Now) -> Ending | None:
-    """Return why nothing may go on: work the campaign cannot do without is quarantined, or the budget is used up."""
+def _stopped(state: State, now: Now, due: tuple[str, int] | Ending | None) -> Ending | None:
+    """Return why nothing may go on: work the campaign cannot do without is quarantined, or the budget is used up.
+
+    A quench that is due to be planned anew does without what the one before asked for.
+    """
+    anew = REPLANNED if isinstance(due, tuple) and due[0] in REPLANNED else ()
     for key, record in state.quarantined.items():
         task = state.tasks[key]
+        if key in state.superseded or all(kind in anew for kind, _ in state.asked_in[key]):
+            continue
         if task.kind in NEEDED and is_needed(state, task):
             return Ending(NEEDS_PERSON, f"{task.kind} {task.name} failed for good: {record['message']}", "paused")
     return Ending(NOT_CONVERGED, now.budget_used_up, "budget") if now.budget_used_up else None

@@ -23,6 +23,7 @@ from alloop.glass.protocol import (
     Stage,
     melting_temperature_K,
 )
+from alloop.policy import REPLANNED
 from alloop.quench_params import QuenchParam
 from alloop.seeds import derived_seed
 from alloop.state import task_entries
@@ -87,7 +88,8 @@ def decide_melting(campaign: Campaign, param: Param, iteration: int) -> dict[str
             "seed": derived_seed(param.seed, "melting", entry.name, size),
         }
         tasks.append(make_task("quench", "production/melting", f"{entry.name}.n{size}.melting", spec))
-    return {"section": quench_section(param), "tasks": task_entries(tasks, {})}
+    withdrawn = _outdated(campaign, {task.key for task in tasks}, ("melting",))
+    return {"section": quench_section(param), "tasks": task_entries(tasks, {}), "withdrawn": withdrawn}
 
 
 def decide_quench(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
@@ -122,7 +124,7 @@ def decide_quench(campaign: Campaign, param: Param, iteration: int) -> dict[str,
         "common": common,
         "runs": runs,
         "tasks": task_entries(tasks, common),
-        "withdrawn": _outdated(campaign, {task.key for task in tasks}),
+        "withdrawn": _outdated(campaign, {task.key for task in tasks} | _melting_tasks(campaign, param, iteration)),
     }
 
 
@@ -169,16 +171,23 @@ def _melting(campaign: Campaign, param: Param, iteration: int) -> dict[str, dict
     return found
 
 
-def _outdated(campaign: Campaign, wanted: set[str]) -> list[str]:
-    """Return the tasks of earlier quenches that are not done and no longer wanted by any decision."""
+def _melting_tasks(campaign: Campaign, param: Param, iteration: int) -> set[str]:
+    """Return the searches for a melting temperature that the quench of an ensemble rests on."""
+    decision = campaign.state.decisions.get(("melting", iteration))
+    sought = {entry.name for entry in melting_glasses(param)}
+    return {task["key"] for task in (decision or {"tasks": []})["tasks"] if task["spec"]["glass"] in sought}
+
+
+def _outdated(campaign: Campaign, wanted: set[str], kinds: tuple[str, ...] = REPLANNED) -> list[str]:
+    """Return the tasks of earlier decisions of these kinds that are not done and no longer wanted by any decision."""
     state = campaign.state
     settled = wanted | state.done | state.superseded
     return [
         entry["key"]
         for (kind, _), decision in state.decisions.items()
-        if kind == "quench"
+        if kind in kinds
         for entry in decision["tasks"]
-        if entry["key"] not in settled and all(asking == "quench" for asking, _ in state.asked_in[entry["key"]])
+        if entry["key"] not in settled and all(asking in kinds for asking, _ in state.asked_in[entry["key"]])
     ]
 
 

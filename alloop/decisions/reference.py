@@ -48,14 +48,21 @@ def reference_criteria(campaign: Campaign, param: Param, iteration: int) -> list
     evaluate = campaign.state.decisions["evaluate", iteration]["tasks"] if param.stop.reference else []
     named = {entry["name"]: entry["key"] for entry in evaluate}
     for own in param.stop.reference:
-        labeler = [campaign.summary(named[_name(own, replica)]) for replica in range(len(own.files))]
+        names = [_name(own, replica) for replica in range(len(own.files))]
+        labeler = [campaign.summary(named[name]) for name in names if name in named]
+        if not labeler:
+            title = f"events in {own.glass} at {own.temperature_K:g} K"
+            told = f"{title} were not counted: the reference was added after this ensemble was measured"
+            criteria.append(Criterion(title, "unknown", None, None, "", told))
+            continue
         replicas = _explored(campaign, param, iteration, own, sum(labeler[0]["atoms"].values()))
         for event, settings in param.select.events.items():
             if isinstance(settings, TemperatureParam):  # of the labeler's trajectories no thermostat is known
                 continue
             element = settings.element if isinstance(settings, CoordinationParam) else None
             ours = tuple(_rate(one.counts[event], one.atoms, element) for one in replicas if event in one.counts)
-            theirs = tuple(_rate(one["counts"][event], one["atoms"], element) for one in labeler)
+            counted = [one for one in labeler if event in one["counts"]]  # not one that was declared since
+            theirs = tuple(_rate(one["counts"][event], one["atoms"], element) for one in counted)
             unit = f"of {element or 'atoms'}"
             where = f"{event} in {own.glass} at {own.temperature_K:g} K"
             rarer_is_fine = isinstance(settings, PairDistanceParam) and not settings.above_A

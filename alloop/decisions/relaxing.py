@@ -87,8 +87,9 @@ def relax_criteria(campaign: Campaign, param: Param, iteration: int) -> list[Cri
     criteria = []
     for glass in glasses:
         for key, (name, unit) in RELAXED.items():
-            own = [one for one in records if one["glass"] == glass and one["before"][key] is not None]
-            if own or not records:
+            mine = [one for one in records if one["glass"] == glass]
+            own = [one for one in mine if one["before"][key] is not None]
+            if own or not mine:  # a glass of which nothing could be relaxed is unknown, one without silicon has no 5Si
                 criteria.append(unchanged(f"{name} of {glass}", unit, [_pair(one, key) for one in own]))
     return criteria
 

@@ -350,7 +350,13 @@ def _scratch_folder(scratch: str | None) -> Path | None:
     root = Path(os.path.expandvars(scratch)).expanduser()
     if "$" in str(root):
         raise CodeFault("config", f"label.run.scratch {scratch!r} names a variable that is not set here", final=True)
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        place = root / f"alloop-{uuid.uuid4().hex[:12]}"
+        place.mkdir()
+        write_json(place / "owner.json", this_process().to_json())
+    except (FileNotFoundError, PermissionError, NotADirectoryError) as error:  # another node may have a better one
+        raise CodeFault("infra", f"label.run.scratch {scratch!r} cannot be used here: {error}", final=False) from error
     for left in root.glob("alloop-*"):
         try:
             owner = ProcessIdentity.from_json(read_json(left / "owner.json"))
@@ -358,7 +364,4 @@ def _scratch_folder(scratch: str | None) -> Path | None:
             continue
         if owner.is_local() and not owner.alive():
             shutil.rmtree(left, ignore_errors=True)
-    place = root / f"alloop-{uuid.uuid4().hex[:12]}"
-    place.mkdir()
-    write_json(place / "owner.json", this_process().to_json())
     return place

@@ -46,10 +46,10 @@ def cancel_jobs(run_folder: Path, jobs: list[Job], check: Callable[[], None]) ->
     deadline, problem = time.monotonic() + LEAVING_SECONDS, ""
     while left and time.monotonic() < deadline:
         check()
+        problem = ""
         for kind in {job.kind for job in left}:
             of_kind = [job for job in left if job.kind == kind]
             try:
-                problem = ""
                 _look(kind, of_kind, asked, missing)
             except CommandError as error:
                 problem = str(error)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from hashlib import blake2b
 
 import numpy as np
+from scipy.stats import binom
 
 from alloop.selection.picks import Frames
 
@@ -23,12 +23,7 @@ def frames_for_audit(count: int, chunks: int) -> int:
     others may be withdrawn, or lost early.
     """
     share = min(1.0, 4 / max(chunks, 1))
-    enough = 0
-    below = (1 - share) ** count
-    while enough < count and chunks * (1 - below) > 1e-3:
-        enough += 1
-        below += math.comb(count, enough) * share**enough * (1 - share) ** (count - enough)
-    return enough
+    return min(count, int(binom.isf(1e-3 / max(chunks, 1), count, share))) if count else 0
 
 
 def audit_sample(frames: Frames, count: int, seed: int) -> np.ndarray:

@@ -30,6 +30,11 @@ def assert_round_trip(param: config.Param) -> None:
     assert config.parse(dumped).model_dump(mode="json") == dumped
 
 
+@pytest.mark.parametrize(("labels", "audit"), [(1, 1), (4, 2), (6, 3), (20, 5), (100, 10)])
+def test_a_small_batch_is_not_all_audit(labels, audit):
+    assert config.parse(MINIMAL | {"select": {"max_labels": labels}}).select.audit_labels == audit
+
+
 def test_a_name_and_a_glass_are_enough():
     param = config.parse(MINIMAL)
     assert param.train.models == 4

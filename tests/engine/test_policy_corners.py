@@ -12,7 +12,7 @@ from policy_world import CONTENT, RULES, World, now
 from test_policy import explored_until, many_chunks, streaming, world
 
 from alloop.errors import NEEDS_PERSON, NOT_CONVERGED
-from alloop.policy import Limits, is_needed, policy
+from alloop.policy import Limits, _stopped, is_needed, policy
 from alloop.selection.picks import Candidate
 from alloop.state import task_entries
 from alloop.store import Task, make_task
@@ -38,6 +38,20 @@ def test_trouble_of_what_only_helps_to_choose_stops_nothing_else() -> None:
     state: Any = SimpleNamespace(asked_in=asked)
     needed = {key: is_needed(state, Task(key, "evaluate", "g", "n", {}, ())) for key in asked}
     assert needed == {"a": False, "b": True, "c": False}
+
+
+@pytest.mark.parametrize("kind", ["quench", "melting"])
+def test_a_quench_that_is_planned_anew_does_without_what_was_given_up(kind: str) -> None:
+    """What the old plan asked for stops the campaign until another is due, and no more once it is withdrawn."""
+    task = Task("q", "quench", "production", "old chunk", {}, ())
+    about = {"superseded": set(), "tasks": {"q": task}, "quarantined": {"q": {"message": "three failures"}}}
+    state: Any = SimpleNamespace(asked_in={"q": [(kind, 1)]}, **about)
+    assert _stopped(state, now(1), ("assess", 1)) is not None and _stopped(state, now(1), None) is not None
+    assert _stopped(state, now(1), ("quench", 1)) is None and _stopped(state, now(1), ("melting", 1)) is None
+    state.asked_in["q"].append(("probe", 0))
+    assert _stopped(state, now(1), ("quench", 1)) is not None, "the probe's own quarantine is not the plan's"
+    state.superseded.add("q")
+    assert _stopped(state, now(1), None) is None
 
 
 def test_iteration_that_explores_beyond_a_lowered_limit_is_judged() -> None:

@@ -182,6 +182,19 @@ def test_what_a_changed_protocol_no_longer_wants_is_withdrawn_and_no_more_in_the
     assert set(keys) - {keys[0]} <= set(state.waiting) and third["withdrawn"] == []
 
 
+def test_a_search_that_is_no_longer_needed_is_withdrawn_with_its_failure() -> None:
+    campaign = Finished({1500.0: {"B": 3.0, "Si": 3.0}})
+    section = {"protocol": "urata2022", "when": "always", "n_atoms": [42]}
+    campaign.state.apply(
+        {"number": 0, "kind": "melting", "iteration": 2} | decide_melting(campaign, param(quench=section), 2)
+    )
+    (search,) = campaign.state.decisions["melting", 2]["tasks"]
+    campaign.state.settle_quarantine(search["key"], {"message": "three failures"})
+    given = param(quench=section | {"melting_temperature_K": 1800})
+    campaign.state.apply({"number": 1, "kind": "quench", "iteration": 2} | decide_quench(campaign, given, 2))
+    assert not campaign.state.quarantined and search["key"] in campaign.state.superseded
+
+
 def test_sizes_that_the_bootstrap_lacks_are_packed_and_its_own_are_taken_from_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

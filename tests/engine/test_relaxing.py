@@ -143,6 +143,21 @@ def test_criteria_wait_then_say_what_changed() -> None:
     assert relax_criteria(probed, own, 1)[0].state == "unknown"
 
 
+def test_a_glass_of_which_nothing_could_be_relaxed_is_unknown_beside_one_that_agrees() -> None:
+    probed, own = Probed(), param(stop=RELAX)
+    probed.relaxed(0.0, 0.0, 0.0)
+    probed.state.decisions["relax", 1]["tasks"].append({"key": "lost", "name": "other", "spec": {"glass": "other"}})
+    states = {one.name: one.state for one in relax_criteria(probed, own, 1)}
+    assert {state for name, state in states.items() if "other" in name} == {"unknown"}
+    assert {state for name, state in states.items() if GLASS in name} == {"met"}
+
+
+def test_a_probe_whose_cells_are_all_too_large_to_relax_is_refused() -> None:
+    stop = {"probe": {"supercells": [[2, 1, 1]]}, "relax": {"largest_atoms": 100}}
+    with pytest.raises(Exception, match="nothing could be relaxed"):
+        param(stop=stop)
+
+
 def test_relax_without_a_probe_is_refused() -> None:
     with pytest.raises(Exception, match="relax needs a probe"):
         param(stop={"relax": {}})

@@ -47,7 +47,9 @@ def test_numbers_per_chunk_are_those_of_drawing_from_all_records() -> None:
     assert chisquare([observed[n] for n in range(4)], expected).pvalue > 1e-5
 
 
-@pytest.mark.parametrize(("count", "chunks"), [(6, 10), (12, 40), (10, 80), (50, 500), (5, 1), (0, 9)])
+@pytest.mark.parametrize(
+    ("count", "chunks"), [(6, 10), (12, 40), (10, 80), (50, 500), (5, 1), (0, 9), (3000, 72), (1200, 4)]
+)
 def test_chunks_bring_home_what_a_uniform_sample_may_take_of_them(count: int, chunks: int) -> None:
     enough = frames_for_audit(count, chunks)
     most = chunks * binom.sf(enough, count, min(1, 4 / chunks))
