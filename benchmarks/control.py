@@ -25,11 +25,7 @@ from alloop.store import Task, make_task, read_json
 
 def run_tasks(campaign: Campaign, tasks: list[Task], slots: int, *, together: bool = False) -> None:
     """Run tasks that have no result yet, `slots` at a time or all together in one process, one thread each."""
-    folders = []
-    for task in tasks:
-        paths = {key: campaign.state.tasks[key].folder for key in task.inputs}
-        folders.append(campaign.store.prepare(task, campaign.state.identity["id"], paths))
-        campaign.state.tasks[task.key] = task
+    folders = prepared(campaign, tasks)
 
     def run(batch: list[Path]) -> int:
         command = [sys.executable, "-m", "alloop.attempt", *map(str, batch)]
@@ -40,6 +36,16 @@ def run_tasks(campaign: Campaign, tasks: list[Task], slots: int, *, together: bo
     failed = [task.name for task in tasks if not campaign.store.is_done(task)]
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}; see attempts/*/failed.json under {folders[0].parent}")
+
+
+def prepared(campaign: Campaign, tasks: list[Task]) -> list[Path]:
+    """Write the folders of tasks that no decision asks for, have the state know them, and return the folders."""
+    folders = []
+    for task in tasks:
+        paths = {key: campaign.state.tasks[key].folder for key in task.inputs}
+        folders.append(campaign.store.prepare(task, campaign.state.identity["id"], paths))
+        campaign.state.tasks[task.key] = task
+    return folders
 
 
 def control_ensemble(campaign: Campaign, slots: int) -> tuple[list[str], int]:

@@ -34,7 +34,7 @@ from ase import Atoms
 
 from alloop.campaign import Campaign
 from alloop.frames import read_all_structures
-from alloop.glass.composition import TABLE_1, stoichiometric_counts
+from alloop.glass.composition import TABLE_1, Glass, stoichiometric_counts
 from alloop.glass.events import PRESETS
 from alloop.glass.force_field import teter_parameters
 from alloop.glass.melt_quench import MeltQuench, melt_quench, read_dump, run_lammps, write_lammps_data
@@ -189,24 +189,26 @@ def check_bootstrap(campaign: Campaign) -> dict[str, Any] | None:
 
 def starts(folder: Path) -> list[Atoms]:
     """Return one start per replica, melts of Teter's force field at the temperature of the comparison."""
-    glass = TABLE_1[GLASS]
-    counts = stoichiometric_counts(glass, ATOMS)
-    found = []
-    for replica in range(REPLICAS):
-        file = folder / f"start{replica}.extxyz"
-        if not file.exists():
-            schedule = MeltQuench(TEMPERATURE_K + 100, TEMPERATURE_K, melt_ps=5.0, n_snapshots=2)
-            frames = melt_quench(
-                glass,
-                counts,
-                schedule,
-                seed=70 + replica,
-                directory=folder / f"start{replica}",
-                potential=teter_parameters(glass),
-            )
-            ase.io.write(file, frames[-1].atoms, format="extxyz")
-        found.append(ase.io.read(file))
-    return found
+    return [
+        teter_melt(folder / f"start{replica}.extxyz", TABLE_1[GLASS], ATOMS, 70 + replica)
+        for replica in range(REPLICAS)
+    ]
+
+
+def teter_melt(file: Path, glass: Glass, atoms: int, seed: int) -> Atoms:
+    """Return a melt of Teter's force field at the temperature of the comparison, made once and kept in a file."""
+    if not file.exists():
+        schedule = MeltQuench(TEMPERATURE_K + 100, TEMPERATURE_K, melt_ps=5.0, n_snapshots=2)
+        frames = melt_quench(
+            glass,
+            stoichiometric_counts(glass, atoms),
+            schedule,
+            seed=seed,
+            directory=file.with_suffix(""),
+            potential=teter_parameters(glass),
+        )
+        ase.io.write(file, frames[-1].atoms, format="extxyz")
+    return ase.io.read(file)
 
 
 def labeler_replica(folder: Path, start: Atoms, seed: int) -> dict[str, Any]:
@@ -250,11 +252,15 @@ def model_replica(folder: Path, models: list[str], start: Path, seed: int) -> di
     """Return what dynamics driven by the first of the models shows; it runs in a process of its own."""
     file = folder / "seen.json"
     if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        told = json.dumps({"models": models, "start": str(start), "seed": seed, "folder": str(folder)})
-        command = [sys.executable, str(Path(__file__).resolve()), "--md", told]
-        subprocess.run(command, env=os.environ | md_environment(1), check=True)
+        subprocess.run(drive_command(folder, models, start, seed), env=os.environ | md_environment(1), check=True)
     return dict(read_json(file))
+
+
+def drive_command(folder: Path, models: list[str], start: Path, seed: int) -> list[str]:
+    """Return the command that runs `drive` in a process of its own; it leaves ``seen.json`` in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    told = json.dumps({"models": models, "start": str(start), "seed": seed, "folder": str(folder)})
+    return [sys.executable, str(Path(__file__).resolve()), "--md", told]
 
 
 def drive(told: dict[str, Any]) -> None:
@@ -313,13 +319,17 @@ def no_overlap(models: list[dict[str, Any]], labeler: list[dict[str, Any]]) -> d
     }
 
 
+def last_ensemble(campaign: Campaign) -> tuple[list[str], list[str]]:
+    """Return the keys and the files of the models of a loaded campaign's last ensemble."""
+    state = campaign.state
+    keys = state.models(max(number for kind, number in state.decisions if kind == "train"))
+    results = [campaign.result(key) for key in keys]
+    return keys, [str(result / read_json(result / "summary.json")["model"]) for result in results]
+
+
 def driven(folder: Path, variant: str, campaign: Campaign, slots: int) -> list[dict[str, Any]]:
     """Return what dynamics with the last ensemble shows, a replica per slot at a time, kept by the models' keys."""
-    state = campaign.state
-    last = max(number for kind, number in state.decisions if kind == "train")
-    keys = state.models(last)
-    results = [campaign.result(key) for key in keys]
-    files = [str(result / read_json(result / "summary.json")["model"]) for result in results]
+    keys, files = last_ensemble(campaign)
 
     def drive_one(replica: int) -> dict[str, Any]:
         first = replica % len(files)
