@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,12 +33,10 @@ def numbers(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[LabeledFrame, np
         def __init__(self, models: list[Path]) -> None:
             pass
 
-        def evaluate_many(self, structures: list[Atoms]) -> list[EnsembleEvaluation]:
+        def evaluate_stream(self, structures: Iterable[Atoms]) -> Iterator[tuple[Atoms, EnsembleEvaluation]]:
             found = {len(atoms): forces for atoms, forces in ((f.atoms, forces) for f, forces in known.values())}
-            return [
-                EnsembleEvaluation(np.full(2, -7.0 * len(atoms)), found[len(atoms)], np.zeros((2, 3, 3)))
-                for atoms in structures
-            ]
+            for atoms in structures:
+                yield atoms, EnsembleEvaluation(np.full(2, -7.0 * len(atoms)), found[len(atoms)], np.zeros((2, 3, 3)))
 
     monkeypatch.setattr(evaluate, "Ensemble", Known)
     monkeypatch.setattr(evaluate, "read_label", lambda result: known[result.name][0])
