@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from alloop.glass.force_field import TeterCalculator, teter_parameters
 from alloop.glass.protocol import Stage, temperature_K
 from alloop.potential.environment import md_environment
 from alloop.quench_params import MeltQuenchParam
+from alloop.state import State
 from alloop.store import Store, Task, begin_attempt, make_task, publish, read_json, write_json
 from alloop.structure import from_record
 
@@ -173,6 +175,7 @@ def melting_task() -> Task:
     param = parse(
         {"name": "t", "glasses": [{"name": "LBS-20-60-20", "n_atoms": [42]}], "quench": {"protocol": "urata2022"}}
     )
-    (entry,) = decide_melting(None, param, 0)["tasks"]  # type: ignore[arg-type]
+    campaign: Any = SimpleNamespace(state=State())
+    (entry,) = decide_melting(campaign, param, 0)["tasks"]
     changes = {"temperatures_K": [300.0, 6000.0, 7000.0], "melt_ps": 0.2, "equilibrate_ps": 0.2, "ps": 3.0}
     return make_task("quench", "production/melting", "melting", entry["spec"] | changes)
