@@ -72,9 +72,10 @@ LEVELS = PARAM | {
         "probe": PARAM["quench"] | {"replicas": 2, "iterations": 2},
         "relax": {},
     },
-    "quench": None,
+    "quench": {"protocol": "urata2022", "runs": ["10Kps"], "chunk_ps": 1000},
 }
-"""One on a foundation's labels, then its own; it converges on all criteria, and is then relabelled."""
+"""One on a foundation's labels, then its own; it converges on all criteria, seeks where its glass melts, quenches it,
+and is then relabelled."""
 LEVELS["stop"]["probe"].pop("when")
 RELABELLED = LEVELS | {"label": PARAM["label"] | {"labeler": "ase.calculators.emt:EMT"}}
 """What a person makes of it in the end."""

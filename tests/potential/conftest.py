@@ -120,7 +120,7 @@ class Script:
     def result(self) -> Any:
         """Wait and return the JSON the script printed, alone, on stdout."""
         try:
-            out, err = self._process.communicate(timeout=300)
+            out, err = self._process.communicate(timeout=900)
         finally:
             self._process.kill()
             self._process.wait()
