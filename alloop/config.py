@@ -31,7 +31,7 @@ from alloop.param_types import (
     distinct,
 )
 from alloop.pool_params import LOCAL, LocalPoolParam, PoolsParam, check_pools, pool_slots
-from alloop.quench_params import MeltQuenchParam, QuenchParam, must_cool
+from alloop.quench_params import MeltQuenchParam, QuenchParam, RelaxParam, must_cool
 from alloop.stop_params import StopParam
 
 Strain = Annotated[Real, Field(ge=0, lt=0.3)]
@@ -447,19 +447,28 @@ class Param(Section):
         for size in (self.quench.n_atoms or ()) if self.quench else ():
             for entry in self.glasses:
                 stoichiometric_counts(entry.glass(), size)
+        if self.quench and self.quench.relax:
+            for entry in self.glasses:
+                self._check_small_enough("quench", entry, self.quench.n_atoms or entry.n_atoms, self.quench.relax)
 
     def _check_relaxing(self) -> None:
         probe, relax = self.stop.probe, self.stop.relax
         if probe is None or relax is None:
             return
+        cells = min(math.prod(supercell) for supercell in probe.supercells)
         for entry in self.glasses:
-            cell = min(sum(stoichiometric_counts(entry.glass(), wanted).values()) for wanted in entry.n_atoms)
-            smallest = cell * min(math.prod(supercell) for supercell in probe.supercells)
-            if smallest > relax.largest_atoms:
-                raise ValueError(
-                    f"stop.relax.largest_atoms is {relax.largest_atoms}, and the probe's smallest cell of {entry.name} "
-                    f"has {smallest} atoms: nothing could be relaxed; raise the one or make the cells smaller"
-                )
+            self._check_small_enough("stop", entry, entry.n_atoms, relax, cells)
+
+    @staticmethod
+    def _check_small_enough(
+        section: str, entry: GlassParam, sizes: list[int], relax: RelaxParam, cells: int = 1
+    ) -> None:
+        smallest = cells * min(sum(stoichiometric_counts(entry.glass(), wanted).values()) for wanted in sizes)
+        if smallest > relax.largest_atoms:
+            raise ValueError(
+                f"{section}.relax.largest_atoms is {relax.largest_atoms}, and the smallest cell of {entry.name} "
+                f"has {smallest} atoms: nothing could be relaxed; raise the one or make the cells smaller"
+            )
 
     def _check_references(self) -> None:
         for number, own in enumerate(self.stop.reference):

@@ -243,13 +243,12 @@ def _write_ensemble(campaign: Campaign, request: Request, folder: Path) -> dict[
     if iteration is None:
         reason = f"no complete ensemble has been trained on labels of {request.level}"
         return {"iteration": None, "models": [], "converged": False, "reason": reason}
-    verdict = state.decisions.get(("verdict", iteration))
-    earlier = state.decisions.get(("verdict", iteration - 1))
+    verdict, earlier = state.judgement(iteration), state.judgement(iteration - 1)
     converged = bool(verdict and verdict["converged"])
     reason = str(verdict["reason"]) if verdict else "this ensemble was trained last, and nothing was explored with it"
     if not verdict and earlier:
         reason += f"; before it: {earlier['reason']}"
-    models = [_put_model(campaign, key, folder, link=request.link) for key in state.models(iteration)]
+    models = [_put_model(campaign, key, folder, link=request.link) for key in state.models_of_glass(iteration)]
     if not converged:
         text = f"The ensemble of iteration {iteration} is NOT converged: {reason}\n"
         (folder / "models" / NOT_CONVERGED).write_text(text)

@@ -14,7 +14,9 @@ from alloop import labelers, notify, requests, store
 from alloop.campaign import Campaign
 from alloop.config import Param, slots
 from alloop.decisions import DECIDERS
-from alloop.decisions.production import melting_glasses, quench_section
+from alloop.decisions.production import melting_glasses
+from alloop.decisions.quenching import quench_section
+from alloop.decisions.relaxing import relaxation
 from alloop.decisions.selection import Explored, decide_pick
 from alloop.errors import NOT_CONVERGED, CampaignHeldError, InputError, NeedsPersonError
 from alloop.failpoint import failpoint
@@ -55,6 +57,8 @@ def limits(param: Param, max_iterations: int, *, quench_only: bool = False, barr
         quench_section(param),
         param.quench is not None and param.quench.when == "always",
         bool(melting_glasses(param)),
+        param.quench is not None and param.quench.final_training is not None,
+        relaxation(param),
     )
 
 

@@ -19,8 +19,8 @@ from alloop.store import Task
 
 NEEDED = ("bootstrap", "train", "evaluate", "quench")
 """Kinds of task the campaign cannot go on without; a lost label or chunk costs itself only."""
-AIDS = ("describe", "rank", "probe", "relax")
-"""Decisions whose tasks only help to choose or to judge well: without them the campaign goes on."""
+AIDS = ("describe", "rank", "probe", "relax", "final_train", "final_check", "relax_glass")
+"""Decisions whose tasks only help to choose, to judge or to do better: without them the campaign goes on."""
 REPLANNED = ("melting", "quench")
 """Decisions that are taken again when `quench` in the configuration changes."""
 ORDER = ("evaluate", "train", "quench", "bootstrap", "explore", "relax", "label")
@@ -41,7 +41,8 @@ class Limits:
     longest_s: per pool, the time that a fresh job of it gives to a batch; more is never asked for. probes: a short
     quench comes before each verdict; relaxes: relaxing what it made with the labeler comes last. quench: hash of what
     is to be quenched and how, empty for nothing; another one makes the quench due again. quench_always: also with an
-    ensemble that is not converged; melts: where glasses melt is to be found before.
+    ensemble that is not converged; melts: where glasses melt is to be found before; final_training: an ensemble is
+    trained longer for it; relaxation: hash of how what it made is relaxed with the labeler, empty if it is not.
     """
 
     max_iterations: int
@@ -61,6 +62,8 @@ class Limits:
     quench: str = ""
     quench_always: bool = False
     melts: bool = False
+    final_training: bool = False
+    relaxation: str = ""
 
     def pool(self, kind: str) -> str:
         """Return the pool that runs a kind of task."""
@@ -119,9 +122,9 @@ def policy(state: State, limits: Limits, now: Now) -> Plan:
 
     An iteration is an ensemble and what is explored with it: train, explore, pick while chunks land and label slots
     are free, select (which closes it), evaluate, verdict; before the first come bootstrap and its labels, after the
-    last the assessment of all ensembles and the quench. With `barrier` each begins when the one before has ended;
-    else the next ensemble trains as soon as enough new labels have landed. A cheap foundation may label first;
-    promote and pretrain lead from its labels to the campaign's own.
+    last the assessment of all ensembles and the quench, whose guard may send it back to train on what it met. With
+    `barrier` each begins when the one before has ended; else the next ensemble trains as soon as enough new labels have
+    landed. A cheap foundation may label first; promote and pretrain lead from its labels to the campaign's own.
     """
     due = next_decision(state, limits)
     stop = _stopped(state, now, due)
@@ -209,9 +212,8 @@ def next_decision(state: State, limits: Limits) -> tuple[str, int] | Ending | No
 
 
 def converged(state: State) -> bool:
-    """Tell whether the newest ensemble was judged and found good."""
-    verdict = state.decisions.get(("verdict", state.iteration))
-    return bool(verdict and verdict["converged"])
+    """Tell whether the newest ensemble was judged and found good, and its quench has not sent it back since."""
+    return bool(state.verdict and state.verdict["converged"])
 
 
 def _exploring(state: State, limits: Limits, i: int) -> tuple[str, int] | None:
@@ -282,10 +284,11 @@ def looks_converged(state: State, limits: Limits, iteration: int) -> bool:
 def _next_ensemble(state: State, limits: Limits, i: int) -> tuple[str, int] | None:
     """Return what is due before ensemble i can train, or its training.
 
-    Labels that are being made anew are waited for. Once the foundation has had its iterations, some structures get
-    labels of the campaign's own level, and an ensemble pre-trains on the foundation's before the first on those.
+    Labels that are being made anew, and those a quench asked for, are waited for. Once the foundation has had its
+    iterations, some structures get labels of the campaign's own level, and an ensemble pre-trains on the foundation's
+    before the first on those.
     """
-    if state.open("relabel", i - 1):
+    if state.open("relabel", i - 1) or state.open("guard", i - 1):
         return None
     if state.foundation_level is not None and i >= limits.foundation_iterations:
         return "promote", i - 1
@@ -300,34 +303,55 @@ def _next_ensemble(state: State, limits: Limits, i: int) -> tuple[str, int] | No
 
 
 def _closing(state: State, limits: Limits, i: int) -> tuple[str, int] | Ending | None:
-    """Return what is due at the end of a run: where glasses melt, the quench, and all ensembles on one set."""
+    """Return what is due at the end of a run: the longer training, where glasses melt, the quench and what follows."""
     section = limits.quench if limits.quench_always or converged(state) else ""
-    for kind in ("melting", "quench", "assess") if section and limits.melts else ("quench", "assess"):
-        if not _holds(state, kind, i, "" if kind == "assess" else section):
+    first = [("final_train", limits.final_training), ("final_check", limits.final_training), ("melting", limits.melts)]
+    for kind in (kind for kind, wanted in first if wanted and section):
+        if not _holds(state, kind, i, section):
             return kind, i
-        if kind == "melting" and state.open(kind, i):
+        if state.open(kind, i):
             return None
+    for kind, own in (("quench", section), ("assess", "")):
+        if not _holds(state, kind, i, own):
+            return kind, i
     if state.open("assess", i) or state.open("quench", i):
         return None
+    quench = state.decisions["quench", i]
+    relaxes = bool(limits.relaxation) and not _sent_back(state, i)
+    last = [("guard", "", quench.get("converged")), ("relax_glass", limits.relaxation, relaxes)]
+    for kind, own in ((kind, own) for kind, own, wanted in last if wanted and quench.get("section")):
+        if not _holds(state, kind, i, own, after="quench"):
+            return kind, i
+        if state.open(kind, i):
+            return None
     return _ending(state, i, quench_only=limits.quench_only)
 
 
-def _holds(state: State, kind: str, iteration: int, section: str) -> bool:
-    """Tell whether a closing decision was taken with the verdict there is now, and for this section, if one applies."""
-    decision, verdict = state.decisions.get((kind, iteration)), state.decisions.get(("verdict", iteration))
+def _holds(state: State, kind: str, iteration: int, section: str, after: str = "verdict") -> bool:
+    """Tell whether a closing decision was taken since the one it rests on, and for this section, if one applies."""
+    decision, before = state.decisions.get((kind, iteration)), state.decisions.get((after, iteration))
     if decision is None or (section and decision.get("section") != section):
         return False
-    return verdict is None or bool(decision["number"] > verdict["number"])
+    return before is None or bool(decision["number"] > before["number"])
+
+
+def _sent_back(state: State, iteration: int) -> bool:
+    """Tell whether the quench of an ensemble left what it can be trusted in, and asked for labels there."""
+    found = state.judgement(iteration)
+    return found is not None and found["kind"] == "guard"
 
 
 def _ending(state: State, iteration: int, *, quench_only: bool) -> Ending:
-    verdict = state.decisions.get(("verdict", iteration))
-    if verdict and verdict["converged"]:
-        return Ending(DONE, f"converged in iteration {iteration}: {verdict['reason']}", "converged")
+    found = state.judgement(iteration)
+    if found and found["converged"]:
+        guard = state.decisions.get(("guard", iteration), {})
+        more = f"; {guard['reason']}" if guard.get("stopped") else ""
+        return Ending(DONE, f"converged in iteration {iteration}: {found['reason']}{more}", "converged")
     if quench_only:
-        reason = "quenched with an ensemble that is not converged; explore further with: alloop run"
-        return Ending(NOT_CONVERGED, reason, "limit")
-    last = state.decisions.get(("verdict", iteration - 1))
+        reason = "quenched with an ensemble that is not converged"
+        reason = found["reason"] if found and _sent_back(state, iteration) else reason
+        return Ending(NOT_CONVERGED, f"{reason}; explore further with: alloop run", "limit")
+    last = found if found and _sent_back(state, iteration) else state.judgement(iteration - 1)
     reason = last["reason"] if last else "no iteration has explored"
     return Ending(NOT_CONVERGED, f"not converged, the iteration limit is used up: {reason}", "limit")
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from alloop.glass.protocol import PROTOCOLS, Stage, segments
-from alloop.param_types import CellSize, Count, NonNegative, Positive, Section, TwoOrMore
+from alloop.param_types import CellSize, Count, CountOrZero, NonNegative, Positive, Section, TwoOrMore
 
 MELT_QUENCH: Literal["melt-quench"] = "melt-quench"
 
@@ -87,6 +87,25 @@ class ProbeParam(MeltQuenchParam):
         return self
 
 
+class RelaxParam(Section):
+    """Relaxing glasses with the labeler, at fixed cell: what they are made of must be the same before and after."""
+
+    force_eV_A: Positive = Field(0.05, description="until no force is larger")
+    steps: Count = Field(200, description="at most; a structure that needs more is not compared")
+    largest_atoms: Count = Field(150, description="larger cells are not relaxed")
+
+
+class FinalTrainingParam(Section):
+    """A longer training of the converged ensemble on all labels, for the quench; used only if it is no worse."""
+
+    steps: Count = Field(
+        description="of each model; from the ensemble's weights if train.warm_start, else from scratch"
+    )
+    learning_rate: Positive | None = Field(
+        None, description="at its start; as train has it for a warm or a new start if not given"
+    )
+
+
 class StageParam(Section):
     """One stage of a protocol: a hold, a ramp from the temperature before, or a minimisation of a copy."""
 
@@ -163,6 +182,17 @@ class QuenchParam(MeltQuenchParam):
     )
     n_atoms: list[CellSize] | None = Field(
         None, min_length=1, description="cell sizes to quench; each glass's own if not given"
+    )
+    guard_records: CountOrZero = Field(
+        3,
+        description="with a converged ensemble: so many records in a row beyond the upper trust level stop a run, and "
+        "frames of it are labelled and learnt before all are quenched again; 0: none is stopped",
+    )
+    final_training: FinalTrainingParam | None = Field(
+        None, description='first train the ensemble longer on all labels, such as {"steps": 400000}'
+    )
+    relax: RelaxParam | None = Field(
+        None, description="relax every glass with the labeler: 4B, 5Si and rings before and after are compared"
     )
 
     @field_validator("runs", "n_atoms")

@@ -33,6 +33,10 @@ _TASKS_OF = {
     "promote": ("label", "promoted/label"),
     "pretrain": ("train", "iter.{iteration:06d}/pretrain"),
     "relabel": ("label", "relabelled/label"),
+    "final_train": ("train", "iter.{iteration:06d}/final"),
+    "final_check": ("evaluate", "iter.{iteration:06d}/final-check"),
+    "guard": ("label", "production/label"),
+    "relax_glass": ("relax", "production/relax"),
 }
 
 
@@ -119,8 +123,8 @@ class State:
     level: name of the level of theory that labels are asked for at now; target_level: of the one the campaign is to end
     at; foundation: of the cheap one it begins with, if any; levels: content of every level by name;
     retried: when quarantined work was given another chance; excluded: labels a person took out of training;
-    superseded: what is no longer wanted: labels, as the level of theory changed before they were done, and chunks that
-    a newer ensemble or another protocol made pointless before they began; requests: of persons, that have been
+    verdict: on the newest ensemble, or what the guard of its quench said since; superseded: what is no longer wanted:
+    labels, as the level of theory changed before they were done, and chunks that a newer ensemble or another protocol made pointless before they began; requests: of persons, that have been
     decided; describer: the model by whose descriptor environments are compared, the first of the first ensemble for
     the whole campaign.
 
@@ -192,8 +196,8 @@ class State:
         self._withdraw(decision.get("withdrawn", ()))
         if kind == "verdict":
             self.unjudged.discard(iteration)
-            if iteration == self.iteration:
-                self.verdict = decision
+        if iteration == self.iteration >= 0 and kind in ("verdict", "guard"):
+            self.verdict = self.judgement(iteration)
         if "level" in decision:
             self.levels[decision["level"]["name"]] = decision["level"]["content"]
         if kind in ("promote", "relabel"):
@@ -207,7 +211,7 @@ class State:
         self.trajectories |= decision.get("trajectories", {})
         for pick in decision.get("picks", []):
             self.picks.setdefault(pick["key"], {"iteration": iteration} | pick)
-        if kind in ("pick", "select"):
+        if kind in ("pick", "select", "guard"):
             self._count_picks(decision, iteration)
         self._ask_for(decision, ("select" if kind == "pick" else kind, iteration))
         if kind in ("promote", "relabel"):
@@ -288,6 +292,12 @@ class State:
     def decided(self, kind: str, iteration: int = -1) -> bool:
         """Tell whether this decision has been taken."""
         return (kind, iteration) in self.decisions
+
+    def judgement(self, iteration: int) -> dict[str, Any] | None:
+        """Return what was last said of an ensemble: its verdict, or a later guard that sent it back to learn more."""
+        verdict, guard = (self.decisions.get((kind, iteration)) for kind in ("verdict", "guard"))
+        sent_back = guard is not None and guard["picks"] and (not verdict or guard["number"] > verdict["number"])
+        return guard if sent_back else verdict
 
     def open(self, kind: str, iteration: int = -1) -> bool:
         """Tell whether work of this decision is unfinished."""
@@ -386,6 +396,11 @@ class State:
         """Return the keys of the trained models of an iteration's ensemble, in order."""
         decision = self.decisions.get(("train", iteration))
         return [task["key"] for task in decision["tasks"] if task["key"] in self.done] if decision else []
+
+    def models_of_glass(self, iteration: int) -> list[str]:
+        """Return the models that drive an ensemble's quench, which a longer training may have made; else its own."""
+        quench = self.decisions.get(("quench", iteration), {})
+        return list(quench.get("common", {}).get("models", ())) or self.models(iteration)
 
     def explored_through(self) -> int:
         """Return how many iterations are behind the campaign: the one that goes on, or is to begin, is not."""

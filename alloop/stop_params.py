@@ -5,15 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from alloop.param_types import Count, CountOrZero, Fraction, NonNegative, Positive, Section
-from alloop.quench_params import ProbeParam
-
-
-class RelaxParam(Section):
-    """Relaxing what the probe made with the labeler, at fixed cell: 4B and 5Si must be the same before and after."""
-
-    force_eV_A: Positive = Field(0.05, description="until no force is larger")
-    steps: Count = Field(200, description="at most; a structure that needs more is not compared")
-    largest_atoms: Count = Field(150, description="larger cells of the probe are not relaxed")
+from alloop.quench_params import ProbeParam, RelaxParam
 
 
 class ReferenceParam(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,16 +23,25 @@ Columns = dict[str, np.ndarray]
 _READ = ("content", "step", "max_force_deviation_eV_A", "target_temperature_K", "kept_for", "audit_of", "trust_class")
 
 
+class Place(NamedTuple):
+    """What a chunk is part of: trajectory, its stratum and role, and the time along it at which the chunk begins."""
+
+    trajectory: str
+    stratum: str
+    role: str
+    begins_ps: float
+
+
 def frames_of(
     campaign: Campaign, entry: dict[str, Any], trajectory: Trajectory, own: SelectParam
 ) -> Iterator[tuple[Candidate, dict[str, Any]]]:
     """Yield what the selector needs of each frame a chunk brought home, with the record of a pick it would become."""
-    result = campaign.result(entry["key"])
+    result, place = campaign.result(entry["key"]), place_of(campaign, entry, trajectory)
     found, environments = read_columns(result), read_environments(result)
     level = content_key(campaign.level["content"])
     times_ps = _times_ps(entry, found["step"])
     for frame, content in enumerate(found["content"].tolist()):
-        record = pick_record(campaign, entry, trajectory, own, found, frame, label_key(content, level))
+        record = pick_record(campaign, entry, place, own, found, frame, label_key(content, level))
         yield (
             Candidate(
                 record["key"],
@@ -55,13 +64,13 @@ def frames_of(
 def pick_record(
     campaign: Campaign,
     entry: dict[str, Any],
-    trajectory: Trajectory,
+    place: Place,
     own: SelectParam,
     found: Columns,
     frame: int,
     key: str,
 ) -> dict[str, Any]:
-    """Return the record of the pick a frame would become, without its reason.
+    """Return the record of the pick that a frame of a chunk would become, without its reason.
 
     The band of a frame is that of its target temperature, which along a ramp changes.
     """
@@ -73,13 +82,13 @@ def pick_record(
         "source": {"task": entry["key"], "frame": frame},
         "given": False,
         "level": campaign.level["name"],
-        "trajectory": trajectory.name,
-        "role": campaign.state.trajectories[trajectory.name],
-        "stratum": trajectory.stratum,
+        "trajectory": place.trajectory,
+        "role": place.role,
+        "stratum": place.stratum,
         "target_temperature_K": target_K,
         "band": band_of(target_K, own.temperature_bands_K),
         "step": step,
-        "time_ps": float(_times_ps(entry, found["step"][frame])),
+        "time_ps": place.begins_ps + step * entry["spec"]["condition"]["timestep_fs"] / 1000,
         "trust_class": str(found["trust_class"][frame]),
         "max_force_deviation_eV_A": float(found["max_force_deviation_eV_A"][frame]),
         "temperature_K": float(found["temperature_K"][frame]),
@@ -91,6 +100,12 @@ def _times_ps(entry: dict[str, Any], steps: np.ndarray) -> np.ndarray:
     """Return where along its trajectory each step of a chunk is."""
     condition, chunk = entry["spec"]["condition"], int(entry["name"].rsplit(".c", 1)[1])
     return (chunk * condition["n_steps"] + steps) * condition["timestep_fs"] / 1000
+
+
+def place_of(campaign: Campaign, entry: dict[str, Any], trajectory: Trajectory) -> Place:
+    """Return what a chunk of an exploration is part of."""
+    begins_ps = float(_times_ps(entry, np.zeros(1))[0])
+    return Place(trajectory.name, trajectory.stratum, campaign.state.trajectories[trajectory.name], begins_ps)
 
 
 @dataclass
@@ -175,4 +190,5 @@ class Collected:
         chunk, frame = (int(column[index]) for column in self._places)
         entry, trajectory = self._chunks[chunk]
         found = read_columns(self.campaign.result(entry["key"]))
-        return pick_record(self.campaign, entry, trajectory, self.own, found, frame, self._keys[index])
+        place = place_of(self.campaign, entry, trajectory)
+        return pick_record(self.campaign, entry, place, self.own, found, frame, self._keys[index])

@@ -37,7 +37,12 @@ def decide_probe(campaign: Campaign, param: Param, iteration: int) -> dict[str, 
     own = param.stop.probe
     if own is None:
         return {"common": {}, "tasks": []}
-    common = quench_common(campaign, param, own, iteration)
+    fixed = param.select.trust_low_eV_A, param.select.trust_high_eV_A
+
+    def levels(*_: object) -> tuple[float, float]:
+        return fixed
+
+    common = quench_common(param, own, campaign.state.models(iteration))
     starts = Starts(campaign)
     tasks: list[Task] = []
     runs: list[dict[str, Any]] = []
@@ -52,7 +57,7 @@ def decide_probe(campaign: Campaign, param: Param, iteration: int) -> dict[str, 
                 start |= {"supercell": list(supercell)} if math.prod(supercell) > 1 else {}
                 sample = Sample(entry.glass(), atoms, replica, start, (param.seed, iteration))
                 group = f"iter.{iteration:06d}/probe"
-                more, records = quench_chains(own, common, sample, {"": own.melt_quench()}, group)
+                more, records = quench_chains(own, common, sample, {"": own.melt_quench()}, group, levels)
                 tasks += more
                 runs += records
     return {"inputs": common["models"], "common": common, "runs": runs, "tasks": task_entries(tasks, common)}

@@ -6,7 +6,9 @@ from typing import Any
 
 from alloop.campaign import Campaign
 from alloop.config import GlassParam, Param
+from alloop.decisions.calibration import levels_at, newest_trust
 from alloop.decisions.exploration import Starts
+from alloop.decisions.final_training import models_to_quench
 from alloop.decisions.quenching import (
     Sample,
     chunk_count,
@@ -14,6 +16,8 @@ from alloop.decisions.quenching import (
     packed_start,
     quench_chains,
     quench_common,
+    quench_section,
+    quench_sizes,
 )
 from alloop.decisions.training import evaluation_task, held_out_sets
 from alloop.glass.composition import stoichiometric_counts
@@ -24,11 +28,9 @@ from alloop.glass.protocol import (
     melting_temperature_K,
 )
 from alloop.policy import REPLANNED
-from alloop.quench_params import QuenchParam
 from alloop.seeds import derived_seed
 from alloop.state import task_entries
 from alloop.store import Task, make_task
-from alloop.structure import content_key
 
 _MELTING = {
     "temperatures_K": list(MELTING_TEMPERATURES_K),
@@ -52,17 +54,6 @@ def decide_assess(campaign: Campaign, param: Param, iteration: int) -> dict[str,
     return {"tasks": task_entries(tasks, {})}
 
 
-def quench_section(param: Param) -> str:
-    """Return a hash of what is to be quenched and how; empty without a `quench` section.
-
-    When it is quenched is no part: the same runs asked for by a command are the same runs.
-    """
-    if param.quench is None:
-        return ""
-    sizes = {entry.name: _sizes(param.quench, entry) for entry in param.glasses}
-    return content_key({"quench": param.quench.model_dump(mode="json", exclude={"when"}), "sizes": sizes})
-
-
 def melting_glasses(param: Param) -> list[GlassParam]:
     """Return the glasses whose melting temperature is to be found by the rule before they are quenched."""
     return [entry for entry in param.glasses if param.quench and param.quench.melting_sought(entry.name)]
@@ -77,7 +68,7 @@ def decide_melting(campaign: Campaign, param: Param, iteration: int) -> dict[str
     for entry in melting_glasses(param):
         assert param.quench is not None
         glass = entry.glass()
-        size = min(_sizes(param.quench, entry))
+        size = min(quench_sizes(param.quench, entry))
         spec = _MELTING | {
             "glass": entry.name,
             "atoms": size,
@@ -95,30 +86,39 @@ def decide_melting(campaign: Campaign, param: Param, iteration: int) -> dict[str
 def decide_quench(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
     """Ask for the melt-quench of every glass with this ensemble, or for nothing if `quench` does not apply.
 
-    What an earlier quench asked for and nobody has begun is withdrawn, unless it is asked for again.
+    What an earlier quench asked for and nobody has begun is withdrawn, unless it is asked for again. Runs of a
+    converged ensemble are guarded by the trust levels of the last exploration.
     """
     own = param.quench
-    verdict = campaign.state.decisions.get(("verdict", iteration))
-    converged = bool(verdict and verdict["converged"])
+    judgement = campaign.state.judgement(iteration)
+    converged = bool(judgement and judgement["converged"])
     if own is None or (own.when == "converged" and not converged):
         return {"section": "", "converged": converged, "common": {}, "tasks": []}
-    common = quench_common(campaign, param, own, iteration)
+    models, final_training = models_to_quench(campaign, param, iteration)
+    guard = {"guard_records": own.guard_records, "frames_per_chunk": param.explore.frames_per_chunk, "audit_frames": 0}
+    common = quench_common(param, own, models) | (guard if converged and own.guard_records else {})
+    trust = newest_trust(campaign)
+
+    def levels(glass: str, temperature_K: float) -> tuple[float, float]:
+        return levels_at(trust, glass, temperature_K, param.select)
+
     starts = Starts(campaign)
     melting = _melting(campaign, param, iteration)
     tasks: list[Task] = []
     runs: list[dict[str, Any]] = []
     for entry in param.glasses:
         stages = own.stages_of(melting.get(entry.name, {}).get("temperature_K"))
-        for size in _sizes(own, entry):
+        for size in quench_sizes(own, entry):
             for replica in range(own.replicas):
                 start = _start(starts, param, entry, size, replica, next(iter(stages.values()))[0])
                 sample = Sample(entry.glass(), size, replica, start, (param.seed, iteration))
-                more, records = quench_chains(own, common, sample, stages, "production")
+                more, records = quench_chains(own, common, sample, stages, "production", levels)
                 tasks += more
                 runs += records
     return {
         "section": quench_section(param),
         "converged": converged,
+        "final_training": final_training,
         "melting": melting,
         "inputs": common["models"],
         "common": common,
@@ -138,12 +138,6 @@ def _start(starts: Starts, param: Param, entry: GlassParam, size: int, replica: 
         return packed_start(entry.glass(), size)
     seed = derived_seed(param.seed, "quench-start", entry.name, size, replica)
     return starts.fresh(entry.name, size, float(first.temperature_K or 0.0), "training", seed)
-
-
-def _sizes(own: QuenchParam, entry: GlassParam) -> list[int]:
-    """Return the numbers of atoms of the cells to quench, as whole units of the composition make them."""
-    wanted = own.n_atoms or entry.n_atoms
-    return list(dict.fromkeys(sum(stoichiometric_counts(entry.glass(), number).values()) for number in wanted))
 
 
 def _melting(campaign: Campaign, param: Param, iteration: int) -> dict[str, dict[str, Any]]:
@@ -191,6 +185,15 @@ def _outdated(campaign: Campaign, wanted: set[str], kinds: tuple[str, ...] = REP
     ]
 
 
+def quenched_samples(param: Param) -> int:
+    """Return how many runs the melt-quench of all glasses makes: of each size, replica and ending of the protocol."""
+    own = param.quench
+    if own is None:
+        return 0
+    ways = {entry.name: len(own.stages_of(own.given_melting_K(entry.name))) for entry in param.glasses}
+    return sum(ways[entry.name] * own.replicas * len(quench_sizes(own, entry)) for entry in param.glasses)
+
+
 def quench_chunks(param: Param) -> int:
     """Return how many tasks the melt-quench of all glasses takes at most, the search for where they melt included."""
     own = param.quench
@@ -199,7 +202,7 @@ def quench_chunks(param: Param) -> int:
     counts = [
         chunk_count(own, entry.glass(), own.stages_of(own.given_melting_K(entry.name)))
         * own.replicas
-        * len(_sizes(own, entry))
+        * len(quench_sizes(own, entry))
         for entry in param.glasses
     ]
     return sum(counts) + len(melting_glasses(param))

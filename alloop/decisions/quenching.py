@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from alloop.campaign import Campaign
-from alloop.config import Param, steps
+from alloop.config import GlassParam, Param, steps
 from alloop.decisions.seeding import glass_record
 from alloop.event_params import definitions
 from alloop.glass.composition import Glass, stoichiometric_counts
 from alloop.glass.protocol import Chunk, Stage, chunks, cooling_rate_K_ps
-from alloop.quench_params import MeltQuenchParam
+from alloop.quench_params import MeltQuenchParam, QuenchParam
 from alloop.seeds import derived_seed
 from alloop.store import Task, make_task
+from alloop.structure import content_key
 
+Levels = Callable[[str, float], tuple[float, float]]
+"""Low and high trust level, eV/Å, of a glass at a temperature in K."""
 _MINIMISE = {"force_eV_A": 0.02, "steps": 5000}
 
 
@@ -44,14 +46,12 @@ def force_field_glass(glass: Glass) -> dict[str, Any]:
     return glass_record(glass) | {"experimental_4B": None}
 
 
-def quench_common(campaign: Campaign, param: Param, own: MeltQuenchParam, iteration: int) -> dict[str, Any]:
-    """Return what the specs of all chunks that an ensemble drives share."""
+def quench_common(param: Param, own: MeltQuenchParam, models: list[str]) -> dict[str, Any]:
+    """Return what the specs of all chunks that an ensemble of these models drives share."""
     return _records(own) | {
-        "models": campaign.state.models(iteration),
+        "models": models,
         "type_map": param.elements,
         "engine": own.engine,
-        "trust_low_eV_A": param.select.trust_low_eV_A,
-        "trust_high_eV_A": param.select.trust_high_eV_A,
         "lost_eV_A": param.explore.lost_eV_A,
         "events": definitions(param.select.events),
     }
@@ -68,18 +68,20 @@ def quench_chains(
     sample: Sample,
     runs: Mapping[str, Sequence[Stage]],
     group: str,
+    levels: Levels | None = None,
 ) -> tuple[list[Task], list[dict[str, Any]]]:
     """Return the tasks of all runs of a sample, each once, and for every run a record with the keys of its chunks.
 
     Runs that begin with the same stages share the tasks of these, whose names then name no run. What the force
-    field drives depends on no ensemble.
+    field drives depends on no ensemble. The models of an ensemble drive the replicas in turn, so that what differs
+    between replicas holds what differs between models. levels: trust levels, which are needed to run them.
     """
     chains: dict[str, list[Task]] = {}
     for label, stages in runs.items():
         chain: list[Task] = []
         start = sample.start
         for chunk in chunks(stages, own.chunk_ps):
-            spec = _spec(own, common, sample, chunk) | {"start": start}
+            spec = _spec(own, common, sample, chunk, levels) | {"start": start}
             inputs = (start["task"],) if "task" in start else ()
             name = f"{_name(sample, label)}.s{len(chain):02d}-{chunk.stage.name}"
             chain.append(make_task("quench", group, name, spec, inputs))
@@ -111,7 +113,9 @@ def _run(sample: Sample, label: str, stages: Sequence[Stage], chain: list[Task])
     }
 
 
-def _spec(own: MeltQuenchParam, common: dict[str, Any], sample: Sample, chunk: Chunk) -> dict[str, Any]:
+def _spec(
+    own: MeltQuenchParam, common: dict[str, Any], sample: Sample, chunk: Chunk, levels: Levels | None
+) -> dict[str, Any]:
     """Return the spec of a chunk but for its start; its seed does not depend on the run."""
     stage, classical = chunk.stage, chunk.stage.driver == "force_field"
     campaign_seed, *purpose = sample.seed
@@ -125,6 +129,8 @@ def _spec(own: MeltQuenchParam, common: dict[str, Any], sample: Sample, chunk: C
         "stage_kind": stage.kind,
         "seed": derived_seed(campaign_seed, "quench", which, *place),
     }
+    if not classical:
+        spec["driven_by"] = sample.replica % max(1, len(common.get("models", ())))
     if stage.kind == "minimise":
         return common | spec | {"minimise": _MINIMISE}
     n_steps = steps(chunk.duration_ps, own.timestep_fs, own.deviation_every)
@@ -142,9 +148,29 @@ def _spec(own: MeltQuenchParam, common: dict[str, Any], sample: Sample, chunk: C
     if classical:
         field = {"name": "teter", "glass": force_field_glass(sample.glass)}
         return _records(own) | spec | {"events": {}, "force_field": field}
+    if levels is not None:
+        low, high = levels(sample.glass.name, (chunk.start_K + chunk.end_K) / 2)
+        spec |= {"trust_low_eV_A": low, "trust_high_eV_A": high}
     return common | spec
 
 
 def chunk_count(own: MeltQuenchParam, glass: Glass, runs: Mapping[str, Sequence[Stage]]) -> int:
     """Return how many tasks the runs of one sample take, those that they share counted once."""
     return len(quench_chains(own, {}, Sample(glass, 0, 0, {"task": "", "frame": 0}, (0,)), runs, "")[0])
+
+
+def quench_section(param: Param) -> str:
+    """Return a hash of what is to be quenched and how; empty without a `quench` section.
+
+    When it is quenched, and whether it is relaxed, are no part: the same runs asked for by a command are the same runs.
+    """
+    if param.quench is None:
+        return ""
+    sizes = {entry.name: quench_sizes(param.quench, entry) for entry in param.glasses}
+    return content_key({"quench": param.quench.model_dump(mode="json", exclude={"when", "relax"}), "sizes": sizes})
+
+
+def quench_sizes(own: QuenchParam, entry: GlassParam) -> list[int]:
+    """Return the numbers of atoms of the cells to quench, as whole units of the composition make them."""
+    wanted = own.n_atoms or entry.n_atoms
+    return list(dict.fromkeys(sum(stoichiometric_counts(entry.glass(), number).values()) for number in wanted))

@@ -10,10 +10,11 @@ import numpy as np
 from alloop.campaign import Campaign
 from alloop.config import Param
 from alloop.labelers.levels import relax_content
+from alloop.quench_params import RelaxParam
 from alloop.selection.convergence import Criterion, State
 from alloop.state import quench_runs, task_entries
-from alloop.stop_params import RelaxParam
 from alloop.store import Task, make_task
+from alloop.structure import content_key
 
 RELAXED = {"fraction_4B": ("4B", "of B"), "fraction_5Si": ("5Si", "of Si")}
 """What must stay as it is, with its name and unit."""
@@ -60,8 +61,21 @@ def decide_relax(campaign: Campaign, param: Param, iteration: int) -> dict[str, 
     return {"tasks": task_entries(relax_tasks(campaign, own, probe, own.largest_atoms, group), {})}
 
 
+def decide_relax_glass(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
+    """Ask for the relaxation of the glasses that the quench with this ensemble made."""
+    assert param.quench is not None and param.quench.relax is not None
+    own, quench = param.quench.relax, campaign.state.decisions["quench", iteration]
+    tasks = relax_tasks(campaign, own, quench, own.largest_atoms, "production/relax")
+    return {"section": relaxation(param), "tasks": task_entries(tasks, {})}
+
+
+def relaxation(param: Param) -> str:
+    """Return a hash of how quenched glasses are relaxed; empty if they are not."""
+    return content_key(param.quench.relax.model_dump(mode="json")) if param.quench and param.quench.relax else ""
+
+
 def relaxed_glasses(param: Param) -> int:
-    """Return how many structures are relaxed at most, once all other criteria are met."""
+    """Return how many structures are relaxed at most before a verdict, once all other criteria are met."""
     return param.stop.probe.replicas * len(param.glasses) if param.stop.relax and param.stop.probe else 0
 
 

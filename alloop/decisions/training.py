@@ -13,10 +13,11 @@ from alloop.errors import NeedsPersonError
 from alloop.frames import read_all_structures
 from alloop.potential.neighbours import adequate_sel
 from alloop.potential.short_range import short_range
+from alloop.quench_params import FinalTrainingParam
 from alloop.resources import find_template
 from alloop.seeds import derived_seed
 from alloop.state import task_entries
-from alloop.store import make_task
+from alloop.store import Task, make_task
 from alloop.structure import from_record
 from alloop.tasks.sources import checkpoint_hash
 
@@ -39,10 +40,12 @@ def training_tasks(
     training: list[str],
     held_out: list[str],
     energy_shift_eV: dict[str, float] | None = None,
+    final: FinalTrainingParam | None = None,
 ) -> dict[str, Any]:
-    """Return the decision (of kind train or pretrain) that asks for an ensemble on these labels.
+    """Return the decision (of kind train, pretrain or final_train) that asks for an ensemble on these labels.
 
-    NeedsPersonError if there is nothing to train on.
+    final: how long it trains where that differs from `train` of the configuration. NeedsPersonError if there is
+    nothing to train on.
     """
     own = param.train
     if not training:
@@ -70,6 +73,8 @@ def training_tasks(
         "compress": own.compress,
         "resume": own.resume,
     } | ({"energy_shift_eV": energy_shift_eV} if energy_shift_eV else {})
+    if final is not None:
+        common |= {"steps": final.steps, "start_lr": final.learning_rate or common["start_lr"]}
     tasks = []
     for number in range(own.models):
         init = before[number] if continued else None
@@ -80,7 +85,7 @@ def training_tasks(
             spec["init_sha256"] = checkpoint_hash(campaign.root / foreign[number], own.backend)
         inputs = (init,) if init else ()
         files = {"init": foreign[number]} if foreign else {}
-        group = f"iter.{iteration:06d}/{kind}"
+        group = f"iter.{iteration:06d}/{'final' if kind == 'final_train' else kind}"
         tasks.append(make_task("train", group, f"model.{number:02d}", spec, inputs, files))
     return {"inputs": training + held_out, "common": common, "tasks": task_entries(tasks, common)}
 
@@ -88,13 +93,16 @@ def training_tasks(
 def _start_from(campaign: Campaign, iteration: int, kind: str, network: dict[str, Any]) -> list[str]:
     """Return the models whose weights an ensemble starts from: those trained before it at the same level of theory.
 
-    That is the pre-trained ensemble where there is one, else the last. None after a relabelling, nor for pre-training
+    That is the pre-trained ensemble where there is one, else the last; for a final training the one it makes better.
+    None after a relabelling, nor for pre-training
     itself: energies may be on another scale, and a warm start keeps the old one's energy of an atom, which is not
     trained. None of another network.
     """
     state = campaign.state
     if kind == "pretrain":
         return []
+    if kind == "final_train":
+        return state.models(iteration)
     source = ("pretrain", iteration) if state.decided("pretrain", iteration) else ("train", iteration - 1)
     if source not in state.decisions:
         return []
@@ -170,12 +178,20 @@ def new_labels(campaign: Campaign, iteration: int) -> dict[str, list[str]]:
     }
 
 
-def evaluation_task(campaign: Campaign, param: Param, iteration: int, sets: dict[str, list[str]], group: str) -> Any:
-    """Return the task that measures an iteration's ensemble on sets of labels."""
-    models = campaign.state.models(iteration)
+def evaluation_task(
+    campaign: Campaign,
+    param: Param,
+    iteration: int,
+    sets: dict[str, list[str]],
+    group: str,
+    models: list[str] | None = None,
+    name: str = "ensemble",
+) -> Task:
+    """Return the task that measures an iteration's ensemble, or other models of it, on sets of labels."""
+    models = campaign.state.models(iteration) if models is None else models
     spec = {"models": models, "type_map": param.elements, "sets": {name: sorted(keys) for name, keys in sets.items()}}
     inputs = tuple(models) + tuple(sorted({key for keys in sets.values() for key in keys}))
-    return make_task("evaluate", group, f"ensemble.{iteration:02d}", spec, inputs)
+    return make_task("evaluate", group, f"{name}.{iteration:02d}", spec, inputs)
 
 
 def decide_evaluate(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:

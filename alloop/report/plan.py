@@ -13,7 +13,8 @@ from alloop.config import BootstrapParam, Param
 from alloop.cost import Spend
 from alloop.decisions.exploration import trajectories
 from alloop.decisions.probing import probe_chunks
-from alloop.decisions.production import quench_chunks, quench_section
+from alloop.decisions.production import quench_chunks, quenched_samples
+from alloop.decisions.quenching import quench_section
 from alloop.decisions.relaxing import relaxed_glasses
 from alloop.errors import InputError
 from alloop.loop import limits
@@ -37,14 +38,16 @@ def build_plan(campaign: Campaign, param: Param, max_iterations: int) -> dict[st
     quenched = state.decisions.get(("quench", state.iteration), {})
     closing = iterations > 0 or not quenched
     quenching = closing or quenched.get("section", "") not in ("", quench_section(param))
+    final = param.train.models if closing and param.quench and param.quench.final_training else 0
+    relaxed = quenched_samples(param) if quenching and param.quench and param.quench.relax else 0
     tasks = {
         "bootstrap": (melts + len(own.crystals) + len(own.structures) + len(own.data)) if new else 0,
         "label": iterations * param.select.max_labels + (bootstrap_labels(campaign.root, own, melts) if new else 0),
-        "train": max(0, trainings) * param.train.models,
+        "train": max(0, trainings) * param.train.models + final,
         "explore": iterations * chunks,
         "evaluate": 3 * iterations + (max_iterations + 1 if closing else 0),  # with describing and ranking
         "quench": iterations * probe_chunks(param) + (quench_chunks(param) if quenching else 0),
-        "relax": relaxed_glasses(param) if iterations else 0,
+        "relax": (relaxed_glasses(param) if iterations else 0) + relaxed,
     }
     if param.label.foundation and (new or state.foundation_level):
         tasks["label"] += param.label.foundation.promote

@@ -136,5 +136,13 @@ def _sentence(kind: str, content: dict[str, Any]) -> str:
         return ("[green]converged[/green]: " if content["converged"] else "not converged: ") + content["reason"]
     if kind == "assess":
         return f"measure {len(content['tasks'])} ensembles on the final held-out sets"
+    if kind == "final_train":
+        return f"train {len(content['tasks'])} models longer, for the quench"
+    if kind == "final_check":
+        return "measure them and the ensemble they come from on the held-out sets"
+    if kind == "guard":
+        return str(content["reason"])
+    if kind == "relax_glass":
+        return f"relax {len(content['tasks'])} glasses with the labeler"
     mark = "" if content["converged"] else " (ensemble not converged)"
     return f"melt-quench in {len(content['tasks'])} chunks{mark}" if content["tasks"] else "no melt-quench asked for"

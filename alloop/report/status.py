@@ -201,14 +201,14 @@ def _reason(state: State) -> str:
         return "no campaign has begun here; start it with: alloop run"
     if state.verdict:
         return str(state.verdict["reason"])
-    last = state.decisions.get(("verdict", state.iteration - 1))
+    last = state.judgement(state.iteration - 1)
     if last:
         return f"iteration {state.iteration - 1}: {last['reason']}"
     return "no verdict yet: the first iteration is not finished"
 
 
 def _final_models(state: State) -> list[str]:
-    return next((models for i in range(state.iteration, -1, -1) if (models := state.models(i))), [])
+    return next((models for i in range(state.iteration, -1, -1) if (models := state.models_of_glass(i))), [])
 
 
 def model_path(campaign: Campaign, result: Path) -> str:
@@ -267,8 +267,8 @@ def _glass_row(
     summaries = {entry["key"]: campaign.summary(entry["key"]) for entry in done}
     analysed, minima = run["analysed"], [entry for entry in chunks if entry["spec"]["stage_kind"] == "minimise"]
     frames, at_minimum = _frames_of(campaign, analysed), _frames_of(campaign, minima[-1:])
-    lost = [summary["reason"] for summary in summaries.values() if summary["status"] == "lost"]
-    running = "lost" if lost else f"running {len(done)}/{len(chunks)}"
+    lost = [(own["status"], own["reason"]) for own in summaries.values() if own["status"] in ("lost", "stopped")]
+    running = lost[0][0] if lost else f"running {len(done)}/{len(chunks)}"
     by_ensemble = [summaries[entry["key"]] for entry in done if "force_field" not in entry["spec"]]
     records = sum(summary["records"] for summary in by_ensemble)
     trusted = sum(summary["classes"]["accurate"] + summary["classes"]["candidate"] for summary in by_ensemble)
@@ -278,7 +278,7 @@ def _glass_row(
         "atoms": run["atoms"],
         "replica": run["replica"],
         "status": "done" if len(done) == len(chunks) and not lost else running,
-        "lost_reason": lost[0] if lost else None,
+        "lost_reason": lost[0][1] if lost else None,
         "converged_ensemble": decision["converged"],
         "cooling_rate_K_ps": run["cooling_rate_K_ps"],
         "melting": decision.get("melting", {}).get(run["glass"]),

@@ -39,7 +39,7 @@ class Record:
 
 @dataclass
 class Chunk:
-    """All records of a chunk, and how it ended: finished, lost (with the reason) or void (no state to start from).
+    """All records of a chunk, and how it ended: finished, lost or stopped (with the reason) or void (no start).
 
     events: the names of those it was watched for.
     """
@@ -83,8 +83,11 @@ def event_columns(records: Sequence[Record], events: Sequence[str]) -> dict[str,
     return {f"event:{name}": np.array([r.events.seen(name) for r in records], dtype=bool) for name in events}
 
 
-def run_chunk(context: Context, on_record: Callable[[Record], None] | None = None) -> Chunk:
-    """Run the chunk that the spec describes, from its start, until its end or until the trajectory is lost."""
+def run_chunk(context: Context, on_record: Callable[[Record], str | None] | None = None) -> Chunk:
+    """Run the chunk that the spec describes, from its start, until its end or until the trajectory is lost.
+
+    on_record is told of every record; where it returns a reason, the chunk is stopped there.
+    """
     spec = context.spec
     start = starting_state(context)
     watch = Watch(spec["events"], start)
@@ -104,13 +107,14 @@ def run_chunk(context: Context, on_record: Callable[[Record], None] | None = Non
     try:
         for record in _records(engine, condition, watch, context):
             chunk.records.append(record)
-            if on_record is not None:
-                on_record(record)
+            stop = on_record(record) if on_record is not None else None
             reason = lost_reason(record, spec.get("lost_eV_A", math.inf))
-            if reason is not None:
-                chunk.status, chunk.reason = "lost", f"step {record.state.step}: {reason}"
+            if reason is None:
+                chunk.end = record.state.atoms
+            if reason is not None or stop is not None:
+                chunk.status = "stopped" if reason is None else "lost"
+                chunk.reason = f"step {record.state.step}: {reason or stop}"
                 break
-            chunk.end = record.state.atoms
     except TrajectoryLost as error:
         chunk.status, chunk.reason = "lost", str(error)
     finally:
@@ -122,10 +126,16 @@ def _driver(context: Context) -> tuple[str, Any]:
     """Return the engine's name and what drives it: the ensemble's models, or a classical force field in LAMMPS."""
     spec = context.spec
     if "force_field" not in spec:
-        return spec["engine"], [model_file(context, key) for key in spec["models"]]
+        return spec["engine"], driving_models(context)
     from alloop.tasks.classical import force_field
 
     return "lammps", force_field(spec["force_field"])
+
+
+def driving_models(context: Context) -> list[Path]:
+    """Return the files of the ensemble's models, first the one whose forces drive: `driven_by` in the spec, else 0."""
+    models, first = context.spec["models"], context.spec.get("driven_by", 0)
+    return [model_file(context, key) for key in models[first:] + models[:first]]
 
 
 def _records(engine: Engine, condition: MdCondition, watch: Watch, context: Context) -> Iterator[Record]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,17 @@ from alloop.glass.analysis import analyze_frame
 from alloop.glass.correlation import radial_distribution
 from alloop.selection.classes import classify
 from alloop.store import write_json
-from alloop.tasks.dynamics import Record, run_chunk, starting_state, write_restart
-from alloop.tasks.evaluate import model_file
+from alloop.structure import content_key, to_record
+from alloop.tasks.dynamics import (
+    Chunk,
+    Record,
+    driving_models,
+    event_columns,
+    run_chunk,
+    starting_state,
+    write_restart,
+)
+from alloop.tasks.explore import worth_asking
 
 NO_CLASSES = {"accurate": 0, "candidate": 0, "failed": 0}
 
@@ -32,37 +42,44 @@ def run(context: Context) -> None:
         _run_dynamics(context)
 
 
+@dataclass
+class Guard:
+    """Stops a run that stays beyond trust: so many records in a row from the upper trust level on; 0 never stops."""
+
+    records: int
+    high_eV_A: float
+    beyond: int = 0
+
+    def look(self, record: Record) -> str | None:
+        """Take in the next record; return why the run is to stop, if it is."""
+        self.beyond = 0 if record.max_deviation < self.high_eV_A else self.beyond + 1
+        if not self.records or self.beyond < self.records:
+            return None
+        last = f"the last {record.max_deviation:.2f} eV/A"
+        return f"{self.beyond} records in a row beyond the trust level of {self.high_eV_A:.3g} eV/A, {last}"
+
+
 def _run_dynamics(context: Context) -> None:
     """Write ``table.npz``, ``frames.npz``, ``restart.json``, ``analysis.json`` and ``summary.json``.
 
     Frames are kept every `frame_every` steps; those after step `analyse_from_step` (None: none) are analysed, with
-    ``rdf.csv`` for g(r). Records of a chunk that a force field drives have no class.
+    ``rdf.csv`` for g(r). A guarded chunk that is stopped or lost brings home what is worth asking about, too. Records
+    of a chunk that a force field drives have no class.
     """
     spec = context.spec
-    kept: list[Record] = []
-
-    def keep(record: Record) -> None:
-        if record.state.step % spec["frame_every"] == 0:
-            kept.append(record)
-
-    chunk = run_chunk(context, keep)
+    guard = Guard(spec.get("guard_records", 0), spec.get("trust_high_eV_A", np.inf))
+    chunk = run_chunk(context, guard.look)
     table = chunk.table()
     write_arrays(context.out / "table.npz", table)
-    write_frames(
-        context.out / "frames.npz",
-        [record.state.atoms for record in kept],
-        step=np.array([record.state.step for record in kept], dtype=int),
-        max_force_deviation_eV_A=np.array([record.max_deviation for record in kept]),
-        temperature_K=np.array([record.state.temperature_K for record in kept]),
-        target_temperature_K=np.array([record.target_temperature_K for record in kept]),
-    )
-    write_restart(context.out, chunk.end if chunk.status == "finished" else None, chunk.end)
-    first = spec["analyse_from_step"]
-    _write_analysis(context, [r.state.atoms for r in kept if first is not None and r.state.step > first])
-    counts = dict(NO_CLASSES)
+    classes, counts = np.full(len(chunk.records), "", dtype="U9"), dict(NO_CLASSES)
     if "force_field" not in spec:
         classes = classify(table["max_force_deviation_eV_A"], spec["trust_low_eV_A"], spec["trust_high_eV_A"])
         counts = {name: int((classes == name).sum()) for name in NO_CLASSES}
+    _write_kept(context, chunk, classes)
+    write_restart(context.out, chunk.end if chunk.status == "finished" else None, chunk.end)
+    first = spec["analyse_from_step"]
+    every = [record.state for record in chunk.records if record.state.step % spec["frame_every"] == 0]
+    _write_analysis(context, [state.atoms for state in every if first is not None and state.step > first])
     summary = {
         "status": chunk.status,
         "reason": chunk.reason,
@@ -73,6 +90,37 @@ def _run_dynamics(context: Context) -> None:
         "max_force_deviation_eV_A": float(np.max(table["max_force_deviation_eV_A"], initial=0.0)),
     }
     write_json(context.out / "summary.json", summary)
+
+
+def _write_kept(context: Context, chunk: Chunk, classes: np.ndarray) -> None:
+    """Write ``frames.npz``: the evenly spaced frames, with an empty ``kept_for``, and those worth asking about.
+
+    These are as of an exploration, of a guarded chunk that did not finish only; and the first and the last of the
+    records that stopped it, as ``beyond_trust``.
+    """
+    spec = context.spec
+    asks = spec.get("guard_records", 0) and chunk.status in ("stopped", "lost")
+    asked = worth_asking(chunk, classes, spec) if asks else {}
+    if chunk.status == "stopped":
+        last = len(chunk.records) - 1
+        asked |= dict.fromkeys((last - spec["guard_records"] + 1, last), "beyond_trust")
+    steps = [record.state.step for record in chunk.records]
+    kept = [index for index, step in enumerate(steps) if step % spec["frame_every"] == 0 or index in asked]
+    records = [chunk.records[index] for index in kept]
+    structures = [record.state.atoms for record in records]
+    write_frames(
+        context.out / "frames.npz",
+        structures,
+        None,
+        content=np.array([content_key(to_record(atoms)) if asks else "" for atoms in structures], dtype="U16"),
+        step=np.array([record.state.step for record in records], dtype=int),
+        max_force_deviation_eV_A=np.array([record.max_deviation for record in records]),
+        temperature_K=np.array([record.state.temperature_K for record in records]),
+        target_temperature_K=np.array([record.target_temperature_K for record in records]),
+        kept_for=np.array([asked.get(index, "") for index in kept], dtype=str),
+        trust_class=classes[kept],
+        **event_columns(records, chunk.events),
+    )
 
 
 def _write_analysis(context: Context, frames: list[Atoms]) -> None:
@@ -93,7 +141,7 @@ def _minimise(context: Context) -> None:
         status, reason = "void", "the chunk before it was lost"
     else:
         try:
-            found = minimise(model_file(context, spec["models"][0]), start, **spec["minimise"], directory=context.work)
+            found = minimise(driving_models(context)[0], start, **spec["minimise"], directory=context.work)
         except TrajectoryLost as error:
             status, reason = "lost", str(error)
     frames = [found.atoms] if found else []

@@ -44,6 +44,7 @@ class World:
     doomed: set[str] = field(default_factory=set)
     accurate: float = 0.5
     aids: bool = False
+    strays: float = 0.0
     max_lag: int = 0
 
     def __post_init__(self) -> None:
@@ -447,6 +448,36 @@ def _melting(world: World, iteration: int) -> dict[str, Any]:
     return content([make_task("quench", "production/melting", "glass.melting", {})]) | {"section": world.limits.quench}
 
 
+def _final_train(world: World, iteration: int) -> dict[str, Any]:
+    labels = world.state.labels("training")
+    tasks = [make_task("train", "g", "final", {"final": iteration, "labels": labels})]
+    return content(tasks, {"training": labels}, labels) | {"section": world.limits.quench}
+
+
+def _final_check(world: World, iteration: int) -> dict[str, Any]:
+    assert not world.state.open("final_train", iteration)
+    models = _done(world, "final_train", iteration)
+    tasks = [make_task("evaluate", "g", "final", {"models": models, "check": True}, tuple(models))] if models else []
+    return content(tasks) | {"section": world.limits.quench}
+
+
+def _guard(world: World, iteration: int) -> dict[str, Any]:
+    """Some quenches leave what the ensemble can be trusted in, and bring home frames of it."""
+    assert not world.state.open("quench", iteration)
+    chunks = _done(world, "quench", iteration) if world.rng.random() < world.strays else []
+    found = _picks(world, chunks[:1], 2, "production/label")
+    picks = [pick | {"role": "training", "reason": "production"} for pick in found["picks"]]
+    picks = [pick for pick in picks if pick["key"] not in world.state.picks]
+    reason = f"{len(picks)} of its frames are learnt" if picks else "nothing left it"
+    return {"level": found["level"], "picks": picks, "stopped": chunks[:1], "converged": not picks, "reason": reason}
+
+
+def _relax_glass(world: World, iteration: int) -> dict[str, Any]:
+    ends = [key for key in _done(world, "quench", iteration) if world.state.tasks[key].name == "s02"]
+    tasks = [make_task("relax", "production/relax", f"r{key}", {"start": key}, (key,)) for key in ends]
+    return content(tasks) | {"section": world.limits.relaxation}
+
+
 CONTENT = {
     "bootstrap": _bootstrap,
     "seed_labels": _seed_labels,
@@ -464,4 +495,8 @@ CONTENT = {
     "assess": _assess,
     "melting": _melting,
     "quench": _quench,
+    "final_train": _final_train,
+    "final_check": _final_check,
+    "guard": _guard,
+    "relax_glass": _relax_glass,
 }

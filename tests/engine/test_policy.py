@@ -311,8 +311,8 @@ def test_where_glasses_melt_is_found_before_a_quench_that_rests_on_it() -> None:
         if ending.reason == "no label to train on":
             continue
         i = found.state.iteration
-        closing = found.order[-3:] if ending.code == DONE else found.order[-2:]
-        expected = ["melting", "quench", "assess"] if ending.code == DONE else ["quench", "assess"]
+        expected = ["melting", "quench", "assess", "guard"] if ending.code == DONE else ["quench", "assess"]
+        closing = found.order[-len(expected) :]
         assert closing == [(kind, i) for kind in expected], "an ensemble that is not quenched needs no melt"
         if ending.code == DONE:
             melting, quench = (found.state.decisions[kind, i] for kind in ("melting", "quench"))
@@ -331,11 +331,11 @@ def test_a_quench_of_another_kind_is_planned_anew_and_an_unchanged_one_is_not() 
     found.limits = replace(found.limits, quench="b", melts=True)
     assert found.run().code == DONE
     i = found.state.iteration
-    assert found.order[before:] == [("melting", i), ("quench", i)]
+    assert found.order[before:] == [("melting", i), ("quench", i), ("guard", i)]
     assert found.state.decisions["quench", i]["section"] == "b"
     found.limits = replace(found.limits, quench="")
     found.run()
-    assert len(found.order) == before + 2, "without a section there is nothing to ask for, and what was made stays"
+    assert len(found.order) == before + 3, "without a section there is nothing to ask for, and what was made stays"
 
 
 def test_a_protocol_that_changes_half_way_is_followed_from_then_on() -> None:
