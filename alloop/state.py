@@ -124,9 +124,9 @@ class State:
     at; foundation: of the cheap one it begins with, if any; levels: content of every level by name;
     retried: when quarantined work was given another chance; excluded: labels a person took out of training;
     verdict: on the newest ensemble, or what the guard of its quench said since; superseded: what is no longer wanted:
-    labels, as the level of theory changed before they were done, and chunks that a newer ensemble or another protocol made pointless before they began; requests: of persons, that have been
-    decided; describer: the model by whose descriptor environments are compared, the first of the first ensemble for
-    the whole campaign.
+    labels, as the level of theory changed before they were done, and chunks that a newer ensemble or another protocol
+    made pointless before they began; requests: of persons, that have been decided; describer: the model by whose
+    descriptor environments are compared, the first of the first ensemble for the whole campaign.
 
     For the streaming order: picks_in: of each iteration; explored: how the records of each iteration's finished chunks
     are classified; unjudged: iterations that explore and have no verdict; fresh: finished training labels that the

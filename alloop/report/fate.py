@@ -40,6 +40,11 @@ def find_frame(campaign: Campaign, text: str) -> tuple[Task, int]:
             raise InputError(f"no chunk {named['chunk']!r}; near ones: {', '.join(near)}" if named else "")
         pick = state.picks[find_label(campaign, text)]
         task = state.tasks.get(pick["source"]["task"])
+        if task is not None and task.kind == "quench":
+            why = campaign.summary(task.key)["reason"]
+            raise InputError(
+                f"{pick['name']} was met in production, which it ended: {why}; see alloop show {pick['key']}"
+            )
         if task is None or task.kind != "explore":
             raise InputError(f"{pick['name']} was not explored: it is of the bootstrap; see alloop show {pick['name']}")
         return task, int(pick["step"])

@@ -275,6 +275,55 @@ def quenched(folder: Path) -> tuple[Campaign, list[dict[str, Any]]]:
 
 
 @pytest.mark.slow
+def test_a_quench_that_leaves_trust_is_stopped_and_learnt_from_before_the_next(tmp_path: Path) -> None:
+    """The first ensemble is found converged, but not so in production: frames of it are labelled, and all goes on."""
+    production = {"melt_ps": 1, "cooling_rate_K_ps": 1000, "final_ps": 1, "chunk_ps": 1, "replicas": 2}
+    production |= {"final_training": {"steps": 7}, "relax": {}}
+    changes = {"stop": {"max_iterations": 3}, "quench": production}
+    calm = {"candidates": 0.0}
+    told = {
+        "explore": calm,
+        "evaluate": calm | {"force_rmse_eV_A": 0.1},
+        "quench": {"candidates": 0.0, "failed": [1.0, 0.0]},
+    }
+    done = run(tmp_path, changes, "run", **told)
+    assert done.returncode == DONE, done.stdout + done.stderr
+    said = " ".join(done.stdout.split())
+    assert "2 of 2 production runs were stopped or lost beyond trust" in said
+    campaign = Campaign(tmp_path)
+    state = campaign.load()
+    guard, quench = state.decisions["guard", 0], state.decisions["quench", 0]
+    assert {own["status"] for own in guard["stopped"]} == {"stopped"}
+    assert all("3 records in a row beyond the trust level of 1 eV/A" in own["reason"] for own in guard["stopped"])
+    stopped = campaign.state.tasks[guard["stopped"][0]["task"]]
+    with np.load(campaign.result(stopped.key) / "table.npz") as table:
+        assert len(table["step"]) == 3, "no step more than it takes to be sure"
+    picks = guard["picks"]
+    assert picks and {pick["reason"] for pick in picks} == {"production"} and not state.quarantined
+    assert {pick["trajectory"] for pick in picks} == {run["name"] for run in quench["runs"]}, "runs take turns"
+    assert {pick["key"] for pick in picks} <= set(state.decisions["train", 1]["common"]["training"])
+    (first, _), (later, _) = (quench_runs(state.decisions["quench", i]) for i in (0, 1))
+    assert [entry["spec"]["driven_by"] for entry in first["chunks"]] == [0] * 4
+    assert quench_runs(quench)[1]["chunks"][0]["spec"]["driven_by"] == 1, "models drive replicas in turn"
+    assert all(campaign.summary(entry["key"])["status"] == "void" for entry in first["chunks"][1:])
+    assert all(campaign.summary(entry["key"])["status"] == "finished" for entry in later["chunks"])
+    final = state.decisions["quench", 1]["final_training"]
+    used = state.decisions["quench", 1]["common"]["models"]
+    trained = [entry["key"] for entry in state.decisions["final_train", 1]["tasks"]]
+    assert used == (trained if final["used"] else state.models(1))
+    assert state.decisions["final_train", 1]["common"]["steps"] == 7
+    worse = [name for name, (old, new) in final["force_rmse_eV_A"].items() if new > old]
+    assert final["used"] == (not worse), final
+    relaxed = state.decisions["relax_glass", 1]["tasks"]
+    assert {entry["name"] for entry in relaxed} == {run["name"] for run in quench_runs(state.decisions["quench", 1])}
+    assert all(entry["key"] in state.done for entry in relaxed) and not state.decided("relax_glass", 0)
+    found = status(tmp_path)
+    assert found["converged"] and [row["status"] for row in found["glasses"]] == ["done", "done"]
+    why, shown = (run(tmp_path, changes, command, picks[0]["name"], **told) for command in ("why", "show"))
+    assert "was met in production" in " ".join(why.stderr.split()), why.stdout + why.stderr
+    assert shown.returncode == DONE and "production" in shown.stdout, shown.stdout + shown.stderr
+
+
 def test_the_papers_protocol_and_then_one_of_own_stages(tmp_path: Path) -> None:
     """Two runs that share their beginning, from where the glass melts; then param.json asks for something else."""
     folder = tmp_path / "c"
