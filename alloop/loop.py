@@ -42,7 +42,7 @@ def limits(param: Param, max_iterations: int, *, quench_only: bool = False, barr
     return Limits(
         max_iterations,
         slots(param),
-        {"label": labels, "explore": 12, "evaluate": 8, "quench": 1000},
+        {"label": labels, "relax": labels, "explore": 12, "evaluate": 8, "quench": 1000},
         quench_only,
         foundation.iterations if foundation else 0,
         _LABELS_TOGETHER if foundation and foundation.labeler in labelers.BUILT_IN else 1,

@@ -317,8 +317,7 @@ def _closing(state: State, limits: Limits, i: int) -> tuple[str, int] | Ending |
     if state.open("assess", i) or state.open("quench", i):
         return None
     quench = state.decisions["quench", i]
-    relaxes = bool(limits.relaxation) and not _sent_back(state, i)
-    last = [("guard", "", quench.get("converged")), ("relax_glass", limits.relaxation, relaxes)]
+    last = [("guard", "", quench.get("converged")), ("relax_glass", limits.relaxation, limits.relaxation)]
     for kind, own in ((kind, own) for kind, own, wanted in last if wanted and quench.get("section")):
         if not _holds(state, kind, i, own, after="quench"):
             return kind, i

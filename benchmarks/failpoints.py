@@ -36,7 +36,8 @@ from crash_loop import Course, Crash, Crasher, at_decisions, chains, decision_cy
 RECORD = HERE / "results" / "failpoints.json"
 COURSES = [Course(order, mode) for mode in ("inline", "apart", "forked") for order in ("barrier", "streaming")]
 LEVELS = Course("levels")
-SELDOM = ("probe", "relax", "promote", "pretrain", "relabel")
+CLOSING = ("final_train", "final_check", "melting", "guard", "relax_glass")
+SELDOM = ("probe", "relax", "promote", "pretrain", "relabel", *CLOSING)
 """Decisions that only the campaign with a foundation takes."""
 STOPPED = [Course("barrier", mode) for mode in ("forked", "elsewhere")]
 CHAINS = 60

@@ -1,13 +1,13 @@
 """The whole way with the embedded labeler, from an empty folder to four glasses beside experiment.
 
-    python benchmarks/glasses.py FOLDER [--only campaign quench relax melt report] [--slots 2] [--record FILE]
+    python benchmarks/glasses.py FOLDER [--only campaign quench melt report] [--slots 2] [--record FILE]
 
 Pieces, each of which is left out if its result is there: `campaign`, labels by SevenNet-0 on four glasses of Table 1
 with 20 to 60 % Li2O, 102 to 140 atoms, at most three iterations; `quench`, three replicas of the protocol `short` per
-glass with the last ensemble, converged or not; `relax`, the last frame of each at fixed cell with the labeler; `melt`,
-20 ps at 2000 K per glass (after 5 ps that only count if the run is lost in them), driven by the first model of that
-ensemble; `report`, one table, and benchmarks/results/glasses.json. An interrupted piece goes on where it was with the
-same command. By estimate on two cores: campaign 50 minutes, quench 35, relaxing 20, melts 10.
+glass with the last ensemble, converged or not, the last frame of each then relaxed at fixed cell by the labeler;
+`melt`, 20 ps at 2000 K per glass (after 5 ps that only count if the run is lost in them), driven by the first model of
+that ensemble; `report`, one table, and benchmarks/results/glasses.json. An interrupted piece goes on where it was with
+the same command. By estimate on two cores: campaign 50 minutes, quench 35 and relaxing 20, melts 10.
 
 The quenches cool at 100 K/ps, which is 10^14 K/s: no laboratory comes near, and 4B is known to rise as cooling slows.
 """
@@ -29,7 +29,6 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from checkout import commit
-from control import prepared
 from events_campaign import (
     EQUILIBRATION_PS,
     SAMPLING_PS,
@@ -52,21 +51,19 @@ from glasses_record import (
 from rich.console import Console
 
 from alloop.campaign import Campaign
-from alloop.decisions.relaxing import relax_tasks
 from alloop.frames import read_columns, read_structures
 from alloop.glass.composition import TABLE_1, stoichiometric_counts
 from alloop.glass.correlation import radial_distribution
 from alloop.potential.environment import md_environment
 from alloop.report.status import build_status, glass_table
 from alloop.state import quench_runs
-from alloop.stop_params import RelaxParam
-from alloop.store import Task, failures, read_json, write_json
+from alloop.store import read_json, write_json
 from alloop.structure import from_record
 
 RECORD = Path(__file__).resolve().parent / "results" / "glasses.json"
 GLASSES = {"LBS-20-60-20": 105, "LBS-30-30-40": 108, "LBS-40-20-40": 102, "LBS-15-25-60": 140}
 """Names of Table 1 (SiO2, B2O3, Li2O in %), and atoms of the cell: whole units of the composition."""
-RELAX = RelaxParam(force_eV_A=0.05, steps=500)
+RELAX = {"force_eV_A": 0.05, "steps": 500}
 BIN_A = 0.02
 
 PARAM: dict[str, Any] = {
@@ -106,7 +103,14 @@ PARAM: dict[str, Any] = {
     "label": {"labeler": "sevennet-0"},
     "stop": {"max_iterations": 3, "accurate_fraction": 0.95, "force_rmse_eV_A": 0.25},
 }
-QUENCH = {"when": "always", "protocol": "short", "replicas": 3, "chunk_ps": 5.0, "frame_every_ps": 0.1}
+QUENCH = {
+    "when": "always",
+    "protocol": "short",
+    "replicas": 3,
+    "chunk_ps": 5.0,
+    "frame_every_ps": 0.1,
+    "relax": RELAX,
+}
 
 
 # ---------------------------------------------------------------------------------------- processes
@@ -185,9 +189,10 @@ def quench_decision(campaign: Campaign) -> dict[str, Any] | None:
 
 
 def quenched(folder: Path) -> bool:
-    """Tell whether all quenches have ended, well or lost."""
-    campaign = loaded(folder)
-    return quench_decision(campaign) is not None and not campaign.state.open("quench", campaign.state.iteration)
+    """Tell whether all quenches have ended, well or lost, and what they made was relaxed."""
+    state = (campaign := loaded(folder)).state
+    relaxed = state.decided("relax_glass", state.iteration) and not state.open("relax_glass", state.iteration)
+    return quench_decision(campaign) is not None and relaxed
 
 
 def explore(folder: Path, slots: int) -> None:
@@ -204,38 +209,6 @@ def quench(folder: Path, slots: int) -> None:
     code = run_alloop(folder / "campaign")
     if code not in (0, 3) or not quenched(folder):
         raise SystemExit(f"the quench ended with exit code {code} and is not finished; see {folder / 'campaign'}")
-
-
-# ---------------------------------------------------------------------------------------- relaxing
-
-
-def relaxations(campaign: Campaign) -> list[Task]:
-    """Return the tasks that relax the last frame of every quench that came to its end."""
-    decision = quench_decision(campaign)
-    return relax_tasks(campaign, RELAX, decision, None, "production/relax") if decision else []
-
-
-def refusal(campaign: Campaign, task: Task) -> str | None:
-    """Return why a structure cannot be relaxed however often it is tried, None if it can or was not tried."""
-    return next((own["message"] for own in failures(campaign.store.folder(task)) if own["final"]), None)
-
-
-def waiting(campaign: Campaign) -> list[Task]:
-    """Return the relaxations that are neither done nor in vain."""
-    tasks = relaxations(campaign)
-    return [task for task in tasks if not campaign.store.is_done(task) and refusal(campaign, task) is None]
-
-
-def relax(folder: Path, slots: int) -> None:
-    """Relax what was quenched, a process per slot, each of which loads the labeler once."""
-    campaign = loaded(folder)
-    folders = [str(path) for path in prepared(campaign, waiting(campaign))]
-    shares = [folders[number::slots] for number in range(min(slots, len(folders)))]
-    run_commands([[sys.executable, "-m", "alloop.attempt", *share] for share in shares], slots)
-    if failed := waiting(campaign):
-        names = ", ".join(task.name for task in failed)
-        place = campaign.store.folder(failed[0]).parent
-        raise SystemExit(f"not relaxed: {names}; see attempts/*/failed.json under {place}")
 
 
 # ---------------------------------------------------------------------------------------- melts at 2000 K
@@ -291,13 +264,15 @@ def glass_record(folder: Path, campaign: Campaign, glass: str, rows: list[dict[s
     whole = [row for row in own if row["status"] == "done"]
     names = {row["run"] for row in whole}
     runs = [run for run in quench_runs(quench_decision(campaign)) if run["name"] in names]
-    tasks = [task for task in relaxations(campaign) if task.spec["glass"] == glass]
-    done = [task for task in tasks if campaign.store.is_done(task)]
-    refused = {task.name: refusal(campaign, task) for task in tasks if task not in done}
+    state = campaign.state
+    relaxing = state.decisions.get(("relax_glass", state.iteration), {"tasks": []})["tasks"]
+    tasks = [entry for entry in relaxing if entry["spec"]["glass"] == glass]
+    done = [entry["key"] for entry in tasks if entry["key"] in state.done]
+    refused = {own["name"]: state.quarantined[own["key"]] for own in tasks if own["key"] in state.quarantined}
     models = last_ensemble(campaign)[0]
     seen = melt_folder(folder, glass, models) / "seen.json"
     found_peaks = [peaks(campaign, run) for run in runs]
-    relaxed = [read_json(campaign.store.result(task) / "relaxed.json") for task in done]
+    relaxed = [read_json(campaign.result(key) / "relaxed.json") for key in done]
     return {
         "atoms": sum(counts.values()),
         "boron": counts["B"],
@@ -311,7 +286,7 @@ def glass_record(folder: Path, campaign: Campaign, glass: str, rows: list[dict[s
         "records_above_trust_high": [row["records_above_trust_high"] for row in own],
         "first_peaks_A": {pair: interval([one[pair] for one in found_peaks]) for pair in PEAKS_BELOW_A},
         "to_relax": len(tasks),
-        "not_relaxed": [f"{name}: {reason}" for name, reason in refused.items() if reason],
+        "not_relaxed": [f"{name}: {own['message']}" for name, own in refused.items()],
         "relaxing": relaxed_numbers(relaxed, counts["B"]),
         "melt": read_json(seen) if seen.exists() else None,
     }
@@ -345,7 +320,7 @@ def report(folder: Path, file: Path, console: Console) -> None:
         "campaign": campaign_record(campaign),
         "glasses": {glass: glass_record(folder, campaign, glass, rows) for glass in GLASSES},
         "melt": {"temperature_K": TEMPERATURE_K, "equilibration_ps": EQUILIBRATION_PS, "sampling_ps": SAMPLING_PS},
-        "relax": RELAX.model_dump(mode="json", include={"force_eV_A", "steps"}),
+        "relax": RELAX,
         "seconds": {piece: round(sum(run["seconds"] for run in runs), 1) for piece, runs in spent.items()},
         "runs": spent,
         "missing": [name for name, piece in PIECES.items() if not piece.done(folder)],
@@ -371,7 +346,6 @@ class Piece:
 PIECES = {
     "campaign": Piece(None, explored, explore),
     "quench": Piece("campaign", quenched, quench),
-    "relax": Piece("quench", lambda folder: quenched(folder) and not waiting(loaded(folder)), relax),
     "melt": Piece("campaign", lambda folder: explored(folder) and not melts_left(folder), melt),
 }
 

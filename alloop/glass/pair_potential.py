@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +136,7 @@ def pairs_within(atoms: Atoms, cutoff_A: float) -> tuple[NDArray[np.int64], NDAr
     return i, atom[image], around[image] - home[i]
 
 
-class PairCalculator(Calculator):
+class PairCalculator(Calculator, ABC):
     """ASE calculator of a pair potential: energy (eV), forces (eV/Å) and stress (eV/Å^3, Voigt).
 
     The same sum over pairs as LAMMPS makes with write_lammps_table. The cell may be any periodic one, also smaller
@@ -145,9 +146,9 @@ class PairCalculator(Calculator):
 
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress"]
 
+    @abstractmethod
     def potential_of(self, symbols: Collection[str]) -> PairPotential:
-        """Return the potential of atoms of these elements; to be given by each force field."""
-        raise NotImplementedError
+        """Return the potential of atoms of these elements."""
 
     def calculate(
         self,

@@ -66,16 +66,22 @@ LEVELS = PARAM | {
     "explore": PARAM["explore"] | {"chunks": 1},
     "label": PARAM["label"] | {"foundation": {"labeler": "shik-rehearsal", "iterations": 1, "promote": 12}},
     "stop": {
-        "max_iterations": 2,
+        "max_iterations": 3,
         "accurate_fraction": 0.01,
         "force_rmse_eV_A": 9.0,
         "probe": PARAM["quench"] | {"replicas": 2, "iterations": 2},
         "relax": {},
     },
-    "quench": {"protocol": "urata2022", "runs": ["10Kps"], "chunk_ps": 1000},
+    "quench": {
+        "protocol": "urata2022",
+        "runs": ["10Kps"],
+        "chunk_ps": 1000,
+        "final_training": {"steps": 10},
+        "relax": {},
+    },
 }
 """One on a foundation's labels, then its own; it converges on all criteria, seeks where its glass melts, quenches it,
-and is then relabelled."""
+learns what it met there beyond trust, converges and quenches again, relaxes the glass, and is then relabelled."""
 LEVELS["stop"]["probe"].pop("when")
 RELABELLED = LEVELS | {"label": PARAM["label"] | {"labeler": "ase.calculators.emt:EMT"}}
 """What a person makes of it in the end."""
@@ -83,7 +89,7 @@ PARAMS = {"barrier": PARAM, "streaming": STREAMING, "levels": LEVELS}
 """The campaign of each order; `levels` is in the classical order, too."""
 SETTINGS = {
     "explore": {"records": 10, "candidates": [0.5, 0.4]},
-    "quench": {"records": 4},
+    "quench": {"records": 4, "candidates": 0.0, "failed": [1.0, 1.0, 0.0]},
     "evaluate": {"force_rmse_eV_A": 0.5},
 }
 

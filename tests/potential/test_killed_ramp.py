@@ -79,6 +79,18 @@ def prepared(store: Store, tasks: list[Task], inputs: list[Task], models: tuple[
     return places
 
 
+def given_models(store: Store, trained: Path) -> list[Task]:
+    return [
+        given(store, name, {"model.pb": trained / name / "model-compressed.pb", "summary.json": {"model": "model.pb"}})
+        for name in ("first", "second")
+    ]
+
+
+def common_to_all(models: list[Task]) -> dict[str, Any]:
+    common = {"models": [model.key for model in models], "engine": "lammps", "type_map": ["Li", "B", "O", "Si"]}
+    return common | {"deviation_every": 10, "frame_every": 50, "events": {}, "lost_eV_A": 1e6}
+
+
 def test_a_ramp_killed_half_way_ends_as_if_nothing_had_happened(
     trained: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,17 +100,10 @@ def test_a_ramp_killed_half_way_ends_as_if_nothing_had_happened(
     store = Store(tmp_path)
     glass = random_glass({"Li": 4, "B": 8, "O": 20, "Si": 4}, seed=7)
     begun = given(store, "start", {"frames.npz": [glass]})
-    models = [
-        given(
-            store, name, {"model.pb": trained[0] / name / "model-compressed.pb", "summary.json": {"model": "model.pb"}}
-        )
-        for name in ("first", "second")
-    ]
-    common = {"models": [model.key for model in models], "engine": "lammps", "type_map": ["Li", "B", "O", "Si"]}
-    common |= {"deviation_every": 10, "frame_every": 50, "events": {}, "lost_eV_A": 1e6}
-    common |= {"trust_low_eV_A": 0.2, "trust_high_eV_A": 1.0}
+    models = given_models(store, trained[0])
+    common = common_to_all(models)
     sample = Sample(GLASS, 36, 0, {"task": begun.key, "frame": 0}, (1, 0))
-    tasks, _ = quench_chains(OWN, common, sample, {"": STAGES}, "production")
+    tasks, _ = quench_chains(OWN, common, sample, {"": STAGES}, "production", lambda *_: (0.2, 1.0))
     assert [task.spec["stage"] for task in tasks] == ["melt", "cool", "cool", "cool", "glass", "minimum"]
     folders = prepared(store, tasks, [begun, *models], tuple(model.key for model in models))
 
@@ -131,6 +136,46 @@ def test_a_ramp_killed_half_way_ends_as_if_nothing_had_happened(
     assert summary["converged"] or summary["steps"] == 40
     minimum = from_record(read_structure(folders[5] / "result", 0))
     assert np.abs(minimum.positions - np.array(goes_on[0]["positions_A"])).max() > 0.01
+
+
+def test_a_guarded_run_stops_beyond_trust_and_models_drive_replicas_in_turn(
+    trained: tuple[Path, Any], tmp_path: Path
+) -> None:
+    from .conftest import random_glass
+
+    store = Store(tmp_path)
+    glass = random_glass({"Li": 4, "B": 8, "O": 20, "Si": 4}, seed=7)
+    begun, models = given(store, "start", {"frames.npz": [glass]}), given_models(store, trained[0])
+    guard = {"guard_records": 3, "frames_per_chunk": 4, "audit_frames": 0}
+    stages, folders = (Stage("melt", "hold", 900.0, ps=0.1), Stage("glass", "hold", 300.0, ps=0.1)), {}
+    for replica, high_eV_A, common in (
+        (0, 1e-6, common_to_all(models) | guard),
+        (0, 1e-6, common_to_all(models)),
+        (1, 1e5, common_to_all(models) | guard),
+        (0, 1e5, common_to_all(models[::-1]) | guard),
+    ):
+        sample = Sample(GLASS, 36, replica, {"task": begun.key, "frame": 0}, (1, 0))
+        tasks, _ = quench_chains(OWN, common, sample, {"": stages}, "g", lambda *_, high=high_eV_A: (0.0, high))  # type: ignore[misc]
+        tasks = [make_task(t.kind, t.group, t.name, t.spec | {"seed": 11}, t.inputs) for t in tasks[:1]] + tasks[1:]
+        whole = prepared(store, tasks[:1], [begun, *models], tuple(model.key for model in models))
+        folders[replica, high_eV_A, "guard_records" in common] = whole[0]
+    finish(*folders.values())
+    stopped, watched, other, swapped = (folder / "result" for folder in folders.values())
+    summary = read_json(stopped / "summary.json")
+    assert summary["status"] == "stopped" and summary["records"] == 3 and "step 30" in summary["reason"]
+    assert read_json(stopped / "restart.json")["end"] is None, "nothing goes on from it"
+    found = read_columns(stopped)
+    assert dict(zip(found["step"].tolist(), found["kept_for"].tolist(), strict=True)) == {
+        10: "beyond_trust",
+        30: "beyond_trust",
+    }
+    assert all(found["content"]) and set(found["trust_class"]) == {"failed"}
+    summary = read_json(watched / "summary.json")
+    assert summary["status"] == "finished" and summary["classes"]["failed"] == 10, "without a guard it is told only"
+    assert not any(read_columns(watched)["kept_for"])
+    tables = [np.load(folder / "table.npz")["potential_energy_eV"] for folder in (watched, other, swapped)]
+    assert not np.allclose(tables[0], tables[1], rtol=1e-6), "another model drives the other replica"
+    np.testing.assert_allclose(tables[1], tables[2], rtol=1e-9)
 
 
 def records_of(folder: Path) -> int:
