@@ -9,7 +9,8 @@ there is, and is then relabelled; of its points one in so many is tried, and all
 classical order the end must be that of an undisturbed campaign; in the streaming order all that was asked for must be
 done or given up, once, and the counts must add up. Two cores go twice as fast with ``--share 1 2`` and ``--share 2 2``
 side by side; the plain command then sums up.
-Writes ``benchmarks/results/failpoints.json``, after `--seconds` with as much as was run, in random order.
+What has been run is kept beside the record, and counts as long as neither the code nor the campaigns change. Writes
+``benchmarks/results/failpoints.json``, after `--seconds` with as much as was run, in random order.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests" / "crash"))
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from checkout import commit  # noqa: E402
+from checkout import commit, content  # noqa: E402
 from crash_loop import Course, Crash, Crasher, at_decisions, chains, decision_cycle, single_crashes, stops  # noqa: E402
 
 RECORD = HERE / "results" / "failpoints.json"
+TRIED = ("alloop", "tests/crash", "tests/quick_tasks")
+"""What the end of a crash depends on: a loop goes on over commits that leave it alone."""
 COURSES = [Course(order, mode) for mode in ("inline", "apart", "forked") for order in ("barrier", "streaming")]
 LEVELS = Course("levels")
 CLOSING = ("final_train", "final_check", "melting", "guard", "relax_glass")
@@ -108,7 +111,7 @@ def summary(crasher: Crasher, known: dict[str, Any]) -> dict[str, Any]:
             "points_by_name": dict(Counter(name.removeprefix("attempt ") for name in reference.points).most_common()),
         }
     total = Counter({name: sum(entry[name] for entry in runs.values()) for name in ("runs", "drives", "wrong")})
-    return {"commit": commit(), **total, "undisturbed": courses, "crashes": runs}
+    return {"commit": commit(), "code": content(*TRIED), **total, "undisturbed": courses, "crashes": runs}
 
 
 def main() -> int:
@@ -120,7 +123,7 @@ def main() -> int:
     parser.add_argument("--share", type=int, nargs=2, default=(1, 1), metavar=("I", "N"), help="the I-th of N shares")
     parser.add_argument("--place", type=Path, help="folder for the campaigns")
     arguments = parser.parse_args()
-    part = None if arguments.sample is not None else RECORD.with_suffix(f".{commit()}.part")
+    part = None if arguments.sample is not None else RECORD.with_suffix(f".{content(*TRIED)}.part")
     known: dict[str, Any] = {}
     if part is not None and part.exists():
         known = {record["name"]: record for record in map(json.loads, part.read_text().splitlines())}
