@@ -43,12 +43,15 @@ def decide_quench(campaign: Campaign, runs: dict[str, tuple[str, float, list[Tas
             "name": name,
             "glass": glass,
             "atoms": GLASSES[glass],
+            "replica": 0,
             "cooling_rate_K_ps": rate_K_ps,
             "tasks": [task.key for task in own],
         }
         for name, (glass, rate_K_ps, own) in runs.items()
     ]
-    campaign.decide("quench", iteration=iteration, converged=True, runs=records, **content(list(tasks.values())))
+    campaign.decide(
+        "quench", iteration=iteration, converged=True, runs=records, **content(list(tasks.values()), {"events": {}})
+    )
 
 
 def ended(campaign: Campaign, task: Task, frames: list[Atoms] | None = None, **columns: Any) -> Path:

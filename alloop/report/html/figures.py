@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from alloop.glass.composition import TABLE_1
 from alloop.report.html.relaxed import FORCE_FIELD, MODELS
-from alloop.report.html.replicas import replicas
+from alloop.report.html.replicas import place_of, replicas
 from alloop.report.statistics import draw_calibration, draw_classes, draw_histograms
 
 LARGE_ATOMS = 600
@@ -176,7 +177,7 @@ def relaxed_figures(report: dict[str, Any]) -> Iterator[Figure]:
             f"The glasses before and after relaxing with the labeler; {_BARS}. On the line nothing changes.",
             lambda figure: _relaxed(figure, done),
             {"Fig. 2b": _covered(done)},
-            (9.6, 3.6),
+            (9.6, 4.6),
         )
     energies = report["energies"]
     if any(own["driver"] == MODELS and not own["relaxed"] for own in energies):
@@ -186,7 +187,7 @@ def relaxed_figures(report: dict[str, Any]) -> Iterator[Figure]:
             f"below zero is more stable; {_BARS}.",
             lambda figure: _energies(figure, energies),
             compared_glasses(energies),
-            (9.6, 4.2),
+            (9.6, 4.6),
         )
 
 
@@ -211,7 +212,7 @@ def transport_figures(report: dict[str, Any]) -> Iterator[Figure]:
             f"composition; D from lags of {lags}; bars: 95 % interval, where it is finite.",
             lambda figure: _transport(figure, known),
             transport_covered(known),
-            (9.6, 4.0),
+            (9.6, 4.6),
         )
 
 
@@ -365,17 +366,28 @@ def _three_rings(axes: Any, glasses: list[dict[str, Any]]) -> None:
 
 def _relaxed(figure: plt.Figure, relaxed: list[dict[str, Any]]) -> None:
     shown = (("fraction_4B", "4B (of B)"), ("fraction_5Si", "5Si (of Si)"), ("three_rings", "3-membered rings of B"))
+    places = list(dict.fromkeys(map(place_of, relaxed)))
+    colours = {name: f"C{k}" for k, name in enumerate(dict.fromkeys(name for name, _, _ in places))}
+    markers = dict(zip(dict.fromkeys(place[1:] for place in places), cycle("os^vD<>p"), strict=False))
     for axes, (key, title) in zip(figure.subplots(1, 3), shown, strict=True):
         before, after = (replicas(relaxed, side, key) for side in ("before", "after"))
         for place in before:
-            name, atoms, rate = place
             bars = {"xerr": before[place].standard_error or 0, "yerr": after[place].standard_error or 0}
-            label = f"{name}, {atoms} atoms, {_rate(rate)}"
-            axes.errorbar(before[place].mean, after[place].mean, **bars, fmt="o", capsize=3, label=label)
+            style = {"fmt": markers[place[1:]], "color": colours[place[0]], "capsize": 3, "alpha": 0.8}
+            axes.errorbar(before[place].mean, after[place].mean, **bars, **style)
         top = max(axes.get_xlim()[1], axes.get_ylim()[1], 0.02)
         axes.plot([0, top], [0, top], color="black", linewidth=0.8)
         axes.set(title=title, xlabel="before relaxing", ylabel="after")
-    figure.axes[0].legend(fontsize="x-small")
+    for name, colour in colours.items():
+        figure.axes[0].plot([], [], "o", color=colour, label=name)
+    for (atoms, rate), marker in markers.items():
+        figure.axes[0].plot([], [], marker, color="grey", label=f"{atoms} atoms, {_rate(rate)}")
+    _legend_below(figure)
+
+
+def _legend_below(figure: plt.Figure) -> None:
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small")
 
 
 def _energies(figure: plt.Figure, energies: list[dict[str, Any]]) -> None:
@@ -401,7 +413,7 @@ def _energies(figure: plt.Figure, energies: list[dict[str, Any]]) -> None:
         axes.axhline(0, color="black", linewidth=0.8)
         axes.set_xticks(range(len(cells)), [f"{name}\n{atoms}" for name, atoms in sorted(cells)], fontsize="small")
         axes.set(title=title, ylabel="energy by the labeler (meV/atom)")
-    figure.axes[0].legend(fontsize="x-small")
+    _legend_below(figure)
 
 
 def _relative_meV_atom(
@@ -430,12 +442,12 @@ def _transport(figure: plt.Figure, known: list[dict[str, Any]]) -> None:
         for own, found in zip(known, values, strict=True):
             below, above = (found["value"] if found[end] is None else found[end] for end in ("low_95", "high_95"))
             bars = np.array([[found["value"] - below], [above - found["value"]]])
-            label = f"{own['glass']}, {own['atoms']} atoms, {own['temperature_K']:g} K"
+            label = f"{own['glass']}, {own['atoms']}"
             axes.errorbar(100 * own["li2o"], found["value"], bars, fmt="o", capsize=3, label=label)
         if min(found["value"] for found in values) > 0:
             axes.set_yscale("log", nonpositive="clip")
         axes.set(xlabel="Li$_2$O (mol %)", ylabel=title)
-    figure.axes[0].legend(fontsize="x-small")
+    _legend_below(figure)
 
 
 def _rings_cooling(axes: Any, glasses: list[dict[str, Any]]) -> None:
