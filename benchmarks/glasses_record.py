@@ -60,7 +60,9 @@ def relaxed_numbers(relaxed: Sequence[dict[str, Any]], boron: int) -> dict[str, 
     change = [
         {name: _difference(new[name], old[name]) for name in QUANTITIES} for old, new in zip(before, after, strict=True)
     ]
-    gains = [(one["energy_before_eV"] - one["energy_after_eV"]) / len(one["structure"]["symbols"]) for one in relaxed]
+    gains = [
+        (one["before"]["energy_eV"] - one["after"]["energy_eV"]) / len(one["structure"]["symbols"]) for one in relaxed
+    ]
     return {
         "before": intervals(before),
         "after": intervals(after),

@@ -32,7 +32,8 @@ class Verdict:
     message: one line that says what was found; frame: the last ionic step, atoms in the order of the output, if it
     could be read at all (a frame beside a fault must not be trained on); ionic_steps: how many were judged;
     electronic_steps: of each of them; flags: what a person may want to look at in a label that is no fault, such as
-    ``force_ceiling``; potentials: names of the pseudopotentials the code read (VASP: TITELs), in their order.
+    ``force_ceiling``; potentials: names of the pseudopotentials the code read (VASP: TITELs), in their order;
+    first_energy_eV: of the first ionic step, whose structure was asked for, where the code can make several.
     """
 
     code: str
@@ -44,6 +45,7 @@ class Verdict:
     electronic_steps: tuple[int, ...] = ()
     flags: tuple[str, ...] = ()
     potentials: tuple[str, ...] = ()
+    first_energy_eV: float | None = None
 
     @property
     def trusted(self) -> bool:

@@ -267,8 +267,8 @@ def _glass_row(
     summaries = {entry["key"]: campaign.summary(entry["key"]) for entry in done}
     analysed, minima = run["analysed"], [entry for entry in chunks if entry["spec"]["stage_kind"] == "minimise"]
     frames, at_minimum = _frames_of(campaign, analysed), _frames_of(campaign, minima[-1:])
-    lost = [(own["status"], own["reason"]) for own in summaries.values() if own["status"] in ("lost", "stopped")]
-    running = lost[0][0] if lost else f"running {len(done)}/{len(chunks)}"
+    lost = [summary for summary in summaries.values() if summary["status"] in ("lost", "stopped")]
+    running = lost[0]["status"] if lost else f"running {len(done)}/{len(chunks)}"
     by_ensemble = [summaries[entry["key"]] for entry in done if "force_field" not in entry["spec"]]
     records = sum(summary["records"] for summary in by_ensemble)
     trusted = sum(summary["classes"]["accurate"] + summary["classes"]["candidate"] for summary in by_ensemble)
@@ -278,7 +278,7 @@ def _glass_row(
         "atoms": run["atoms"],
         "replica": run["replica"],
         "status": "done" if len(done) == len(chunks) and not lost else running,
-        "lost_reason": lost[0][1] if lost else None,
+        "lost_reason": lost[0]["reason"] if lost else None,
         "converged_ensemble": decision["converged"],
         "cooling_rate_K_ps": run["cooling_rate_K_ps"],
         "melting": decision.get("melting", {}).get(run["glass"]),

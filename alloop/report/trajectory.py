@@ -114,21 +114,26 @@ def find_diffusion(
             for path in frames.paths
         ]
         found = single[0] if len(single) == 1 else combine_trajectories(single)
-        record = {
-            "element": element,
-            "replicas": found.n_trajectories,
-            "atoms": found.n_atoms,
-            "window_ps": list(found.window_ps),
-            "dropped_ps": found.dropped_ps,
-            "D_cm2_s": _interval(found.D_cm2_s),
-            "number_density_times_D_1_cm_s": _interval(found.C_times_D_per_cm_s),
-        }
-        if temperature_K is not None:
-            record["temperature_K"] = temperature_K
-            record["conductivity_S_cm"] = _interval(found.conductivity_S_cm(temperature_K))
+        return found, diffusion_record(found, temperature_K)
     except ValueError as error:
         raise InputError(f"diffusion of {element}: {error}") from None
-    return found, record
+
+
+def diffusion_record(found: Diffusion, temperature_K: float | None) -> dict[str, Any]:
+    """Return the figures of a diffusion ready for JSON; the conductivity if the temperature is known."""
+    record = {
+        "element": found.element,
+        "replicas": found.n_trajectories,
+        "atoms": found.n_atoms,
+        "window_ps": list(found.window_ps),
+        "dropped_ps": found.dropped_ps,
+        "D_cm2_s": _interval(found.D_cm2_s),
+        "number_density_times_D_1_cm_s": _interval(found.C_times_D_per_cm_s),
+    }
+    if temperature_K is not None:
+        record["temperature_K"] = temperature_K
+        record["conductivity_S_cm"] = _interval(found.conductivity_S_cm(temperature_K))
+    return record
 
 
 def _interval(estimate: Estimate) -> dict[str, float | None]:

@@ -119,7 +119,8 @@ def _with_code(context: Context, level: dict[str, Any], atoms: Atoms) -> tuple[L
     context.notes.update(
         {"code": f"{verdict.code} {verdict.version}", "flags": verdict.flags, "runs": len(found.corrections) + 1}
     )
-    return found.frame, {
+    more = {"first_energy_eV": verdict.first_energy_eV} if "relax" in level else {}
+    return found.frame, more | {
         "code": verdict.code,
         "version": verdict.version,
         "potentials": list(verdict.potentials),

@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms
 from ase.geometry import find_mic
 
-from alloop.attempt import Context
+from alloop.attempt import Context, TaskError
 from alloop.frames import read_structure
 from alloop.glass.analysis import analyze_frame
 from alloop.label_params import CODES
@@ -18,23 +18,27 @@ from alloop.tasks.label import labelled
 
 
 def run(context: Context) -> None:
-    """Write ``relaxed.json``: the structure before and after, what both show, and energies by the labeler.
+    """Write ``relaxed.json``: the structure as relaxed, what it and the one before show, and how far atoms moved.
 
-    spec: start, a frame of another task's result; level, the labeler's content; relax, how far. ``energy_before_eV``
-    is None where a code relaxes, which tells the last energy only.
+    spec: start, a frame of another task's result; level, the labeler's content; relax, how far. ``before`` and
+    ``after`` are what `seen_in` tells, with the labeler's ``energy_eV``: before, None if a code does not tell it.
+    TaskError if the labeler cannot relax, or not within the steps allowed.
     """
     spec = context.spec
     before = from_record(read_structure(context.result_of(spec["start"]["task"]), spec["start"]["frame"]))
     level = spec["level"]
-    energy_before_eV = None if level["labeler"] in CODES else labelled(context, level, before)[0].energy_eV
+    if level["labeler"] == "cp2k":
+        raise TaskError("labels by CP2K are single points; relax with a calculator or VASP", "config", final=True)
+    energy_eV = None if level["labeler"] in CODES else labelled(context, level, before)[0].energy_eV
     frame, more = labelled(context, level | {"relax": spec["relax"]}, before)
+    if "unrelaxed" in more.get("flags", ()):
+        raise TaskError(f"not relaxed after {more['ionic_steps']} steps", "unrelaxed", final=True)
+    energy_eV = more.pop("first_energy_eV", energy_eV)
     moved = find_mic(frame.atoms.positions - before.positions, before.cell, before.pbc)[1]
     record = {
         "structure": to_record(frame.atoms),
-        "before": seen_in(before),
-        "after": seen_in(frame.atoms),
-        "energy_before_eV": energy_before_eV,
-        "energy_after_eV": frame.energy_eV,
+        "before": seen_in(before) | {"energy_eV": energy_eV},
+        "after": seen_in(frame.atoms) | {"energy_eV": frame.energy_eV},
         "max_displacement_A": float(moved.max()),
         "rms_displacement_A": float(np.sqrt((moved**2).mean())),
     }

@@ -8,17 +8,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from campaign_kit import param
 from engine_kit import REHEARSAL, attempt_command
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alloop.attempt import TaskError
 from alloop.decisions import relaxing
 from alloop.decisions.relaxing import decide_relax, relax_criteria, relax_tasks, unchanged
 from alloop.frames import write_frames
 from alloop.glass.crystals import crystal
 from alloop.store import Store, begin_attempt, make_task, publish
+from alloop.structure import LabeledFrame
+from alloop.tasks import relax
 
 GLASS = "LBS-20-60-20"
 RELAX: dict[str, Any] = {"probe": {}, "relax": {}}
@@ -45,11 +49,37 @@ def test_a_crystal_keeps_its_coordination_and_loses_energy(tmp_path: Path) -> No
     code, folder = relaxed(tmp_path, 500)
     assert code == 0
     record = json.loads((folder / "result" / "relaxed.json").read_text())
-    assert record["energy_after_eV"] < record["energy_before_eV"]
+    assert record["after"]["energy_eV"] < record["before"]["energy_eV"] < 0
     assert record["before"]["fraction_4B"] == record["after"]["fraction_4B"] == 1.0
-    assert record["before"]["fraction_5Si"] is None
+    assert record["before"]["fraction_5Si"] is None and record["before"]["three_rings"] == 32
     assert 0 < record["rms_displacement_A"] <= record["max_displacement_A"] < 1.0
-    assert json.loads((folder / "result" / "summary.json").read_text()).keys() == {"before", "after"}
+    summary = json.loads((folder / "result" / "summary.json").read_text())
+    assert summary == {"before": record["before"], "after": record["after"]}
+
+
+def by_a_code(monkeypatch: pytest.MonkeyPatch, folder: Path, labeler: str, **told: Any) -> dict[str, Any]:
+    """Relax a crystal with a code that says this of its run, and return the summary."""
+    atoms = crystal("B2O3-II")
+    write_frames(folder / "frames.npz", [atoms])
+    frame = LabeledFrame(atoms, -70.0, np.zeros((len(atoms), 3)), np.zeros((3, 3)))
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(relax, "labelled", lambda context, level, atoms: asked.append(level) or (frame, dict(told)))
+    spec = {"start": {"task": "made", "frame": 0}, "level": {"labeler": labeler}, "relax": {"NSW": "9"}}
+    relax.run(SimpleNamespace(spec=spec, out=folder, result_of=lambda key: folder))
+    assert asked == [{"labeler": labeler, "relax": {"NSW": "9"}}], "one run tells both energies"
+    return dict(json.loads((folder / "summary.json").read_text()))
+
+
+def test_a_code_tells_the_energy_before_in_its_first_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = by_a_code(monkeypatch, tmp_path, "vasp", first_energy_eV=-69.0, ionic_steps=4, flags=[])
+    assert (found["before"]["energy_eV"], found["after"]["energy_eV"]) == (-69.0, -70.0)
+
+
+def test_a_code_that_did_not_relax_is_not_believed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="not relaxed after 9 steps"):
+        by_a_code(monkeypatch, tmp_path, "vasp", first_energy_eV=-69.0, ionic_steps=9, flags=["unrelaxed"])
+    with pytest.raises(TaskError, match="single points"):
+        by_a_code(monkeypatch, tmp_path, "cp2k")
 
 
 def test_a_structure_that_does_not_settle_is_given_up(tmp_path: Path) -> None:

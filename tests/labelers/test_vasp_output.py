@@ -77,7 +77,8 @@ def test_a_relaxation_gives_its_last_step_and_is_compared_by_its_first(tmp_path:
         verdict = judge_vasp(put(tmp_path / str(number), *pair), glass())
         assert verdict.trusted, verdict.message
         assert verdict.ionic_steps == len(verdict.electronic_steps) == 4
-        assert verdict.frame is not None
+        assert verdict.frame is not None and verdict.first_energy_eV is not None
+        assert verdict.first_energy_eV > verdict.frame.energy_eV
         assert np.abs(verdict.frame.atoms.positions - glass().positions).max() > 1e-3
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from campaign_kit import content
+from glass_kit import ended_with
 from report_kit import begun, end_well, fail_once
 
-from alloop.report.html.data import unfinished_runs
 from alloop.report.html.page import CHECKLIST, Section, sections
+from alloop.report.html.runs import unfinished_runs
 from alloop.store import Task, make_task
 
 SPEND = {"core_hours": 1.0, "gpu_hours": 0.0, "core_hours_per_label": None, "by_kind": {}, "by_glass": {}}
@@ -28,6 +29,9 @@ EMPTY: dict[str, Any] = {
     "glasses": [],
     "unfinished": [],
     "relaxed": [],
+    "relaxed_glasses": [],
+    "energies": [],
+    "transport": {"asked": 0, "runs": [], "glasses": []},
 }
 
 
@@ -72,6 +76,7 @@ def glass(name: str, atoms: int, **more: Any) -> dict[str, Any]:
         "atoms": atoms,
         "density_g_cm3": 2.2,
         "cooling_rate_K_ps": 10.0,
+        "driven_by": 0,
         "converged_ensemble": True,
         "frames": 3,
         "fraction_4B": 0.4,
@@ -107,6 +112,16 @@ def test_what_is_there_is_what_the_page_has() -> None:
     assert told({"relaxed": [relaxed]})["Fig. 2b"] == "yes: 1 of 11 glasses"
 
 
+def test_glasses_have_errors_over_replicas_and_models() -> None:
+    own = [glass("LBS-20-60-20", 294, fraction_4B=0.3 + 0.02 * k, driven_by=k, run=f"r{k}") for k in range(3)]
+    section = part({"glasses": own}, "glasses")
+    assert "it holds both the scatter between runs and that between models" in section.texts[0]
+    table, single = section.tables
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (row["replicas"], row["4B %"], row["5Si %"]) == ("3", "32.0 ± 1.2 (2.0)", "-")
+    assert single.rows[2] == ("r2", "2", "34.0", "-", "2.0")
+
+
 def part(report: dict[str, Any], anchor: str) -> Section:
     return next(section for section in sections(EMPTY | report) if section.anchor == anchor)
 
@@ -125,7 +140,7 @@ def test_lost_runs_are_told_beside_glasses() -> None:
     lost = {"run": "LBS-20-60-20.n294.r1", "glass": "LBS-20-60-20", "status": "lost", "reason": "chunk 2 of 5: step 40"}
     section = part({"glasses": [glass("LBS-20-60-20", 294)], "unfinished": [lost]}, "glasses")
     assert section.texts[0] == "Of 2 melt-quenches 1 lost; no number or figure counts them."
-    assert section.tables[1].rows == [tuple(lost.values())]
+    assert section.tables[-1].rows == [tuple(lost.values())]
     alone = part({"unfinished": [lost]}, "glasses")
     assert alone.texts == ["Of 1 melt-quenches 1 lost; no number or figure counts them."] and len(alone.tables) == 1
 
@@ -137,7 +152,7 @@ def chunks(run: str) -> list[Task]:
 
 def test_every_run_without_a_glass_is_found(tmp_path: Path) -> None:
     campaign = begun(tmp_path / "campaign")
-    runs = {name: chunks(name) for name in ("fine", "lost", "given_up", "running")}
+    runs = {name: chunks(name) for name in ("fine", "lost", "given_up", "running", "stopped")}
     tasks = [task for own in runs.values() for task in own]
     records = [
         {"name": name, "glass": "LBS-20-60-20", "tasks": [task.key for task in own]} for name, own in runs.items()
@@ -156,13 +171,22 @@ def test_every_run_without_a_glass_is_found(tmp_path: Path) -> None:
     fail_once(campaign, runs["given_up"][0].key)
     campaign.state.settle_quarantine(runs["given_up"][0].key, {"message": "it failed", "class": "numeric"})
     ended(runs["running"][0])
-    found = {run["run"]: (run["status"], run["reason"]) for run in unfinished_runs(campaign)}
+    ended(runs["stopped"][0])
+    reason = "deviation above 0.4 eV/A in 3 records"
+    ended_with(campaign, runs["stopped"][1], {"status": "stopped", "reason": reason}, steps=np.array([20, 40, 60]))
+    ended(runs["stopped"][2], status="void", reason="the chunk before it was lost")
+    listed = unfinished_runs(campaign)
+    found = {run["run"]: (run["status"], run["reason"]) for run in listed}
     assert found == {
         "lost": ("lost", "chunk 2 of 3 (s01-cool): step 40: B-O 0.61 A"),
         "given_up": ("given up", "chunk 1 of 3 (s00-melt): it failed"),
         "running": ("running", "chunk 2 of 3 (s01-cool)"),
+        "stopped": ("stopped", f"chunk 2 of 3 (s01-cool): after step 60: {reason}"),
     }
-    assert {run["glass"] for run in unfinished_runs(campaign)} == {"LBS-20-60-20"}
+    assert {run["glass"] for run in listed} == {"LBS-20-60-20"}
+    assert [(run["stage"], run["step"]) for run in listed if run["run"] == "stopped"] == [("cool", 60)]
+    told_of = part({"unfinished": listed}, "glasses").texts[0]
+    assert told_of == "Of 4 melt-quenches 1 lost, 1 given up, 1 running, 1 stopped; no number or figure counts them."
 
 
 @pytest.mark.parametrize("many", [1, 4])

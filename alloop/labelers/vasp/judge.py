@@ -247,10 +247,10 @@ def _parse(path: Path, form: str, reading: Reading, first: bool) -> Numbers | Tr
     except (ValueError, SyntaxError) as error:
         fault: Fault = "merged_columns" if "**" in str(error) else "unreadable"
         return Trouble(fault, f"dpdata cannot parse it: {error}")
-    return _to_numbers(data, reading)
+    return _to_numbers(data, reading, first=first)
 
 
-def _to_numbers(data: dict[str, Any], reading: Reading) -> Numbers | Trouble:
+def _to_numbers(data: dict[str, Any], reading: Reading, *, first: bool) -> Numbers | Trouble:
     """Return checked numbers of dpdata's arrays: frames of (N, 3) and (3, 3), virial in eV in DeePMD's sign."""
     names = [element_of(f"_ {name}") or name for name in data["atom_names"]]
     symbols = [names[kind] for kind in data["atom_types"]]
@@ -279,6 +279,7 @@ def _to_numbers(data: dict[str, Any], reading: Reading) -> Numbers | Trouble:
         energy_eV=float(data["energies"][-1]),
         forces_eV_A=data["forces"][-1],
         virial_eV=data["virials"][-1],
+        first_energy_eV=float(data["energies"][0]) if first else None,
     )
 
 
@@ -358,4 +359,5 @@ def _verdict(
         electronic_steps=tuple(loop.steps for loop in told.loops),
         flags=("force_ceiling",) if above else (),
         potentials=next((reading.titles for reading in readings if reading.titles), ()),
+        first_energy_eV=numbers[-1].first_energy_eV if numbers else None,
     )

@@ -85,7 +85,8 @@ class Numbers:
     """The first and last ionic step of a run as dpdata reads them.
 
     symbols: of every atom; cell_A (3, 3) and positions_A (N, 3) of the first and last ionic step; energy_eV, the free
-    energy TOTEN; forces_eV_A (N, 3); virial_eV (3, 3), minus stress times volume.
+    energy TOTEN; forces_eV_A (N, 3); virial_eV (3, 3), minus stress times volume; first_energy_eV, TOTEN of the first
+    step, None if only the last one was read.
     """
 
     symbols: list[str]
@@ -96,6 +97,7 @@ class Numbers:
     energy_eV: float
     forces_eV_A: np.ndarray
     virial_eV: np.ndarray
+    first_energy_eV: float | None = None
 
     @property
     def pressure_kB(self) -> np.ndarray:

@@ -1,8 +1,7 @@
-"""What a report tells, as plain records: errors label by label, quenched glasses, and the runs that made none."""
+"""What a report tells, as plain records: errors label by label, quenched glasses, and what became of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,13 @@ import numpy as np
 
 from alloop.campaign import Campaign
 from alloop.frames import read_structures
+from alloop.report.html.relaxed import glass_energies, relaxed_glasses
+from alloop.report.html.runs import Run, Tell, finished_runs, newest_quench, unfinished_runs
+from alloop.report.html.transport import transport
 from alloop.report.statistics import build_statistics
 from alloop.report.status import build_status
-from alloop.state import quench_runs
 from alloop.store import read_json
 
-Tell = Callable[[str], None]
 OTHERS = "other structures"
 
 
@@ -27,7 +27,10 @@ def build_report(campaign: Campaign, driver: str, tell: Tell) -> dict[str, Any]:
         "errors": held_out_errors(campaign),
         "glasses": quenched_glasses(campaign, tell),
         "unfinished": unfinished_runs(campaign),
-        "relaxed": relaxed_glasses(campaign),
+        "relaxed": probed_relaxed(campaign),
+        "relaxed_glasses": relaxed_glasses(campaign),
+        "energies": glass_energies(campaign),
+        "transport": transport(campaign, tell),
     }
 
 
@@ -98,46 +101,12 @@ def _glass_errors(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def relaxed_glasses(campaign: Campaign) -> list[dict[str, Any]]:
-    """Return run, glass, and 4B and 5Si before and after relaxing with the labeler, of the last ensemble relaxed."""
+def probed_relaxed(campaign: Campaign) -> list[dict[str, Any]]:
+    """Return run, glass, and 4B and 5Si before and after relaxing with the labeler, of the last probe relaxed."""
     from alloop.decisions.relaxing import relax_records
 
     decisions = [decision for (kind, _), decision in sorted(campaign.state.decisions.items()) if kind == "relax"]
     return relax_records(campaign, decisions[-1] if decisions else None)
-
-
-def _runs(campaign: Campaign) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the runs of the last melt-quenches, and the decision that asked for them, empty if none did."""
-    decisions = [decision for (kind, _), decision in sorted(campaign.state.decisions.items()) if kind == "quench"]
-    decision = decisions[-1] if decisions else {}
-    return quench_runs(decision), decision
-
-
-def _trouble(campaign: Campaign, chunks: list[dict[str, Any]]) -> tuple[str, str] | None:
-    """Return what a run without a glass is (lost, given up or running), and where or why; None if it is finished."""
-    state = campaign.state
-    for number, entry in enumerate(chunks):
-        place = f"chunk {number + 1} of {len(chunks)} ({entry['name'].rpartition('.')[2]})"
-        if entry["key"] in state.quarantined:
-            told = state.quarantined[entry["key"]]
-            return "given up", f"{place}: {told['message']}"
-        if entry["key"] not in state.done:
-            return "running", place
-        summary = campaign.summary(entry["key"])
-        if summary["status"] != "finished":
-            return "lost", f"{place}: {summary['reason']}"
-    return None
-
-
-def unfinished_runs(campaign: Campaign) -> list[dict[str, str]]:
-    """Return run, glass, status and reason of every melt-quench that made no glass, or not yet."""
-    found = []
-    for run in _runs(campaign)[0]:
-        trouble = _trouble(campaign, run["chunks"])
-        if trouble is not None:
-            status, reason = trouble
-            found.append({"run": run["name"], "glass": run["glass"], "status": status, "reason": reason})
-    return found
 
 
 def quenched_glasses(campaign: Campaign, tell: Tell) -> list[dict[str, Any]]:
@@ -145,16 +114,15 @@ def quenched_glasses(campaign: Campaign, tell: Tell) -> list[dict[str, Any]]:
 
     ``g`` holds columns by name, ``cooling`` what `rings.cooling` tells, ``structure`` the last frame with its rings.
     """
-    runs, decision = _runs(campaign)
+    converged = newest_quench(campaign).get("converged", False)
     found = []
-    for run in runs:
-        if _trouble(campaign, run["chunks"]) is None:
-            tell(f"rings of {run['name']}")
-            found.append(_quenched(campaign, run, decision))
+    for run in finished_runs(campaign):
+        tell(f"rings of {run['name']}")
+        found.append(_quenched(campaign, run, converged=converged))
     return found
 
 
-def _quenched(campaign: Campaign, run: dict[str, Any], decision: dict[str, Any]) -> dict[str, Any]:
+def _quenched(campaign: Campaign, run: Run, *, converged: bool) -> dict[str, Any]:
     from alloop.report.html import rings
 
     conditions = [(entry, entry["spec"].get("condition")) for entry in run["chunks"]]
@@ -167,7 +135,8 @@ def _quenched(campaign: Campaign, run: dict[str, Any], decision: dict[str, Any])
         "atoms": run["atoms"],
         "density_g_cm3": _mean([frame["density_g_cm3"] for frame in frames]),
         "cooling_rate_K_ps": run["cooling_rate_K_ps"],
-        "converged_ensemble": decision["converged"],
+        "driven_by": run["driven_by"],
+        "converged_ensemble": converged,
         "frames": len(frames),
         "fraction_4B": _mean([frame["fraction_4B"] for frame in frames]),
         "fraction_5Si": _mean([frame["fraction_5Si"] for frame in frames]),

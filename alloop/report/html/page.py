@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader
 
 from alloop import __version__
-from alloop.glass.composition import TABLE_1
-from alloop.report.html.data import Tell
 from alloop.report.html.figures import (
     LARGE_ATOMS,
     Figure,
@@ -22,46 +19,52 @@ from alloop.report.html.figures import (
     distribution_figures,
     error_figures,
     glass_figures,
-    place_of,
-    replicas,
+    relaxed_figures,
+    transport_figures,
 )
+from alloop.report.html.relaxed import MODELS
+from alloop.report.html.replicas import told_error
+from alloop.report.html.runs import Tell
 from alloop.report.html.structures import glass_drawings, ring_figures
+from alloop.report.html.tables import (
+    PageTable,
+    energy_table,
+    glass_table,
+    probed_table,
+    relaxation_text,
+    relaxed_table,
+    single_runs_table,
+    transport_table,
+)
+from alloop.report.html.transport import STAGE
 from alloop.report.status import number
 
 _QUENCH = "needs a melt-quench that came to its end"
 _BOTH = "needs held-out labels, measured at the end of a run"
+_RELAX = "needs quench.relax, which relaxes the glasses with the labeler"
+_TRANSPORT = f"not run: no melt-quench here has a stage named {STAGE}, as those of urata2022 have"
 CHECKLIST = (
     ("Table 1", "the glasses: composition, density, fourfold boron of experiment", _QUENCH),
     ("Fig. 1 energy", "energies of labels that were not trained on, by glass", _BOTH),
     ("Fig. 1 force", "forces of labels that were not trained on, by glass", _BOTH),
     ("Fig. 2a", "fourfold boron against experiment, small cells", f"needs quenched cells below {LARGE_ATOMS} atoms"),
-    ("Fig. 2b", "fourfold boron and fivefold silicon before and after relaxing with the labeler", "needs stop.relax"),
+    ("Fig. 2b", "fourfold boron and fivefold silicon before and after relaxing with the labeler", _RELAX),
     ("Fig. 3", "fourfold boron against experiment, large cells", f"needs quenched cells of {LARGE_ATOMS} atoms"),
     ("Fig. 4a", "three-membered boron rings at room temperature", _QUENCH),
     ("Fig. 4b-e", "structures of four glasses, three-membered rings in bold", "no glass here has such a ring"),
-    ("Fig. 5", "energies of the glasses by the labeler, beside classical ones", "not part of this report yet"),
+    ("Fig. 5", "energies of the glasses by the labeler, beside classical ones", _RELAX),
     ("Fig. 6", "three-membered boron rings while cooling", _QUENCH),
     ("Fig. 7a", "a three-membered ring forms from a four-membered one", "none was seen to"),
     ("Fig. 7b", "a three-membered ring forms from boron in no ring of four", "none was seen to"),
     ("Fig. 7c", "a three-membered ring breaks", "none was seen to"),
     ("Fig. 7d", "a three-membered ring that lasts", "none was there at the end"),
     ("Fig. 7e", "survival of the final rings", "none was there at the end"),
-    ("Fig. 8", "number density times diffusion coefficient of lithium at 500 K", "see alloop analyze --msd"),
+    ("Fig. 8", "number density times diffusion coefficient of lithium at 500 K", _TRANSPORT),
     ("Fig. S1 energy", "mean and largest absolute errors of energy", _BOTH),
     ("Fig. S1 force", "mean and largest absolute errors of force", _BOTH),
 )
 """Tables and figures of S. Urata's work on boroxol rings in lithium borosilicate glasses (2022): what each shows, and
 what it means if its counterpart is not there."""
-
-
-@dataclass(frozen=True)
-class PageTable:
-    """A table of texts with its caption, and its counterparts in Urata (2022) with how much of each is here."""
-
-    caption: str
-    columns: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    counterparts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Section:
 def sections(report: dict[str, Any]) -> list[Section]:
     """Return the parts of the page for a record of `data.build_report`."""
     parts = [_story(report), _cost(report), _errors(report), _glasses(report)]
-    return [*parts, _checklist(parts)]
+    return [*parts, _checklist(parts, _why_missing(report))]
 
 
 def render(report: dict[str, Any], tell: Tell) -> str:
@@ -226,80 +229,63 @@ def _glasses(report: dict[str, Any]) -> Section:
         if not all(own["converged_ensemble"] for own in glasses):
             texts.append("The ensemble that made these glasses was NOT converged; read them as a rehearsal.")
         rates = sorted({own["cooling_rate_K_ps"] for own in glasses if own["cooling_rate_K_ps"] is not None})
-        texts.append(f"Cooled at {', '.join(f'{rate:g}' for rate in rates)} K/ps; ± is the deviation between replicas.")
-        tables.append(_glass_table(glasses))
+        texts.append(f"Cooled at {', '.join(f'{rate:g}' for rate in rates)} K/ps. {told_error(glasses)}")
+        tables += [glass_table(glasses), single_runs_table(glasses)]
+    texts += _afterwards_texts(report)
     if unfinished:
         rows = [tuple(run[key] for key in ("run", "glass", "status", "reason")) for run in unfinished]
         tables.append(PageTable("Melt-quenches without a glass.", ("run", "glass", "status", "where and why"), rows))
     if report["relaxed"]:
-        tables.append(_relaxed_table(report["relaxed"]))
-    drawn = (glass_figures(report), glass_drawings(glasses), ring_figures(glasses), distribution_figures(report))
+        tables.append(probed_table(report["relaxed"]))
+    tables += _afterwards(report)
+    drawn = (
+        glass_figures(report),
+        relaxed_figures(report),
+        transport_figures(report),
+        glass_drawings(glasses),
+        ring_figures(glasses),
+        distribution_figures(report),
+    )
     return Section("glasses", "The glasses", texts, tables, list(chain(*drawn)))
 
 
-def _glass_table(glasses: list[dict[str, Any]]) -> PageTable:
-    keys = ("fraction_4B", "fraction_5Si", "three_rings", "fraction_boroxol")
-    values = {key: replicas(glasses, key) for key in keys}
-    rows = []
-    for place in dict.fromkeys(map(place_of, glasses)):
-        known = TABLE_1.get(place[0])
-        runs = [own for own in glasses if place_of(own) == place]
-        experiment = "-" if known is None or known.experimental_4B is None else f"{100 * known.experimental_4B:.1f}"
-        rows.append(
-            (
-                place[0],
-                str(place[1]),
-                "-" if place[2] is None else f"{place[2]:g}",
-                str(len(runs)),
-                number(runs[0]["density_g_cm3"], 2),
-                experiment,
-                *(_with_spread(values[key].get(place), 1 if key == "three_rings" else 100) for key in keys),
-            )
-        )
-    columns = (
-        "glass",
-        "atoms",
-        "K/ps",
-        "replicas",
-        "density g/cm³",
-        "4B exp. %",
-        "4B %",
-        "5Si %",
-        "3-rings of B",
-        "B in boroxol %",
-    )
-    caption = "The quenched glasses over their analysed end, beside the fourfold boron of experiment (NMR)."
-    return PageTable(caption, columns, rows, {"Table 1": covered_glasses(row[0] for row in rows)} if rows else {})
+def _afterwards_texts(report: dict[str, Any]) -> list[str]:
+    """Say what was relaxed, and where diffusion is not known."""
+    relaxed = report["relaxed_glasses"]
+    untold = [run for run in report["transport"]["runs"] if run["problem"]]
+    texts = [f"Diffusion in {run['run']} is not known: {run['problem']}." for run in untold]
+    return [relaxation_text(relaxed), *texts] if relaxed else texts
 
 
-def _relaxed_table(relaxed: list[dict[str, Any]]) -> PageTable:
-    """What the last probe's glasses show before and after relaxing with the labeler."""
-
-    def pair(record: dict[str, Any], key: str, factor: float, digits: int) -> str:
-        values = (record[side][key] for side in ("before", "after"))
-        return " → ".join("-" if value is None else f"{factor * value:.{digits}f}" for value in values)
-
-    rows = [
-        (
-            record["run"],
-            *(pair(record, key, 100, 1) for key in ("fraction_4B", "fraction_5Si")),
-            pair(record, "three_rings", 1, 0),
-        )
-        for record in relaxed
-    ]
-    columns = ("run", "4B %", "5Si %", "3-rings of B")
-    caption = "Short quenches of the last ensemble, before → after relaxing with the labeler (stop.relax)."
-    return PageTable(caption, columns, rows, {"Fig. 2b": covered_glasses(record["glass"] for record in relaxed)})
+def _afterwards(report: dict[str, Any]) -> list[PageTable]:
+    """Return the tables of what came of the glasses afterwards: relaxed with the labeler, and held for transport."""
+    tables = []
+    done = [own for own in report["relaxed_glasses"] if own["status"] == "done" and own["driver"] == MODELS]
+    if done:
+        tables.append(relaxed_table(done))
+    if report["energies"]:
+        tables.append(energy_table(report["energies"]))
+    if report["transport"]["glasses"]:
+        tables.append(transport_table(report["transport"]["glasses"]))
+    return tables
 
 
-def _with_spread(values: np.ndarray | None, factor: float) -> str:
-    if values is None:
-        return "-"
-    mean = f"{factor * values.mean():.1f}"
-    return mean if len(values) < 2 else f"{mean} ± {factor * values.std(ddof=1):.1f}"
+def _why_missing(report: dict[str, Any]) -> dict[str, str]:
+    """Return, by name, why counterparts are missing that were asked for."""
+    found = {}
+    if report["relaxed_glasses"]:
+        found = dict.fromkeys(("Fig. 2b", "Fig. 5"), relaxation_text(report["relaxed_glasses"]))
+        if report["energies"]:
+            found["Fig. 5"] = "no glass of a force field has an energy by the labeler"
+    transport = report["transport"]
+    if transport["runs"]:
+        found["Fig. 8"] = f"not known: {transport['runs'][0]['problem']}"
+    elif transport["asked"]:
+        found["Fig. 8"] = f"not run to its end in any of the {transport['asked']} melt-quenches with it"
+    return found
 
 
-def _checklist(parts: list[Section]) -> Section:
+def _checklist(parts: list[Section], why_missing: dict[str, str]) -> Section:
     """Say of every table and figure of the model work whether its counterpart is on this page, and how much of it."""
     there = {
         name: extent
@@ -308,7 +294,8 @@ def _checklist(parts: list[Section]) -> Section:
         for name, extent in counterparts.items()
     }
     rows = [
-        (name, what, f"yes: {there[name]}" if name in there else f"no: {missing}") for name, what, missing in CHECKLIST
+        (name, what, f"yes: {there[name]}" if name in there else f"no: {why_missing.get(name, missing)}")
+        for name, what, missing in CHECKLIST
     ]
     text = "What S. Urata's study of these glasses (2022) shows, and whether this campaign has its counterpart above."
     return Section("checklist", "Beside the literature", [text], [PageTable("", ("there", "what", "here"), rows)])
