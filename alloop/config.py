@@ -449,7 +449,7 @@ class Param(Section):
                 stoichiometric_counts(entry.glass(), size)
         if self.quench and self.quench.relax:
             for entry in self.glasses:
-                self._check_small_enough("quench", entry, self.quench.n_atoms or entry.n_atoms, self.quench.relax)
+                self._check_relax("quench", entry, self.quench.n_atoms or entry.n_atoms, self.quench.relax)
 
     def _check_relaxing(self) -> None:
         probe, relax = self.stop.probe, self.stop.relax
@@ -457,13 +457,14 @@ class Param(Section):
             return
         cells = min(math.prod(supercell) for supercell in probe.supercells)
         for entry in self.glasses:
-            self._check_small_enough("stop", entry, entry.n_atoms, relax, cells)
+            self._check_relax("stop", entry, entry.n_atoms, relax, cells)
 
-    @staticmethod
-    def _check_small_enough(
-        section: str, entry: GlassParam, sizes: list[int], relax: RelaxParam, cells: int = 1
+    def _check_relax(
+        self, section: str, entry: GlassParam, sizes: list[int], relax: RelaxParam, cells: int = 1
     ) -> None:
         smallest = cells * min(sum(stoichiometric_counts(entry.glass(), wanted).values()) for wanted in sizes)
+        if self.label.labeler == "cp2k":
+            raise ValueError(f"{section}.relax: relaxing by cp2k is not supported; leave it out, or label otherwise")
         if smallest > relax.largest_atoms:
             raise ValueError(
                 f"{section}.relax.largest_atoms is {relax.largest_atoms}, and the smallest cell of {entry.name} "

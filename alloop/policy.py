@@ -127,7 +127,7 @@ def policy(state: State, limits: Limits, now: Now) -> Plan:
     landed. A cheap foundation may label first; promote and pretrain lead from its labels to the campaign's own.
     """
     due = next_decision(state, limits)
-    stop = _stopped(state, now, due)
+    stop = _stopped(state, limits, now, due)
     if stop is not None:
         return Plan(ending=stop)
     ends = isinstance(due, Ending)
@@ -147,12 +147,14 @@ def policy(state: State, limits: Limits, now: Now) -> Plan:
     return Plan(launch, demand=_demand(state, limits, kinds, picking=picking))
 
 
-def _stopped(state: State, now: Now, due: tuple[str, int] | Ending | None) -> Ending | None:
+def _stopped(state: State, limits: Limits, now: Now, due: tuple[str, int] | Ending | None) -> Ending | None:
     """Return why nothing may go on: work the campaign cannot do without is quarantined, or the budget is used up.
 
-    A quench that is due to be planned anew does without what the one before asked for.
+    A quench that is to be planned anew does without what the one before asked for.
     """
-    anew = REPLANNED if isinstance(due, tuple) and due[0] in REPLANNED else ()
+    section, quench = _section(state, limits), state.decisions.get(("quench", state.iteration))
+    replans = bool(section and quench and quench.get("section") != section)
+    anew = REPLANNED if replans or (isinstance(due, tuple) and due[0] in REPLANNED) else ()
     for key, record in state.quarantined.items():
         task = state.tasks[key]
         if key in state.superseded or all(kind in anew for kind, _ in state.asked_in[key]):
@@ -304,10 +306,11 @@ def _next_ensemble(state: State, limits: Limits, i: int) -> tuple[str, int] | No
 
 def _closing(state: State, limits: Limits, i: int) -> tuple[str, int] | Ending | None:
     """Return what is due at the end of a run: the longer training, where glasses melt, the quench and what follows."""
-    section = limits.quench if limits.quench_always or converged(state) else ""
-    first = [("final_train", limits.final_training), ("final_check", limits.final_training), ("melting", limits.melts)]
-    for kind in (kind for kind, wanted in first if wanted and section):
-        if not _holds(state, kind, i, section):
+    section, longer = _section(state, limits), limits.final_training
+    first = [("final_train", longer, "verdict"), ("final_check", longer, "final_train")]
+    first += [("melting", limits.melts, "verdict")]
+    for kind, after in ((kind, after) for kind, wanted, after in first if wanted and section):
+        if not _holds(state, kind, i, section, after):
             return kind, i
         if state.open(kind, i):
             return None
@@ -317,13 +320,19 @@ def _closing(state: State, limits: Limits, i: int) -> tuple[str, int] | Ending |
     if state.open("assess", i) or state.open("quench", i):
         return None
     quench = state.decisions["quench", i]
-    last = [("guard", "", quench.get("converged")), ("relax_glass", limits.relaxation, limits.relaxation)]
+    relaxes = bool(limits.relaxation) and not _sent_back(state, i)
+    last = [("guard", "", quench.get("converged")), ("relax_glass", limits.relaxation, relaxes)]
     for kind, own in ((kind, own) for kind, own, wanted in last if wanted and quench.get("section")):
         if not _holds(state, kind, i, own, after="quench"):
             return kind, i
         if state.open(kind, i):
             return None
     return _ending(state, i, quench_only=limits.quench_only)
+
+
+def _section(state: State, limits: Limits) -> str:
+    """Return the hash of what is to be quenched with the newest ensemble, empty for nothing."""
+    return limits.quench if limits.quench_always or converged(state) else ""
 
 
 def _holds(state: State, kind: str, iteration: int, section: str, after: str = "verdict") -> bool:

@@ -234,7 +234,14 @@ def _overrides(campaign: Campaign, param: Param) -> Iterator[Problem]:
     if own.vasp is None:
         return
     glasses = [glass.name for glass in param.glasses]
-    reasons = ("bootstrap", "candidate", "audit", *param.select.events)  # as labels record it
+    reasons = (
+        "bootstrap",
+        "candidate",
+        "audit",
+        "before_loss",
+        "production",
+        *param.select.events,
+    )  # as labels record it
     for key, what, names, known in (
         ("incar_by_glass", "glass", own.vasp.incar_by_glass, glasses),
         ("incar_by_event", "reason of selection", own.vasp.incar_by_event, reasons),

@@ -211,7 +211,7 @@ class State:
         self.trajectories |= decision.get("trajectories", {})
         for pick in decision.get("picks", []):
             self.picks.setdefault(pick["key"], {"iteration": iteration} | pick)
-        if kind in ("pick", "select", "guard"):
+        if kind in ("pick", "select"):
             self._count_picks(decision, iteration)
         self._ask_for(decision, ("select" if kind == "pick" else kind, iteration))
         if kind in ("promote", "relabel"):
@@ -372,7 +372,8 @@ class State:
 
     def _is_fresh(self, pick: dict[str, Any]) -> bool:
         newest = pick.get("iteration", -1) == self.iteration >= 0
-        return newest and pick["role"] == "training" and pick.get("level") == self.level
+        asked = newest and pick.get("reason") != "production"  # which is learnt by the next ensemble in any case
+        return asked and pick["role"] == "training" and pick.get("level") == self.level
 
     def note_chunk(self, key: str, classes: dict[str, int]) -> None:
         """Count the classes of a finished chunk's records, and those it missed as its trajectory was lost."""
@@ -396,6 +397,16 @@ class State:
         """Return the keys of the trained models of an iteration's ensemble, in order."""
         decision = self.decisions.get(("train", iteration))
         return [task["key"] for task in decision["tasks"] if task["key"] in self.done] if decision else []
+
+    def newest_quench(self) -> dict[str, Any]:
+        """Return the last decision that asked for a melt-quench, empty if there is none.
+
+        What its guard has sent back since was not made by a converged ensemble.
+        """
+        found = [own for (kind, _), own in self.decisions.items() if kind == "quench" and own["tasks"]]
+        newest = max(found, key=lambda own: int(own["number"]), default={})
+        judged = self.judgement(newest["iteration"]) if newest else None
+        return newest | {"converged": bool(judged and judged["converged"])} if newest else {}
 
     def models_of_glass(self, iteration: int) -> list[str]:
         """Return the models that drive an ensemble's quench, which a longer training may have made; else its own."""

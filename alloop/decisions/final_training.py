@@ -6,19 +6,26 @@ from typing import Any
 
 from alloop.campaign import Campaign
 from alloop.config import Param
-from alloop.decisions.quenching import quench_section
+from alloop.decisions.quenching import outdated, quench_section
 from alloop.decisions.training import evaluation_task, held_out_sets, training_tasks
 from alloop.state import task_entries
 
+LONGER = ("final_train", "final_check")
+"""The decisions of a longer training."""
+
 
 def decide_final_train(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
-    """Ask for the ensemble again, trained longer on all training labels there are now."""
+    """Ask for the ensemble again, trained longer on all training labels there are now.
+
+    What an earlier quench asked for and nobody has begun waits until the next one asks for it.
+    """
     state = campaign.state
     assert param.quench is not None
     training, held_out = sorted(state.labels("training")), sorted(state.labels("held_out"))
     final = param.quench.final_training
     content = training_tasks(campaign, param, iteration, "final_train", training, held_out, final=final)
-    return content | {"section": quench_section(param)}
+    keys = {task["key"] for task in content["tasks"]}
+    return content | {"section": quench_section(param), "withdrawn": outdated(campaign, keys, (*LONGER, "quench"))}
 
 
 def final_models(campaign: Campaign, iteration: int) -> list[str]:

@@ -10,15 +10,22 @@ from alloop.campaign import Campaign, label_key
 from alloop.config import Param
 from alloop.decisions.found import Place, pick_record
 from alloop.frames import read_columns
+from alloop.selection.picks import BEFORE_LOSS, BEYOND_TRUST
 from alloop.state import quench_runs
 from alloop.structure import content_key
+
+PRODUCTION = "production"
+"""The reason of labels of what a quench met."""
+ENDS = (BEYOND_TRUST, BEFORE_LOSS)
+"""Why the frames are kept that a run ended with."""
 
 
 def decide_guard(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
     """Ask for labels of frames from the runs of a quench that were stopped or lost, for nothing if none was.
 
-    Of each run at most `select.max_per_trajectory`, evenly spaced in time, and `select.max_labels` in all, the runs in
-    turn. ``stopped`` names all those runs with the reason; with a label to make the ensemble is no longer converged.
+    Of each run at most `select.max_per_trajectory`, the last beyond trust and the last good ones before a loss first,
+    the others evenly spaced in time, and `select.max_labels` in all, the runs in turn. ``stopped`` names all those runs
+    with the reason; with a label to make the ensemble is no longer converged.
     """
     quench = campaign.state.decisions["quench", iteration]
     stopped, frames = [], {}
@@ -35,9 +42,8 @@ def decide_guard(campaign: Campaign, param: Param, iteration: int) -> dict[str, 
             frames[entry["key"]] = _asked(campaign, param, quench["common"], entry, place)
     picks = _in_turn(list(frames.values()))[: param.select.max_labels]
     count = len(stopped)
-    reason = f"{count} of {len(quench['runs'])} production runs were stopped or lost beyond trust"
-    if picks:
-        reason += f": {len(picks)} of their frames are labelled and learnt before all are quenched again"
+    reason = f"{count} of {len(quench['runs'])} production runs were stopped or lost"
+    reason += f": {len(picks)} of their frames are labelled for the next ensemble to learn" if picks else ""
     return {
         "converged": bool(quench["converged"]) and not picks,
         "reason": reason if count else "no production run left what the ensemble can be trusted in",
@@ -63,19 +69,21 @@ def _broken(campaign: Campaign, chunks: list[dict[str, Any]]) -> tuple[dict[str,
 def _asked(
     campaign: Campaign, param: Param, common: dict[str, Any], entry: dict[str, Any], place: Place
 ) -> list[dict[str, Any]]:
-    """Return the picks of one chunk: of the frames it kept for a label, and that have none, some evenly spaced."""
+    """Return the picks of one chunk: frames it kept for a label and that have none, those that ended it first."""
     found = read_columns(campaign.result(entry["key"]))
     level = content_key(campaign.level["content"])
-    picks = []
-    for frame in np.flatnonzero(found["kept_for"] != "").tolist():
+    last: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    for frame, kept_for in enumerate(found.get("kept_for", np.zeros(0, dtype=str)).tolist()):
         key = label_key(str(found["content"][frame]), level)
-        if key not in campaign.state.picks:
-            record = pick_record(campaign, entry, place, param.select, found, frame, key)
-            picks.append(record | {"reason": "production"})
-    most = param.select.max_per_trajectory
-    if len(picks) <= most:
-        return picks
-    return [picks[index] for index in np.unique(np.linspace(0, len(picks) - 1, most).round().astype(int))]
+        if kept_for and key not in campaign.state.picks:
+            record = pick_record(campaign, entry, place, param.select, found, frame, key) | {"reason": PRODUCTION}
+            (last if kept_for in ENDS else others).append(record)
+    last = last[::-1][: param.select.max_per_trajectory]
+    room = param.select.max_per_trajectory - len(last)
+    if len(others) > room:
+        others = [others[index] for index in np.unique(np.linspace(0, len(others) - 1, room).round().astype(int))]
+    return last + others
 
 
 def _in_turn(queues: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:

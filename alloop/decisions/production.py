@@ -8,11 +8,12 @@ from alloop.campaign import Campaign
 from alloop.config import GlassParam, Param
 from alloop.decisions.calibration import levels_at, newest_trust
 from alloop.decisions.exploration import Starts
-from alloop.decisions.final_training import models_to_quench
+from alloop.decisions.final_training import LONGER, models_to_quench
 from alloop.decisions.quenching import (
     Sample,
     chunk_count,
     force_field_glass,
+    outdated,
     packed_start,
     quench_chains,
     quench_common,
@@ -79,7 +80,7 @@ def decide_melting(campaign: Campaign, param: Param, iteration: int) -> dict[str
             "seed": derived_seed(param.seed, "melting", entry.name, size),
         }
         tasks.append(make_task("quench", "production/melting", f"{entry.name}.n{size}.melting", spec))
-    withdrawn = _outdated(campaign, {task.key for task in tasks}, ("melting",))
+    withdrawn = outdated(campaign, {task.key for task in tasks}, ("melting",))
     return {"section": quench_section(param), "tasks": task_entries(tasks, {}), "withdrawn": withdrawn}
 
 
@@ -115,6 +116,10 @@ def decide_quench(campaign: Campaign, param: Param, iteration: int) -> dict[str,
                 more, records = quench_chains(own, common, sample, stages, "production", levels)
                 tasks += more
                 runs += records
+    wanted = {task.key for task in tasks} | _melting_tasks(campaign, param, iteration)
+    if own.final_training:
+        longer = (campaign.state.decisions.get((kind, iteration), {"tasks": []}) for kind in LONGER)
+        wanted |= {task["key"] for decision in longer for task in decision["tasks"]}
     return {
         "section": quench_section(param),
         "converged": converged,
@@ -124,7 +129,7 @@ def decide_quench(campaign: Campaign, param: Param, iteration: int) -> dict[str,
         "common": common,
         "runs": runs,
         "tasks": task_entries(tasks, common),
-        "withdrawn": _outdated(campaign, {task.key for task in tasks} | _melting_tasks(campaign, param, iteration)),
+        "withdrawn": outdated(campaign, wanted, (*REPLANNED, *LONGER)),
     }
 
 
@@ -172,25 +177,15 @@ def _melting_tasks(campaign: Campaign, param: Param, iteration: int) -> set[str]
     return {task["key"] for task in (decision or {"tasks": []})["tasks"] if task["spec"]["glass"] in sought}
 
 
-def _outdated(campaign: Campaign, wanted: set[str], kinds: tuple[str, ...] = REPLANNED) -> list[str]:
-    """Return the tasks of earlier decisions of these kinds that are not done and no longer wanted by any decision."""
-    state = campaign.state
-    settled = wanted | state.done | state.superseded
-    return [
-        entry["key"]
-        for (kind, _), decision in state.decisions.items()
-        if kind in kinds
-        for entry in decision["tasks"]
-        if entry["key"] not in settled and all(asking in kinds for asking, _ in state.asked_in[entry["key"]])
-    ]
-
-
 def quenched_samples(param: Param) -> int:
-    """Return how many runs the melt-quench of all glasses makes: of each size, replica and ending of the protocol."""
+    """Return how many structures the melt-quench of all glasses makes to be relaxed, those of a force field too."""
     own = param.quench
     if own is None:
         return 0
-    ways = {entry.name: len(own.stages_of(own.given_melting_K(entry.name))) for entry in param.glasses}
+    ways = {
+        entry.name: len(own.stages_of(own.given_melting_K(entry.name))) + own.uses_force_field
+        for entry in param.glasses
+    }
     return sum(ways[entry.name] * own.replicas * len(quench_sizes(own, entry)) for entry in param.glasses)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from alloop.campaign import Campaign
 from alloop.config import GlassParam, Param, steps
 from alloop.decisions.seeding import glass_record
 from alloop.event_params import definitions
@@ -174,3 +175,16 @@ def quench_sizes(own: QuenchParam, entry: GlassParam) -> list[int]:
     """Return the numbers of atoms of the cells to quench, as whole units of the composition make them."""
     wanted = own.n_atoms or entry.n_atoms
     return list(dict.fromkeys(sum(stoichiometric_counts(entry.glass(), number).values()) for number in wanted))
+
+
+def outdated(campaign: Campaign, wanted: set[str], kinds: tuple[str, ...]) -> list[str]:
+    """Return the tasks of earlier decisions of these kinds that are not done and no longer wanted by any decision."""
+    state = campaign.state
+    settled = wanted | state.done | state.superseded
+    return [
+        entry["key"]
+        for (kind, _), decision in state.decisions.items()
+        if kind in kinds
+        for entry in decision["tasks"]
+        if entry["key"] not in settled and all(asking in kinds for asking, _ in state.asked_in[entry["key"]])
+    ]

@@ -9,6 +9,7 @@ import numpy as np
 
 from alloop.campaign import Campaign
 from alloop.config import Param
+from alloop.decisions.quenching import outdated
 from alloop.labelers.levels import relax_content
 from alloop.quench_params import RelaxParam
 from alloop.selection.convergence import Criterion, State
@@ -26,24 +27,35 @@ def relax_tasks(
 ) -> list[Task]:
     """Return the tasks that relax the last analysed frame of each run of a quench or probe that came to its end.
 
-    Only in cells up to a size, if one is given.
+    Only in cells up to a size, if one is given. Where a force field drove the first stages, what they ended in is
+    relaxed, too, once for all runs that go on from it.
     """
-    level = campaign.level["content"]
-    tasks = []
+    tasks: dict[str, Task] = {}
     for run in quench_runs(quench):
-        if not run["analysed"] or (largest_atoms is not None and run["atoms"] > largest_atoms):
+        if largest_atoms is not None and run["atoms"] > largest_atoms:
             continue
-        key = run["analysed"][-1]["key"]
-        if key not in campaign.state.done or campaign.summary(key)["status"] != "finished":
-            continue
-        spec = {
-            "glass": run["glass"],
-            "start": {"task": key, "frame": -1},
-            "level": level,
-            "relax": relax_content(level["labeler"], own.force_eV_A, own.steps, cell=False),
-        }
-        tasks.append(make_task("relax", group, run["name"], spec, (key,)))
-    return tasks
+        classical = [entry for entry in run["chunks"] if "force_field" in entry["spec"]]
+        for entry, name in ((run["analysed"], run["name"]), (classical, f"{run['name']}.force-field")):
+            if entry and _is_finished(campaign, entry[-1]["key"]):
+                tasks.setdefault(
+                    entry[-1]["key"], _relax_task(campaign, own, run["glass"], entry[-1]["key"], group, name)
+                )
+    return list(tasks.values())
+
+
+def _is_finished(campaign: Campaign, key: str) -> bool:
+    return key in campaign.state.done and campaign.summary(key)["status"] == "finished"
+
+
+def _relax_task(campaign: Campaign, own: RelaxParam, glass: str, key: str, group: str, name: str) -> Task:
+    level = campaign.level["content"]
+    spec = {
+        "glass": glass,
+        "start": {"task": key, "frame": -1},
+        "level": level,
+        "relax": relax_content(level["labeler"], own.force_eV_A, own.steps, cell=False),
+    }
+    return make_task("relax", group, name, spec, (key,))
 
 
 def decide_relax(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
@@ -66,7 +78,8 @@ def decide_relax_glass(campaign: Campaign, param: Param, iteration: int) -> dict
     assert param.quench is not None and param.quench.relax is not None
     own, quench = param.quench.relax, campaign.state.decisions["quench", iteration]
     tasks = relax_tasks(campaign, own, quench, own.largest_atoms, "production/relax")
-    return {"section": relaxation(param), "tasks": task_entries(tasks, {})}
+    withdrawn = outdated(campaign, {task.key for task in tasks}, ("relax_glass",))
+    return {"section": relaxation(param), "tasks": task_entries(tasks, {}), "withdrawn": withdrawn}
 
 
 def relaxation(param: Param) -> str:

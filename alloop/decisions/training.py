@@ -101,12 +101,12 @@ def _start_from(campaign: Campaign, iteration: int, kind: str, network: dict[str
     state = campaign.state
     if kind == "pretrain":
         return []
-    if kind == "final_train":
-        return state.models(iteration)
     source = ("pretrain", iteration) if state.decided("pretrain", iteration) else ("train", iteration - 1)
+    if kind == "final_train":
+        source = "train", iteration
     if source not in state.decisions:
         return []
-    relabelled = state.decisions.get(("relabel", iteration - 1))
+    relabelled = state.decisions.get(("relabel", source[1] if kind == "final_train" else iteration - 1))
     if relabelled and (source[0] == "train" or relabelled["number"] > state.decisions[source]["number"]):
         return []
     if state.decisions[source]["common"]["network"] != network:

@@ -232,8 +232,11 @@ class _Export:
         job = job_of(then, sorted({chunk.system for chunk in explored}))
         select = self.state.decisions["select", iteration]
         picks = [pick for pick in select["picks"] if pick["source"]["task"] in {c.entry["key"] for c in explored}]
-        keys = [key for key, pick in self.state.picks.items() if key in self.labels and pick["iteration"] == iteration]
+        mine = {key: pick for key, pick in self.state.picks.items() if pick["iteration"] == iteration}
         system_of = {chunk.entry["key"]: chunk.system for chunk in explored}
+        keys = [key for key, pick in mine.items() if key in self.labels and pick["source"]["task"] in system_of]
+        if production := sum(pick["reason"] == "production" and key in self.labels for key, pick in mine.items()):
+            self.found.notes.append(f"{production} label(s) of frames met in production are left out: DP-GEN has none")
         labels: dict[int, list[Any]] = {}
         for key in keys:
             system = system_of[self.state.picks[key]["source"]["task"]]

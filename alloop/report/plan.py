@@ -38,7 +38,7 @@ def build_plan(campaign: Campaign, param: Param, max_iterations: int) -> dict[st
     quenched = state.decisions.get(("quench", state.iteration), {})
     closing = iterations > 0 or not quenched
     quenching = closing or quenched.get("section", "") not in ("", quench_section(param))
-    final = param.train.models if closing and param.quench and param.quench.final_training else 0
+    final = param.train.models if quenching and param.quench and param.quench.final_training else 0
     relaxed = quenched_samples(param) if quenching and param.quench and param.quench.relax else 0
     tasks = {
         "bootstrap": (melts + len(own.crystals) + len(own.structures) + len(own.data)) if new else 0,

@@ -144,5 +144,8 @@ def _sentence(kind: str, content: dict[str, Any]) -> str:
         return str(content["reason"])
     if kind == "relax_glass":
         return f"relax {len(content['tasks'])} glasses with the labeler"
+    if not content["tasks"]:
+        return "no melt-quench asked for"
     mark = "" if content["converged"] else " (ensemble not converged)"
-    return f"melt-quench in {len(content['tasks'])} chunks{mark}" if content["tasks"] else "no melt-quench asked for"
+    longer = content.get("final_training")
+    return f"melt-quench in {len(content['tasks'])} chunks{mark}" + (f"; {longer['reason']}" if longer else "")

@@ -95,7 +95,9 @@ def _origin(origin: dict[str, Any]) -> Iterator[Line]:
     yield "from", f"trajectory {origin['trajectory']}, {', '.join(places)}"
     yield "", f"{origin['kind']} {origin['folder']}" + (f" of {origin['file']}" if origin["file"] else "")
     if origin["models"]:
-        yield "", f"driven by the ensemble of iteration {origin['ensemble_iteration']}: {' '.join(origin['models'])}"
+        number = origin["ensemble_iteration"]
+        which = "the ensemble" if number is None else f"the ensemble of iteration {number}"
+        yield "", f"driven by {which}: {' '.join(origin['models'])}"
 
 
 def _hashes(hashes: dict[str, Any]) -> Iterator[Line]:

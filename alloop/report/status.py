@@ -54,6 +54,7 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
         "final_held_out": final_errors(campaign),
         "models": [model_path(campaign, campaign.result(key)) for key in _final_models(state)],
         "glasses": glass_table(campaign),
+        "final_training": (state.newest_quench().get("final_training") or {}).get("reason"),
         "cost": cost,
         "budget": budget,
         "eta_hours": eta_hours(campaign.costs, config, open_kinds(state)),
@@ -249,14 +250,14 @@ def config_changes(state: State) -> list[str]:
 def glass_table(campaign: Campaign) -> list[dict[str, Any]]:
     """Return, for each run of the newest quench, the means over its analysed frames, beside experiment."""
     state = campaign.state
-    decisions = [decision for (kind, _), decision in sorted(state.decisions.items()) if kind == "quench"]
-    if not decisions or not decisions[-1]["tasks"]:
+    newest = state.newest_quench()
+    if not newest:
         return []
     from alloop.config import parse  # slow to import, and of use at the end of a campaign only
 
     param = parse(state.starts[-1]["config"], "the recorded configuration")
     experiment = {entry.name: entry.glass().experimental_4B for entry in param.glasses}
-    return [_glass_row(campaign, run, decisions[-1], experiment) for run in quench_runs(decisions[-1])]
+    return [_glass_row(campaign, run, newest, experiment) for run in quench_runs(newest)]
 
 
 def _glass_row(
@@ -368,6 +369,8 @@ def print_status(status: dict[str, Any], console: Console) -> None:
         console.print(_iteration_table(status["iterations"]))
     if status["final_held_out"]:
         console.print(_final_table(status["final_held_out"]))
+    if status.get("final_training"):
+        console.print(f" quench     {status['final_training']}", highlight=False)
     if status["glasses"]:
         console.print(glass_text_table(status["glasses"]))
 
@@ -450,7 +453,9 @@ def glass_text_table(rows: list[dict[str, Any]]) -> Table:
     cooled = f"cooled at {', '.join(f'{rate:g}' for rate in rates)} K/ps; " if rates else ""
     table.caption = f"{cooled}means over the analysed end"
     table.caption += _melting_text({row["glass"]: row["melting"] for row in rows if row["melting"]})
-    table.caption += "".join(f"\n{row['run']} lost at {row['lost_reason']}" for row in rows if row["lost_reason"])
+    table.caption += "".join(
+        f"\n{row['run']} {row['status']} at {row['lost_reason']}" for row in rows if row["lost_reason"]
+    )
     for row in rows:
         seen = ", ".join(f"{event} {count}" for event, count in row["events"].items() if count)
         table.caption += f"\n{row['run']} records with {seen}" if seen else ""

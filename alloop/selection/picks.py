@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # the state of a campaign is read without them
 LARGEST = "candidate"
 """The reason of frames that are uncertain, and the key of their offending atom: the one of largest deviation."""
 BEFORE_LOSS = "before_loss"
+BEYOND_TRUST = "beyond_trust"
 AUDIT = "audit"
 
 

@@ -13,6 +13,7 @@ from alloop.frames import write_arrays, write_frames
 from alloop.glass.analysis import analyze_frame
 from alloop.glass.correlation import radial_distribution
 from alloop.selection.classes import classify
+from alloop.selection.picks import BEYOND_TRUST
 from alloop.store import write_json
 from alloop.structure import content_key, to_record
 from alloop.tasks.dynamics import (
@@ -95,15 +96,14 @@ def _run_dynamics(context: Context) -> None:
 def _write_kept(context: Context, chunk: Chunk, classes: np.ndarray) -> None:
     """Write ``frames.npz``: the evenly spaced frames, with an empty ``kept_for``, and those worth asking about.
 
-    These are as of an exploration, of a guarded chunk that did not finish only; and the first and the last of the
-    records that stopped it, as ``beyond_trust``.
+    These are as of an exploration, of a guarded chunk that did not finish only; and the record at which it was
+    stopped, as ``beyond_trust``.
     """
     spec = context.spec
     asks = spec.get("guard_records", 0) and chunk.status in ("stopped", "lost")
     asked = worth_asking(chunk, classes, spec) if asks else {}
     if chunk.status == "stopped":
-        last = len(chunk.records) - 1
-        asked |= dict.fromkeys((last - spec["guard_records"] + 1, last), "beyond_trust")
+        asked[len(chunk.records) - 1] = BEYOND_TRUST
     steps = [record.state.step for record in chunk.records]
     kept = [index for index, step in enumerate(steps) if step % spec["frame_every"] == 0 or index in asked]
     records = [chunk.records[index] for index in kept]

@@ -431,7 +431,7 @@ def _assess(world: World, iteration: int) -> dict[str, Any]:
 
 
 def _quench(world: World, iteration: int) -> dict[str, Any]:
-    verdict = world.state.decisions.get(("verdict", iteration))
+    verdict = world.state.judgement(iteration)
     tasks: list[Task] = []
     for stage in range(3 if world.quench else 0):
         inputs = (tasks[-1].key,) if tasks else ()

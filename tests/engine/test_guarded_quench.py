@@ -63,7 +63,7 @@ class Produced:
             max_force_deviation_eV_A=np.ones(count + 1),
             temperature_K=np.full(count + 1, 290.0),
             target_temperature_K=np.full(count + 1, 300.0),
-            kept_for=np.array(["", *["beyond_trust"] * count]),
+            kept_for=np.array(["", *["candidate"] * (count - 1), *["beyond_trust"] * (count > 0)]),
             trust_class=np.array(["failed"] * (count + 1)),
         )
 
@@ -85,13 +85,16 @@ def test_runs_that_were_stopped_or_lost_ask_in_turn_and_for_so_many_labels(tmp_p
     assert [own["run"] for own in found["stopped"]] == ["a", "b"] and not found["converged"]
     assert found["reason"].startswith("2 of 3 production runs were stopped or lost")
     assert [pick["trajectory"] for pick in found["picks"]] == ["a", "b"] * 3
-    assert [pick["step"] for pick in found["picks"] if pick["trajectory"] == "a"] == [10, 30, 40], "evenly spaced"
-    assert found["picks"][0]["time_ps"] == 2.02, "along the run, not the chunk"
+    assert [pick["step"] for pick in found["picks"] if pick["trajectory"] == "a"] == [40, 10, 30], (
+        "where it was stopped first, the others evenly spaced"
+    )
+    assert found["picks"][0]["time_ps"] == 2.08, "along the run, not the chunk"
     assert {(pick["role"], pick["reason"], pick["level"]) for pick in found["picks"]} == {
         ("training", "production", "vasp")
     }
     assert len(guarded(campaign, max_labels=3, max_per_trajectory=3)["picks"]) == 3
     campaign.state.picks = {pick["key"]: pick for pick in found["picks"]}
+    assert [pick["step"] for pick in guarded(campaign, max_labels=2, max_per_trajectory=1)["picks"]] == [20, 20]
     left = guarded(campaign, max_labels=10, max_per_trajectory=3)["picks"]
     assert [pick["step"] for pick in left] == [20, 20], "what has a label is not asked for again"
 

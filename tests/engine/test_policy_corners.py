@@ -14,7 +14,7 @@ from test_policy import explored_until, many_chunks, streaming, world
 from alloop.errors import NEEDS_PERSON, NOT_CONVERGED
 from alloop.policy import Limits, _stopped, is_needed, policy
 from alloop.selection.picks import Candidate
-from alloop.state import task_entries
+from alloop.state import State, task_entries
 from alloop.store import Task, make_task
 
 
@@ -44,14 +44,21 @@ def test_trouble_of_what_only_helps_to_choose_stops_nothing_else() -> None:
 def test_a_quench_that_is_planned_anew_does_without_what_was_given_up(kind: str) -> None:
     """What the old plan asked for stops the campaign until another is due, and no more once it is withdrawn."""
     task = Task("q", "quench", "production", "old chunk", {}, ())
-    about = {"superseded": set(), "tasks": {"q": task}, "quarantined": {"q": {"message": "three failures"}}}
-    state: Any = SimpleNamespace(asked_in={"q": [(kind, 1)]}, **about)
-    assert _stopped(state, now(1), ("assess", 1)) is not None and _stopped(state, now(1), None) is not None
-    assert _stopped(state, now(1), ("quench", 1)) is None and _stopped(state, now(1), ("melting", 1)) is None
+    state = State(iteration=1, tasks={"q": task}, asked_in={"q": [(kind, 1)]})
+    state.quarantined["q"] = {"message": "three failures"}
+    state.decisions["quench", 1] = {"number": 1, "section": "old"}
+
+    def stopped(due: tuple[str, int] | None, section: str = "") -> bool:
+        limits = Limits(1, 1, quench=section, quench_always=True)
+        return _stopped(state, limits, now(1), due) is not None
+
+    assert stopped(("assess", 1)) and stopped(None) and stopped(None, "old") and stopped(("final_train", 1), "old")
+    assert not stopped(("quench", 1)) and not stopped(("melting", 1))
+    assert not stopped(("final_train", 1), "new") and not stopped(None, "new"), "a longer training comes first"
     state.asked_in["q"].append(("probe", 0))
-    assert _stopped(state, now(1), ("quench", 1)) is not None, "the probe's own quarantine is not the plan's"
+    assert stopped(("quench", 1)), "the probe's own quarantine is not the plan's"
     state.superseded.add("q")
-    assert _stopped(state, now(1), None) is None
+    assert not stopped(None)
 
 
 def test_iteration_that_explores_beyond_a_lowered_limit_is_judged() -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from alloop.attempt import TaskError
 from alloop.decisions import relaxing
+from alloop.decisions.production import quenched_samples
 from alloop.decisions.relaxing import decide_relax, relax_criteria, relax_tasks, unchanged
 from alloop.frames import write_frames
 from alloop.glass.crystals import crystal
@@ -148,6 +149,26 @@ def test_last_frames_of_whole_quenches_up_to_a_size_are_relaxed() -> None:
     assert len(relax_tasks(probed, own, probed.state.decisions["probe", 1], None, "g")) == 2
 
 
+def test_what_the_force_field_made_is_relaxed_once_for_all_runs_that_go_on_from_it() -> None:
+    probed = Probed()
+    quench = probed.state.decisions["probe", 1]
+    for entry in quench["tasks"]:
+        if entry["key"] in ("q00", "q20"):
+            entry["spec"]["force_field"] = {"name": "teter"}
+    quench["runs"][1]["tasks"] = ["q00", "q11"]
+    own = param(quench={"relax": {"largest_atoms": 1000}}).quench.relax
+    found = {task.name: task.spec["start"]["task"] for task in relax_tasks(probed, own, quench, None, "g")}
+    assert found == {
+        f"{GLASS}.n63.r0": "q01",
+        f"{GLASS}.n63.r0.force-field": "q00",
+        f"{GLASS}.n63.r1": "q11",
+        f"{GLASS}.n126.r2": "q21",
+        f"{GLASS}.n126.r2.force-field": "q20",
+    }
+    urata = param(quench={"protocol": "urata2022", "runs": ["10Kps"], "relax": {}, "replicas": 2})
+    assert quenched_samples(urata) == 2 * 2, "the glass and what the force field made of it, of two replicas"
+
+
 def test_it_is_asked_for_only_when_all_else_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
     from alloop.decisions import convergence
     from alloop.selection.convergence import at_most
@@ -186,6 +207,13 @@ def test_a_probe_whose_cells_are_all_too_large_to_relax_is_refused() -> None:
     stop = {"probe": {"supercells": [[2, 1, 1]]}, "relax": {"largest_atoms": 100}}
     with pytest.raises(Exception, match="nothing could be relaxed"):
         param(stop=stop)
+
+
+def test_a_quench_whose_cells_are_too_large_and_a_labeler_that_cannot_relax_are_refused() -> None:
+    with pytest.raises(Exception, match=r"quench.relax.largest_atoms is 150, and the smallest cell .* 294 atoms"):
+        param(quench={"relax": {}, "n_atoms": [300]})
+    with pytest.raises(Exception, match="relaxing by cp2k is not supported"):
+        param(quench={"relax": {}}, label={"labeler": "cp2k", "run": {"command": "cp2k"}})
 
 
 def test_relax_without_a_probe_is_refused() -> None:

@@ -165,10 +165,7 @@ def test_a_guarded_run_stops_beyond_trust_and_models_drive_replicas_in_turn(
     assert summary["status"] == "stopped" and summary["records"] == 3 and "step 30" in summary["reason"]
     assert read_json(stopped / "restart.json")["end"] is None, "nothing goes on from it"
     found = read_columns(stopped)
-    assert dict(zip(found["step"].tolist(), found["kept_for"].tolist(), strict=True)) == {
-        10: "beyond_trust",
-        30: "beyond_trust",
-    }
+    assert dict(zip(found["step"].tolist(), found["kept_for"].tolist(), strict=True)) == {30: "beyond_trust"}
     assert all(found["content"]) and set(found["trust_class"]) == {"failed"}
     summary = read_json(watched / "summary.json")
     assert summary["status"] == "finished" and summary["classes"]["failed"] == 10, "without a guard it is told only"

@@ -18,8 +18,7 @@ Run = dict[str, Any]
 
 def newest_quench(campaign: Campaign) -> dict[str, Any]:
     """Return the decision that asked for the last melt-quenches, empty if there is none."""
-    decisions = [decision for (kind, _), decision in sorted(campaign.state.decisions.items()) if kind == "quench"]
-    return decisions[-1] if decisions else {}
+    return campaign.state.newest_quench()
 
 
 def runs(campaign: Campaign) -> list[Run]:
