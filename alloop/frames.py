@@ -85,10 +85,11 @@ def read_columns(result: Path) -> dict[str, np.ndarray]:
         return {n: archive[n] for n in archive.files if n not in others and not n.endswith((_VALUES, _OFFSETS))}
 
 
-def read_some_columns(result: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Return named columns of a result's ``frames.npz``, reading nothing else."""
+def read_some_columns(result: Path, names: Iterable[str], also: str | None = None) -> dict[str, np.ndarray]:
+    """Return named columns of a result's ``frames.npz``, and all that begin with `also`, reading nothing else."""
     with np.load(result / "frames.npz") as archive:
-        return {name: archive[name] for name in names}
+        others = [name for name in archive.files if also is not None and name.startswith(also)]
+        return {name: archive[name] for name in (*names, *others)}
 
 
 def read_ragged(result: Path) -> dict[str, list[np.ndarray]]:

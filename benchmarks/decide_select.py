@@ -1,33 +1,45 @@
-"""How long the decision takes that closes an exploration, from what chunks have written to its record.
+"""What it costs to choose labels from what chunks have written: all at once, and chunk by chunk as a driver does.
 
-    python benchmarks/decide_select.py [--chunks 800] [--streamed]
+    python benchmarks/decide_select.py [--chunks 800] [--json FILE]
 
 The results are made up, as files: chunks of 63 atoms with 28 frames each (20 candidates, two events, random ones), the
-environments of their offending atoms, and training data that novelty is measured against. Timed is
-`decisions.selection.decide_select` alone, all at once (as with `--barrier`) or, with `--streamed`, the audit only.
+environments of their offending atoms, and training data that novelty is measured against. Each way runs in a process of
+its own on the same files.
+
+`batch` is `decisions.selection.decide_select` alone, which sees all frames at once (as with `--barrier`). `streamed` is
+what the driver does: `Explored.landed` takes in each chunk as it ends, `decide_pick` asks for labels one by one at an
+even pace, and `decide_select`, which has the audit left to draw, closes the exploration. Memory is by how much the peak
+of the process is above what it was before.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import resource
+import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from ase import Atoms
+from checkout import commit
 
-from alloop.config import parse
+from alloop.config import Param, parse
 from alloop.decisions.exploration import trajectories
-from alloop.decisions.selection import decide_select
+from alloop.decisions.selection import Explored, decide_pick, decide_select
 from alloop.event_params import definitions
 from alloop.frames import write_arrays, write_frames
-from alloop.selection.backlog import Backlog
 from alloop.selection.diversity import Environments, Known, Scale
-from alloop.selection.picks import Rules
+from alloop.state import State
+from alloop.store import read_json, write_json
 from alloop.structure import content_key, to_record
 from alloop.tasks.describe import ENVIRONMENTS, KNOWN
 
@@ -75,56 +87,135 @@ def write_chunk(result: Path, rng: np.random.Generator) -> dict[str, Any]:
     return {"status": "finished", "classes": classes, "events": {event: int(own.sum()) for event, own in seen.items()}}
 
 
-def campaign(folder: Path, chunks: int, streamed: bool) -> Any:
-    """Return a campaign that explored once, as far as the decision looks at it."""
-    rng = np.random.default_rng(1)
+def configuration(chunks: int) -> dict[str, Any]:
+    """Return a configuration that explores with so many chunks, a multiple of 40."""
     explore = {"temperatures_K": [300, 1000, 2000, 3000], "ramps": [], "trajectories": chunks // 40, "chunks": 10}
     given = {"name": "scale", "glasses": [{"name": "LBS-20-60-20", "n_atoms": [63]}], "explore": explore}
-    given["select"] = {"max_labels": 500, "audit": 50, "events": {event: {"quota": 20} for event in EVENTS}}
-    param = parse(given)
-    condition = {"temperature_start_K": 300.0, "temperature_end_K": 300.0, "n_steps": 5000, "timestep_fs": 1.0}
-    spec = {"condition": condition, "trust_low_eV_A": 0.25, "trust_high_eV_A": 1.0}
-    tasks, summaries = [], {}
-    for trajectory in trajectories(param):
-        for chunk in range(param.explore.chunks):
-            name = f"{trajectory.name}.c{chunk:02d}"
-            key = content_key(name)
-            summaries[key] = write_chunk(folder / key, rng)
-            tasks.append({"key": key, "name": name, "spec": spec})
+    return given | {"select": {"max_labels": 500, "audit": 50, "events": {event: {"quota": 20} for event in EVENTS}}}
+
+
+def chunk_names(param: Param) -> dict[str, str]:
+    """Return key -> name of every chunk."""
+    names = [f"{own.name}.c{chunk:02d}" for own in trajectories(param) for chunk in range(param.explore.chunks)]
+    return {content_key(name): name for name in names}
+
+
+def write_results(folder: Path, chunks: int) -> None:
+    """Write the results of all chunks, and what the training data know."""
+    rng = np.random.default_rng(1)
+    write_json(
+        folder / "summaries.json",
+        {key: write_chunk(folder / key, rng) for key in chunk_names(parse(configuration(chunks)))},
+    )
     known = Known(Scale.fit(reference := environments(rng, 4000)))
     known.cover(reference)
     (folder / "known").mkdir()
     write_arrays(folder / "known" / KNOWN, known.arrays())
-    decided = {"number": 3, "common": {"events": definitions(param.select.events)}, "tasks": tasks}
-    state = SimpleNamespace(
-        decisions={("explore", 0): decided, ("describe", 0): {"tasks": [{"key": "known"}], "labels": []}},
-        done={"known", *summaries},
-        superseded={},
-        picks={},
-        picks_in={},
-        trajectories={trajectory.name: "training" for trajectory in trajectories(param)},
-        starts=[{"number": 1, "config": given}],
-        backlog=Backlog(),
-    )
-    if streamed:
-        state.backlog.open_round(0, Rules(500, 8, 0.05, 50), 1)
+
+
+def campaign(folder: Path, chunks: int) -> tuple[Any, Param]:
+    """Return a campaign that has just asked for its chunks, as far as a selection looks at it."""
+    given = configuration(chunks)
+    param = parse(given)
+    condition = {"temperature_start_K": 300.0, "temperature_end_K": 300.0, "n_steps": 5000, "timestep_fs": 1.0}
+    spec = {"condition": condition, "trust_low_eV_A": 0.25, "trust_high_eV_A": 1.0}
+    tasks = [{"key": key, "name": name, "spec": spec, "inputs": []} for key, name in chunk_names(param).items()]
+    state = State()
+    roles = {trajectory.name: "training" for trajectory in trajectories(param)}
+    explore = {"common": {"events": definitions(param.select.events)}, "tasks": tasks, "trajectories": roles}
+    state.apply({"kind": "start", "number": 1, "config": given})
+    described = [{"key": "known", "name": "known", "spec": {}, "inputs": []}]
+    state.apply({"kind": "describe", "number": 2, "iteration": 0, "tasks": described, "labels": []})
+    state.apply({"kind": "explore", "number": 3, "iteration": 0} | explore)
+    state.settle_done("known")
+    summaries = read_json(folder / "summaries.json")
     own = {"summary": summaries.__getitem__, "result": folder.__truediv__, "level": LEVEL}
     return SimpleNamespace(state=state, **own), param
+
+
+class Meter:
+    """Adds up CPU seconds by what they were spent on."""
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+
+    @contextmanager
+    def __call__(self, what: str) -> Iterator[None]:
+        began = time.process_time()
+        yield
+        self.seconds[what] += time.process_time() - began
+
+
+def batch(made: Any, param: Param, meter: Meter) -> list[dict[str, Any]]:
+    """Choose of all chunks at once, and return the picks."""
+    for entry in made.state.decisions["explore", 0]["tasks"]:
+        made.state.settle_done(entry["key"])
+    with meter("decide"):
+        return decide_select(made, param, 0)["picks"]
+
+
+def streamed(made: Any, param: Param, meter: Meter) -> list[dict[str, Any]]:
+    """Choose label by label as the chunks end one by one, and return the picks."""
+    state, explored = made.state, Explored(made, param)
+    tasks, asked = state.decisions["explore", 0]["tasks"], 0
+    most = param.select.max_labels - param.select.audit_labels
+    with meter("take_in"):
+        explored.begin(0)
+    for ended, entry in enumerate(tasks, start=1):
+        with meter("take_in"):
+            state.settle_done(entry["key"])
+            explored.landed(entry["key"])
+        with meter("ask"):
+            while asked < most * ended // len(tasks) and state.backlog.newest() == 0:
+                content = decide_pick(made, param, 0, 1)
+                state.apply({"kind": "pick", "number": state.next_number, "iteration": 0} | content)
+                asked += 1
+    with meter("close"):
+        closing = decide_select(made, param, 0)["picks"]
+    return [*state.picks_in.get(0, ()), *closing]
+
+
+WAYS: dict[str, Callable[[Any, Param, Meter], list[dict[str, Any]]]] = {"batch": batch, "streamed": streamed}
+
+
+def measured(way: str, folder: Path, chunks: int) -> dict[str, Any]:
+    """Return what one way of choosing costs and picks; for a process of its own, whose peak of memory it is."""
+    made, param = campaign(folder, chunks)
+    meter, before_MB = Meter(), peak_MB()
+    picks = WAYS[way](made, param, meter)
+    seconds, frames = meter.seconds.total(), chunks * FRAMES
+    return {
+        "cpu_s": round(seconds, 2),
+        "of_which": {f"{what}_s": round(own, 2) for what, own in meter.seconds.items()},
+        "ms_per_frame": round(1e3 * seconds / frames, 4),
+        "peak_MB_above_start": round(peak_MB() - before_MB, 1),
+        "peak_bytes_per_frame": round(1e6 * (peak_MB() - before_MB) / frames),
+        "peak_rss_MB": round(peak_MB(), 1),
+        "picks": len(picks),
+        "reasons": dict(Counter(pick["reason"] for pick in picks)),
+    }
+
+
+def peak_MB() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chunks", type=int, default=800, help="a multiple of 40")
-    parser.add_argument("--streamed", action="store_true", help="frames were picked as they came: the audit is left")
+    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    found = {"commit": commit(), "python": sys.version.split()[0], "chunks": arguments.chunks}
+    found["came_home"] = arguments.chunks * FRAMES
     with tempfile.TemporaryDirectory() as folder:
-        made, param = campaign(Path(folder), arguments.chunks, arguments.streamed)
-        began = time.process_time()
-        decision = decide_select(made, param, 0)
-        seconds = time.process_time() - began
-    frames = arguments.chunks * FRAMES
-    told = {"came_home": frames, "cpu_s": round(seconds, 2), "ms_per_frame": round(1e3 * seconds / frames, 4)}
-    print(json.dumps(told | {"picks": len(decision["picks"]), "reasons": decision["reasons"]}, indent=1))
+        write_results(Path(folder), arguments.chunks)
+        for way in WAYS:
+            with multiprocessing.get_context("spawn").Pool(1) as process:
+                found[way] = process.apply(measured, (way, Path(folder), arguments.chunks))
+    text = json.dumps(found, indent=1)
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(text + "\n")
 
 
 if __name__ == "__main__":

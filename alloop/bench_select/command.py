@@ -23,10 +23,10 @@ METHODS = ("random", "dpgen", "top_deviation", "diversity", "full")
 HELP = (
     "Compare ways to choose labels: active learning replayed on a pool that is labelled already.\n\n"
     "FOLDER holds labelled frames as .extxyz (test.extxyz apart); without it the campaign's own labels are used, the "
-    "held-out ones to test on. Every method begins from the same random labels, trains small ensembles on more and "
-    "more labels, and chooses by what they say of the rest of the pool. Shown is how many labels each method needs for "
-    "the error that random choice ends with. Every round is kept in --out and never repeated: Ctrl-C is safe, and the "
-    "same command goes on.\n\n"
+    "held-out ones to test on, with its own events and rules of selection. Every method begins from the same random "
+    "labels, trains small ensembles on more and more labels, and chooses by what they say of the rest of the pool. "
+    "Shown is how many labels each method needs for the error that random choice ends with. Every round is kept in "
+    "--out and never repeated: Ctrl-C is safe, and the same command goes on.\n\n"
     "Example: python benchmarks/labelled_pool.py pool, then: alloop bench-select pool --plot curves.png"
 )
 
@@ -63,6 +63,7 @@ def bench_select(
 
     described = describe_pool(experiment.pool)
     tell(_sentence(described))
+    tell(experiment.pool.ruleset.sentence())
     began = time.monotonic()
     rounds = experiment.run(slots or len(os.sched_getaffinity(0)), tell)
     records = experiment.to_json(rounds)

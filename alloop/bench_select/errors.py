@@ -7,15 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from alloop.bench_select.events import EVENTS
 from alloop.bench_select.pool import Pool
 
 WORST_SHARE = 0.01
-UNITS = {"forces": "eV/Å", "worst_1_percent": "eV/Å", "energy": "eV/atom"} | {
-    f"{event}_{part}": "eV/Å" for event in EVENTS for part in ("frames", "atoms")
-}
-"""Unit of each error, in the order of report."""
-MEANING = {
+_MEANING = {
     "forces": "all force components of the test set",
     "worst_1_percent": "the 1 % of force components with the largest error of the model itself",
     "energy": "energies of the test frames, per atom",
@@ -26,19 +21,31 @@ MEANING = {
 }
 
 
+def unit(kind: str) -> str:
+    """Return the unit of a kind of error."""
+    return "eV/atom" if kind == "energy" else "eV/Å"
+
+
+def meaning(kind: str) -> str:
+    """Return what a kind of error is measured on; ``EVENT_frames`` and ``EVENT_atoms`` of any event."""
+    event, _, part = kind.rpartition("_")
+    of_event = f"all atoms of test frames that show {event}" if part == "frames" else f"the atoms that show {event}"
+    return _MEANING.get(kind, of_event)
+
+
 def measured_errors(pool: Pool, forces_eV_A: np.ndarray, energies_eV: np.ndarray) -> dict[str, float | None]:
     """Return the root mean square of each kind of error over components and models; None where nothing is of a kind.
 
-    forces_eV_A: K models on all test atoms, frame after frame (K, A, 3); energies_eV: (K, F). See `MEANING`.
+    forces_eV_A: K models on all test atoms, frame after frame (K, A, 3); energies_eV: (K, F). See `meaning`.
     """
     labels = [frame.label for frame in pool.test]
     sizes = np.array([len(label.atoms) for label in labels])
     error = forces_eV_A - np.concatenate([label.forces_eV_A for label in labels])
     energy_error = (energies_eV - np.array([label.energy_eV for label in labels])) / sizes
     found = {"forces": _rms(error), "worst_1_percent": worst(error, WORST_SHARE), "energy": _rms(energy_error)}
-    for event, (in_frames, in_atoms) in event_masks(pool.test_events, sizes).items():
+    for event, (in_frames, in_atoms) in event_masks(list(pool.ruleset.events), pool.test_events, sizes).items():
         found |= {f"{event}_frames": _rms(error[:, in_frames]), f"{event}_atoms": _rms(error[:, in_atoms])}
-    return {name: found[name] for name in UNITS}
+    return found
 
 
 def worst(error: np.ndarray, share: float) -> float:
@@ -52,12 +59,12 @@ def worst(error: np.ndarray, share: float) -> float:
 
 
 def event_masks(
-    events: Sequence[Mapping[str, np.ndarray]], sizes: np.ndarray
+    names: Sequence[str], events: Sequence[Mapping[str, np.ndarray]], sizes: np.ndarray
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return event -> (all atoms of frames that show it, the atoms of the event), masks over all atoms."""
     starts = np.concatenate([[0], np.cumsum(sizes)])
     masks = {}
-    for event in EVENTS:
+    for event in names:
         frames = np.repeat(np.array([event in found for found in events], dtype=bool), sizes)
         atoms = np.zeros(len(frames), dtype=bool)
         for start, found in zip(starts[:-1], events, strict=True):

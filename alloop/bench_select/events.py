@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from ase import Atoms
 
@@ -9,13 +11,21 @@ from alloop.glass.events import ON_BY_DEFAULT, PRESETS
 from alloop.selection.events import Watch
 
 EVENTS = ON_BY_DEFAULT
-_WATCH = Watch({event: PRESETS[event] for event in EVENTS})
+DEFAULT_EVENTS = {event: PRESETS[event] for event in EVENTS}
+_WATCH = Watch(DEFAULT_EVENTS)
 
 
-def events_of(atoms: Atoms) -> dict[str, np.ndarray]:
-    """Return event -> sorted indices of its atoms, for the events that a structure shows."""
-    found = _WATCH.look(atoms)
-    return {event: found.offending[event] for event in EVENTS if found.seen(event)}
+def events_of(
+    atoms: Atoms, watch: Watch = _WATCH, temperature_K: float = math.nan, target_temperature_K: float = math.nan
+) -> dict[str, np.ndarray]:
+    """Return event -> sorted indices of its atoms, for the events that a structure shows.
+
+    An excursion of the temperature is seen where both temperatures are known.
+    """
+    temperatures = {"temperature_K": temperature_K, "target_temperature_K": target_temperature_K}
+    known = {name: None if math.isnan(kelvin) else kelvin for name, kelvin in temperatures.items()}
+    found = watch.look(atoms, **known)
+    return {event: found.offending[event] for event in watch.names if found.seen(event)}
 
 
 def lost_reason(atoms: Atoms) -> str | None:

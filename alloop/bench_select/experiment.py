@@ -148,11 +148,14 @@ class Experiment:
             "identity": np.array([content_key(to_record(frame.label.atoms)) for frame in frames]),
             "trajectory": np.array([frame.trajectory for frame in frames]),
             "glass": np.array([frame.glass for frame in frames]),
-            "temperature_K": np.array([frame.temperature_K for frame in frames]),
+            "stratum": np.array([frame.place for frame in frames]),
+            "temperature_K": np.array([frame.aim_K for frame in frames]),
             "time_ps": np.array([frame.time_ps for frame in frames]),
+            "before_loss": np.array([frame.before_loss for frame in frames]),
             "events": self.pool.events,
             "first_atom": np.concatenate([[0], np.cumsum(sizes)]),
             "elements": np.concatenate([frame.label.atoms.numbers for frame in frames]).astype(np.int16),
+            "ruleset": self.pool.ruleset,
         }
 
     def first(self, seed: int) -> Round:
@@ -282,6 +285,7 @@ class Experiment:
             "seeds": list(self.seeds),
             "profile": asdict(self.profile),
             "trust_levels_eV_A": list(self.trust_levels_eV_A) if self.trust_levels_eV_A else None,
+            "selection": self.pool.ruleset.to_json(),
         }
 
 

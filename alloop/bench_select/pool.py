@@ -8,6 +8,7 @@ are tested on and every other ``*.extxyz`` is chosen from; a frame has energy, f
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,34 +21,59 @@ from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 
 from alloop.bench_select.events import events_of
+from alloop.bench_select.ruleset import DEFAULT, Ruleset, ruleset_of
 from alloop.errors import InputError
 from alloop.frames import read_all_structures, read_columns, write_frames
+from alloop.selection.events import Watch
+from alloop.selection.picks import BEFORE_LOSS
 from alloop.structure import LabeledFrame, from_record
 
 if TYPE_CHECKING:
     from alloop.campaign import Campaign
 
 TEST_FILES = ("test.extxyz", "held_out.extxyz")
+BAND_K = 500.0  # width of a stratum of frames that name none
 
 
 @dataclass(frozen=True)
 class PoolFrame:
-    """One labelled frame; temperature_K and time_ps (along its trajectory) are NaN where they are not known."""
+    """One labelled frame; temperature_K and time_ps (along its trajectory) are NaN where they are not known.
+
+    Of a campaign's frames also: target_temperature_K, of the thermostat; stratum, over which the campaign's selection
+    is spread; before_loss, one of the last good frames of a run that was lost.
+    """
 
     label: LabeledFrame
     trajectory: str
     glass: str
     temperature_K: float
     time_ps: float
+    target_temperature_K: float = math.nan
+    stratum: str = ""
+    before_loss: bool = False
+
+    @property
+    def aim_K(self) -> float:
+        """Return the temperature that puts the frame into a band: the target where it is known."""
+        return self.temperature_K if math.isnan(self.target_temperature_K) else self.target_temperature_K
+
+    @property
+    def place(self) -> str:
+        """Return its stratum: glass and temperature, to `BAND_K` if the frame does not say."""
+        return self.stratum or f"{self.glass} {self.aim_K // BAND_K:g}"
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Frames to choose from and frames to test on; type_map: the elements of both, in the models' order."""
+    """Frames to choose from and frames to test on; type_map: the elements of both, in the models' order.
+
+    ruleset: the events that are told apart, and how the full selector chooses.
+    """
 
     frames: tuple[PoolFrame, ...]
     test: tuple[PoolFrame, ...]
     type_map: tuple[str, ...]
+    ruleset: Ruleset = DEFAULT
 
     @cached_property
     def key(self) -> str:
@@ -66,15 +92,19 @@ class Pool:
     @cached_property
     def events(self) -> tuple[dict[str, np.ndarray], ...]:
         """Return for each frame to choose from the atoms (sorted indices) of each event it shows."""
-        return tuple(events_of(frame.label.atoms) for frame in self.frames)
+        return self._events_of(self.frames)
 
     @cached_property
     def test_events(self) -> tuple[dict[str, np.ndarray], ...]:
         """Return the same for each test frame."""
-        return tuple(events_of(frame.label.atoms) for frame in self.test)
+        return self._events_of(self.test)
+
+    def _events_of(self, frames: Sequence[PoolFrame]) -> tuple[dict[str, np.ndarray], ...]:
+        watch = Watch(self.ruleset.events)
+        return tuple(events_of(own.label.atoms, watch, own.temperature_K, own.target_temperature_K) for own in frames)
 
 
-def make_pool(frames: Sequence[PoolFrame], test: Sequence[PoolFrame], source: str) -> Pool:
+def make_pool(frames: Sequence[PoolFrame], test: Sequence[PoolFrame], source: str, ruleset: Ruleset = DEFAULT) -> Pool:
     """Return the pool of these frames; InputError if nothing can be compared on it, or the test set is not apart."""
     for part, what in ((frames, "frames to choose from"), (test, "test frames")):
         if not part:
@@ -90,7 +120,7 @@ def make_pool(frames: Sequence[PoolFrame], test: Sequence[PoolFrame], source: st
             "trajectory resemble each other\n  move all frames of a trajectory to one side"
         )
     type_map = sorted({symbol for frame in (*frames, *test) for symbol in set(frame.label.atoms.symbols)})
-    return Pool(tuple(frames), tuple(test), tuple(type_map))
+    return Pool(tuple(frames), tuple(test), tuple(type_map), ruleset)
 
 
 # ---------------------------------------------------------------------------------------- from a folder
@@ -152,18 +182,35 @@ def _frame(atoms: Atoms, where: str) -> PoolFrame:
 
 def read_campaign(campaign: Campaign) -> Pool:
     """Return the labels of a loaded campaign's own level as a pool: training ones to choose from, held-out ones to
-    test on. InputError if it has none.
+    test on, to be chosen from by the rules its last start recorded. InputError if it has none.
     """
+    from alloop.config import parse
     from alloop.export import parse_request, wanted_labels
 
     sides: dict[str, list[PoolFrame]] = {"training": [], "held_out": []}
     for label in wanted_labels(campaign, parse_request(campaign, "npy", None, "all")):
-        pick = campaign.state.picks[label.key]
-        trajectory = str(pick["trajectory"])
-        known = {name: pick.get(name) for name in ("temperature_K", "time_ps")}
-        numbers = {name: np.nan if value is None else float(value) for name, value in known.items()}
-        sides[label.group].append(PoolFrame(label.frame, trajectory, trajectory.split(".")[0], **numbers))
-    return make_pool(sides["training"], sides["held_out"], str(campaign.root))
+        sides[label.group].append(_picked(label.frame, campaign.state.picks[label.key]))
+    ruleset = ruleset_of(parse(campaign.state.starts[-1]["config"], "the recorded configuration"))
+    return make_pool(sides["training"], sides["held_out"], str(campaign.root), ruleset)
+
+
+def _picked(frame: LabeledFrame, pick: dict[str, Any]) -> PoolFrame:
+    """Return a label with what the campaign's record tells of its frame.
+
+    Frames of the bootstrap tell no time; by their numbers, a picosecond each, none counts as near another.
+    """
+    trajectory = str(pick["trajectory"])
+    known = {name: pick.get(name) for name in ("temperature_K", "target_temperature_K")}
+    numbers = {name: math.nan if value is None else float(value) for name, value in known.items()}
+    return PoolFrame(
+        frame,
+        trajectory,
+        trajectory.split(".")[0],
+        time_ps=float(pick["time_ps"] if "time_ps" in pick else pick["source"]["frame"]),
+        stratum=pick.get("stratum", ""),
+        before_loss=pick["reason"] == BEFORE_LOSS,
+        **numbers,
+    )
 
 
 # ---------------------------------------------------------------------------------------- for the rounds

@@ -13,8 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from alloop.bench_select.curves import Estimate, labels_needed, mean_curve
-from alloop.bench_select.errors import MEANING, UNITS
-from alloop.bench_select.events import EVENTS
+from alloop.bench_select.errors import meaning, unit
 from alloop.bench_select.pool import Pool
 from alloop.errors import InputError
 
@@ -30,7 +29,7 @@ def describe_pool(pool: Pool) -> dict[str, Any]:
             "atoms": sum(len(frame.label.atoms) for frame in frames),
             "trajectories": len({frame.trajectory for frame in frames}),
             "glasses": dict(Counter(frame.glass for frame in frames)),
-            "events": {event: sum(event in found for found in events) for event in EVENTS},
+            "events": {event: sum(event in found for found in events) for event in pool.ruleset.events},
         }
         for side, (frames, events) in sides.items()
     }
@@ -44,7 +43,7 @@ def compare(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """
     methods = list(dict.fromkeys(record["method"] for record in records))
     sizes = sorted({record["labels"] for record in records})
-    kinds = [kind for kind in UNITS if all(record["errors"][kind] is not None for record in records)]
+    kinds = [kind for kind in records[0]["errors"] if all(record["errors"][kind] is not None for record in records)]
     found = {}
     for kind in kinds:
         tables = {method: _errors(records, kind, method, sizes) for method in methods}
@@ -57,7 +56,7 @@ def compare(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 "labels": _plain(needed.labels),
                 "ratio": _plain(needed.ratio),
             }
-        found[kind] = {"unit": UNITS[kind], "meaning": MEANING[kind], "methods": rows}
+        found[kind] = {"unit": unit(kind), "meaning": meaning(kind), "methods": rows}
     return {"sizes": sizes, "errors": found}
 
 

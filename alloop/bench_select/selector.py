@@ -5,19 +5,13 @@ The only place of this package that knows how a campaign selects.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from scipy.spatial.distance import cdist
 
 from alloop.bench_select.view import PoolView
 from alloop.selection.diversity import Environments, Known, Scale
-from alloop.selection.picks import AUDIT, LARGEST, Candidate, Rules, pick
+from alloop.selection.picks import AUDIT, BEFORE_LOSS, LARGEST, Candidate, pick
 
-BAND_K = 500.0  # width of a stratum
-BANDS_K = (1000.0, 2000.0, 3000.0)  # between the bands that have event quotas of their own
-EVENT_SHARE, AUDIT_SHARE = 0.1, 0.1
-MIN_SEPARATION_PS = 0.05
 _BLOCK = 4096
 
 
@@ -57,21 +51,12 @@ def full(view: PoolView, n: int, seed: int) -> np.ndarray:
     """Return what a campaign's selector picks: a random audit, events within quotas per temperature band, candidates.
 
     Candidates and events go by how new their offending atoms are, against all atoms of labelled frames and each other.
-    No trajectory gives more than twice its share, no two frames of one are closer in time than `MIN_SEPARATION_PS`.
+    How many of what, and how far apart, the view's `Ruleset` says.
     """
     atoms = Environments(view.elements, view.descriptors)
     known = Known(Scale.fit(atoms))
     known.cover(atoms[np.repeat(view.labelled, np.diff(view.first_atom))])
-    events = sorted({event for found in view.events for event in found})
-    rules = Rules(
-        max_labels=n,
-        max_per_trajectory=max(1, math.ceil(2 * n / len(set(view.trajectory.tolist())))),
-        min_separation_ps=MIN_SEPARATION_PS,
-        audit=round(AUDIT_SHARE * n),
-        event_quota=dict.fromkeys(events, math.ceil(EVENT_SHARE * n / (len(BANDS_K) + 1))),
-        bands_K=BANDS_K,
-        before_loss=0,
-    )
+    rules = view.ruleset.rules(n, len(set(view.trajectory.tolist())))
     frames, classes = view.open, view.trust_class
     asked_before = {str(view.identity[index]) for index in np.flatnonzero(view.labelled)}
     candidates = [_candidate(view, int(index), str(classes[index]), atoms) for index in frames]
@@ -79,18 +64,19 @@ def full(view: PoolView, n: int, seed: int) -> np.ndarray:
 
 
 def _candidate(view: PoolView, index: int, trust: str, atoms: Environments) -> Candidate:
-    first, temperature_K = int(view.first_atom[index]), float(view.temperature_K[index])
+    first = int(view.first_atom[index])
     offending = {LARGEST: atoms[[first + int(view.offending_atom[index])]]}
     offending |= {event: atoms[first + found] for event, found in view.events[index].items()}
     return Candidate(
         identity=str(view.identity[index]),
         trajectory=str(view.trajectory[index]),
         time_ps=float(view.time_ps[index]),
-        stratum=f"{view.glass[index]} {temperature_K // BAND_K:g}",
+        stratum=str(view.stratum[index]),
         trust_class=trust,
-        kept_for=AUDIT,
+        kept_for=BEFORE_LOSS if view.before_loss[index] else AUDIT,
         max_force_deviation_eV_A=float(view.max_deviation_eV_A[index]),
         events=frozenset(view.events[index]),
-        temperature_K=temperature_K,
+        temperature_K=float(view.temperature_K[index]),
         offending=offending,
+        audit_of=1,
     )

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from alloop.bench_select.ruleset import DEFAULT, Ruleset
 from alloop.selection.classes import classify
 
 
@@ -17,8 +18,9 @@ class PoolView:
 
     identity (F,): content key, equal for equal frames; labelled (F,): which frames the ensemble was trained on;
     max_deviation_eV_A (F,): largest force deviation, NaN where a model broke down; offending_atom (F,): its atom,
-    within the frame; trajectory, glass (F,); temperature_K, time_ps (F,): NaN where not known; events: per frame, event
-    -> sorted indices of its atoms; first_atom (F + 1,): where each frame's atoms begin among all A; elements (A,)
+    within the frame; trajectory, glass (F,); stratum (F,): over which choices are spread; temperature_K, time_ps (F,):
+    NaN where not known; before_loss (F,): last good frames of a lost run; events: per frame, event -> sorted indices
+    of its atoms; first_atom (F + 1,): where each frame's atoms begin among all A; elements (A,)
     int16: atomic numbers; descriptors (A, D) float32: environments of the atoms; trust_levels_eV_A: candidates have a
     deviation from low to below high.
     """
@@ -29,13 +31,16 @@ class PoolView:
     offending_atom: np.ndarray
     trajectory: np.ndarray
     glass: np.ndarray
+    stratum: np.ndarray
     temperature_K: np.ndarray
     time_ps: np.ndarray
+    before_loss: np.ndarray
     events: Sequence[Mapping[str, np.ndarray]]
     first_atom: np.ndarray
     elements: np.ndarray
     descriptors: np.ndarray
     trust_levels_eV_A: tuple[float, float]
+    ruleset: Ruleset = DEFAULT
 
     def __len__(self) -> int:
         """Return F."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 from alloop.campaign import Campaign, label_key
 from alloop.config import SelectParam
 from alloop.decisions.exploration import Trajectory
-from alloop.frames import read_columns, read_some_columns
+from alloop.frames import read_some_columns
 from alloop.selection.bands import band_of
 from alloop.selection.classes import CLASSES
 from alloop.selection.diversity import Environments
@@ -20,16 +20,18 @@ from alloop.structure import content_key
 from alloop.tasks.describe import read_environment_table, read_environments
 
 Columns = dict[str, np.ndarray]
+_EVENT = "event:"
 _READ = ("content", "step", "max_force_deviation_eV_A", "target_temperature_K", "kept_for", "audit_of", "trust_class")
+_OF_A_PICK = (*_READ, "temperature_K")
 
 
 class Place(NamedTuple):
-    """What a chunk is part of: trajectory, its stratum and role, and the time along it at which the chunk begins."""
+    """What a chunk is part of: trajectory, its stratum and role, and the step along it at which the chunk begins."""
 
     trajectory: str
     stratum: str
     role: str
-    begins_ps: float
+    begins_step: int
 
 
 def frames_of(
@@ -37,24 +39,24 @@ def frames_of(
 ) -> Iterator[tuple[Candidate, dict[str, Any]]]:
     """Yield what the selector needs of each frame a chunk brought home, with the record of a pick it would become."""
     result, place = campaign.result(entry["key"]), place_of(campaign, entry, trajectory)
-    found, environments = read_columns(result), read_environments(result)
+    stored, environments = read_some_columns(result, _OF_A_PICK, also=_EVENT), read_environments(result)
+    found = {name: column.tolist() for name, column in stored.items()}  # numbers of Python, as each is looked at
     level = content_key(campaign.level["content"])
-    times_ps = _times_ps(entry, found["step"])
-    for frame, content in enumerate(found["content"].tolist()):
+    for frame, content in enumerate(found["content"]):
         record = pick_record(campaign, entry, place, own, found, frame, label_key(content, level))
         yield (
             Candidate(
                 record["key"],
                 trajectory.name,
-                float(times_ps[frame]),
+                record["time_ps"],
                 trajectory.stratum,
                 record["trust_class"],
-                str(found["kept_for"][frame]),
+                found["kept_for"][frame],
                 record["max_force_deviation_eV_A"],
                 frozenset(record["events"]),
                 record["target_temperature_K"],
                 environments[frame] if frame < len(environments) else {},
-                audit_of=int(found["audit_of"][frame]),
+                audit_of=found["audit_of"][frame],
                 chunk=entry["name"],
             ),
             record,
@@ -66,7 +68,7 @@ def pick_record(
     entry: dict[str, Any],
     place: Place,
     own: SelectParam,
-    found: Columns,
+    found: Mapping[str, Sequence[Any] | np.ndarray],
     frame: int,
     key: str,
 ) -> dict[str, Any]:
@@ -75,7 +77,7 @@ def pick_record(
     The band of a frame is that of its target temperature, which along a ramp changes.
     """
     step, target_K = int(found["step"][frame]), float(found["target_temperature_K"][frame])
-    watched = sorted(name.removeprefix("event:") for name in found if name.startswith("event:"))
+    watched = sorted(name.removeprefix(_EVENT) for name in found if name.startswith(_EVENT))
     return {
         "key": key,
         "name": f"{entry['name']}.s{step:04d}",
@@ -88,24 +90,23 @@ def pick_record(
         "target_temperature_K": target_K,
         "band": band_of(target_K, own.temperature_bands_K),
         "step": step,
-        "time_ps": place.begins_ps + step * entry["spec"]["condition"]["timestep_fs"] / 1000,
+        "time_ps": (place.begins_step + step) * entry["spec"]["condition"]["timestep_fs"] / 1000,
         "trust_class": str(found["trust_class"][frame]),
         "max_force_deviation_eV_A": float(found["max_force_deviation_eV_A"][frame]),
         "temperature_K": float(found["temperature_K"][frame]),
-        "events": [event for event in watched if found[f"event:{event}"][frame]],
+        "events": [event for event in watched if found[_EVENT + event][frame]],
     }
 
 
-def _times_ps(entry: dict[str, Any], steps: np.ndarray) -> np.ndarray:
-    """Return where along its trajectory each step of a chunk is."""
-    condition, chunk = entry["spec"]["condition"], int(entry["name"].rsplit(".c", 1)[1])
-    return (chunk * condition["n_steps"] + steps) * condition["timestep_fs"] / 1000
+def _begins_step(entry: dict[str, Any]) -> int:
+    """Return how many steps of its trajectory are before a chunk of an exploration."""
+    return int(entry["name"].rsplit(".c", 1)[1]) * int(entry["spec"]["condition"]["n_steps"])
 
 
 def place_of(campaign: Campaign, entry: dict[str, Any], trajectory: Trajectory) -> Place:
     """Return what a chunk of an exploration is part of."""
-    begins_ps = float(_times_ps(entry, np.zeros(1))[0])
-    return Place(trajectory.name, trajectory.stratum, campaign.state.trajectories[trajectory.name], begins_ps)
+    role = campaign.state.trajectories[trajectory.name]
+    return Place(trajectory.name, trajectory.stratum, role, _begins_step(entry))
 
 
 @dataclass
@@ -126,10 +127,11 @@ class Collected:
     def add(self, entry: dict[str, Any], trajectory: Trajectory) -> None:
         """Take in the frames of a finished chunk."""
         result = self.campaign.result(entry["key"])
-        found = read_some_columns(result, (*_READ, *(f"event:{event}" for event in self.events)))
+        found = read_some_columns(result, (*_READ, *(_EVENT + event for event in self.events)))
         rows = np.flatnonzero(found["audit_of"] > 0) if self.audit_only else np.arange(len(found["step"]))
         part = {name: column[rows] for name, column in found.items()}
-        part["time_ps"], part["frame"] = _times_ps(entry, part["step"]), rows
+        part["time_ps"] = (_begins_step(entry) + part["step"]) * entry["spec"]["condition"]["timestep_fs"] / 1000
+        part["frame"] = rows
         part["chunk"] = np.full(len(rows), len(self._chunks), dtype=np.int32)
         self._chunks.append((entry, trajectory))
         self._parts.append(part)
@@ -176,7 +178,7 @@ class Collected:
 
     def _events(self, all_of: Columns) -> np.ndarray:
         """Return which frame shows which event, (frames, events), also of no frames or no events."""
-        seen = [all_of[f"event:{event}"] for event in self.events]
+        seen = [all_of[_EVENT + event] for event in self.events]
         return np.array(seen, dtype=bool).reshape(len(self.events), self._count).T
 
     def _offending(self) -> Offending | None:
@@ -189,6 +191,6 @@ class Collected:
         """Return the record of the pick that a frame of `frames` becomes."""
         chunk, frame = (int(column[index]) for column in self._places)
         entry, trajectory = self._chunks[chunk]
-        found = read_columns(self.campaign.result(entry["key"]))
+        found = read_some_columns(self.campaign.result(entry["key"]), _OF_A_PICK, also=_EVENT)
         place = place_of(self.campaign, entry, trajectory)
         return pick_record(self.campaign, entry, place, self.own, found, frame, self._keys[index])

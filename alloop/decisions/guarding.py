@@ -33,12 +33,12 @@ def decide_guard(campaign: Campaign, param: Param, iteration: int) -> dict[str, 
         broken = _broken(campaign, run["chunks"])
         if broken is None:
             continue
-        entry, begins_ps = broken
+        entry, begins_step = broken
         summary = campaign.summary(entry["key"])
         told = {name: summary[name] for name in ("status", "stage", "reason")}
         stopped.append({"run": run["name"], "glass": run["glass"], "task": entry["key"]} | told)
         if entry["key"] not in frames:
-            place = Place(run["name"], f"{run['glass']} production", "training", begins_ps)
+            place = Place(run["name"], f"{run['glass']} production", "training", begins_step)
             frames[entry["key"]] = _asked(campaign, param, quench["common"], entry, place)
     picks = _in_turn(list(frames.values()))[: param.select.max_labels]
     count = len(stopped)
@@ -53,16 +53,15 @@ def decide_guard(campaign: Campaign, param: Param, iteration: int) -> dict[str, 
     }
 
 
-def _broken(campaign: Campaign, chunks: list[dict[str, Any]]) -> tuple[dict[str, Any], float] | None:
-    """Return the chunk at which a run was stopped or lost, and the time along the run at which it begins, in ps."""
-    begins_ps = 0.0
+def _broken(campaign: Campaign, chunks: list[dict[str, Any]]) -> tuple[dict[str, Any], int] | None:
+    """Return the chunk at which a run was stopped or lost, and the step along the run at which it begins."""
+    begins_step = 0
     for entry in chunks:
         if entry["key"] not in campaign.state.done:
             return None
         if campaign.summary(entry["key"])["status"] in ("stopped", "lost"):
-            return entry, begins_ps
-        condition = entry["spec"].get("condition")
-        begins_ps += condition["n_steps"] * condition["timestep_fs"] / 1000 if condition else 0.0
+            return entry, begins_step
+        begins_step += entry["spec"].get("condition", {"n_steps": 0})["n_steps"]
     return None
 
 

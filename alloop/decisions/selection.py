@@ -87,7 +87,7 @@ def decide_select(campaign: Campaign, param: Param, iteration: int) -> dict[str,
     decision = state.decisions["explore", iteration]
     by_name = {trajectory.name: trajectory for trajectory in trajectories(campaign_param(campaign, decision))}
     streamed = iteration in state.backlog.iterations()
-    found = Collected(campaign, own, sorted(_watched(decision)), audit_only=streamed)
+    found = Collected(campaign, own, [] if streamed else sorted(_watched(decision)), audit_only=streamed)
     quotas = {name: own.events[name].quota if name in own.events else 0 for name in _watched(decision)}
     statistics = Statistics(quotas, band_names(own.temperature_bands_K))
     for entry in decision["tasks"]:

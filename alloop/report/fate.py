@@ -18,6 +18,7 @@ from alloop.decisions.calibration import levels_at, newest_trust
 from alloop.decisions.selection import campaign_param
 from alloop.errors import InputError
 from alloop.frames import read_columns
+from alloop.report.novelty import build_novelty, novelty_lines
 from alloop.report.provenance import find_label
 from alloop.selection.bands import band_of
 from alloop.selection.picks import AUDIT, BEFORE_LOSS
@@ -78,6 +79,7 @@ def build_fate(campaign: Campaign, task: Task, step: int) -> dict[str, Any]:
     frames = read_columns(campaign.result(task.key))
     kept = np.flatnonzero(frames["step"] == step)
     frame = int(kept[0]) if len(kept) else None
+    kept_for = str(frames["kept_for"][frame]) if frame is not None else None
     pick = next(
         (own for own in state.picks_in.get(iteration, ()) if own["source"] == {"task": task.key, "frame": frame}), None
     )
@@ -94,8 +96,9 @@ def build_fate(campaign: Campaign, task: Task, step: int) -> dict[str, Any]:
         "trust_reason": _trust_reason(campaign, decision, task, spec["condition"]),
         "events": [name.removeprefix("event:") for name in table if name.startswith("event:") and table[name][row]],
         "lost": summary["reason"] if last and summary["status"] == "lost" else None,
-        "kept_for": str(frames["kept_for"][frame]) if frame is not None else None,
+        "kept_for": kept_for,
         "audit_of": int(frames["audit_of"][frame]) if frame is not None else 0,
+        "novelty": build_novelty(campaign, task, iteration, frame, kept_for),
         "judged_again": _judged_again(campaign, task, frame, float(table["target_temperature_K"][row])),
         "exploration_closed": select is not None,
         "label": _label(campaign, pick, select) if pick else None,
@@ -251,6 +254,7 @@ def fate_lines(found: dict[str, Any]) -> list[Line]:
     home = "not brought home by its chunk" if found["kept_for"] is None else f"brought home for: {found['kept_for']}"
     home += f"; drawn at random from {found['audit_of']} records" if found["audit_of"] else ""
     lines.append(("kept", home))
+    lines += [("" if number else "new", text) for number, text in enumerate(novelty_lines(found["novelty"]))]
     lines += [
         ("again", f"by ensemble {own['iteration']}: {own['max_force_deviation_eV_A']:.3f} eV/A")
         for own in found["judged_again"]

@@ -6,12 +6,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ase.io
 import numpy as np
 import pytest
 
+from alloop import export
 from alloop.bench_select import experiment
 from alloop.bench_select.experiment import PROFILES, Experiment
 from alloop.bench_select.pool import read_folder
@@ -38,8 +40,10 @@ def make_view() -> Callable[..., PoolView]:
             "offending_atom": rng.integers(ATOMS, size=count),
             "trajectory": np.array([f"t{index % 6}" for index in range(count)]),
             "glass": np.array([f"g{index % 3}" for index in range(count)]),
+            "stratum": np.array([f"g{index % 3} {index % 5}" for index in range(count)]),
             "temperature_K": rng.uniform(300, 3500, count),
             "time_ps": np.arange(count) // 6 * 0.1,
+            "before_loss": np.zeros(count, dtype=bool),
             "events": [{} for _ in range(count)],
             "first_atom": np.arange(count + 1) * ATOMS,
             "elements": np.tile(np.array([8, 14, 8, 5], dtype=np.int16), count),
@@ -75,6 +79,38 @@ def pool_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 frames.append(as_atoms(label(atoms), told))
         ase.io.write(folder / f"{name}.extxyz", frames)
     return folder
+
+
+@pytest.fixture
+def labelled_campaign(pool_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """A campaign whose labels are the frames of the pool, as far as a comparison looks at it.
+
+    The first training label is of the bootstrap, the second of a hot hold, all others are last good frames.
+    """
+    pool = read_folder(pool_folder)
+
+    def make(train: int, test: int = 2, **select: Any) -> Any:
+        frames = [("training", own) for own in pool.frames[:train]] + [("held_out", own) for own in pool.test[:test]]
+        labels = [
+            SimpleNamespace(key=str(number), group=group, frame=own.label) for number, (group, own) in enumerate(frames)
+        ]
+        start = {"source": {"task": "seed", "frame": 0}, "reason": "bootstrap", "temperature_K": None}
+        hold = {"stratum": "LBS-20-60-20 2000K", "target_temperature_K": 2000.0, "temperature_K": 2310.0}
+        lost = {"stratum": "LBS-40-20-40 300K", "target_temperature_K": 300.0, "temperature_K": 290.0}
+        picks = {
+            "0": start | {"trajectory": "LBS-20-60-20.n63.t00"},
+            "1": hold | {"trajectory": "LBS-20-60-20.n63.2000K.t01", "time_ps": 0.4, "reason": "candidate"},
+        }
+        for number in range(2, len(labels)):
+            name = f"LBS-40-20-40.n85.300K.{labels[number].group}.t{number:02d}"
+            picks[str(number)] = lost | {"trajectory": name, "time_ps": 0.1, "reason": "before_loss"}
+        monkeypatch.setattr(export, "parse_request", lambda *_: None)
+        monkeypatch.setattr(export, "wanted_labels", lambda *_: labels)
+        config = {"name": "small", "glasses": ["LBS-20-60-20"], "select": select}
+        state = SimpleNamespace(picks=picks, starts=[{"config": {"name": "old"}}, {"config": config}])
+        return SimpleNamespace(state=state, root=Path("campaign"))
+
+    return make
 
 
 @pytest.fixture

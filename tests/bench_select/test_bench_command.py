@@ -8,6 +8,8 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -71,6 +73,7 @@ def test_json_alone_on_stdout_with_plot_and_summary(
     found = json.loads(out)
     assert found == json.loads((tmp_path / "bench-select" / "summary.json").read_text())
     assert found["settings"]["methods"] == ["random", "full"]
+    assert "events and rules of `full`: the defaults" in said and found["settings"]["selection"]["rules"] is None
     assert found["pool"]["choose"]["trajectories"] == 3
     entry = found["comparison"]["errors"]["worst_1_percent"]["methods"]["random"]
     assert entry["ratio"] == {"value": 1.0, "low": 1.0, "high": 1.0}
@@ -84,6 +87,26 @@ def test_json_alone_on_stdout_with_plot_and_summary(
     code, _, said = bench_select(pool_folder, *options, "--plot", "curves.nonsense")
     assert code == 2
     assert "cannot write the plot to" in said
+
+
+def test_a_campaigns_own_rules_are_used_and_told(
+    bench_select: Call,
+    labelled_campaign: Callable[..., Any],
+    fake_rounds: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = labelled_campaign(train=12, max_labels=40, novelty=0.2, events={"oxygen_tricluster": {"quota": 3}})
+    begun = SimpleNamespace(exists=lambda: True, load=lambda: None, state=own.state, root=own.root)
+    monkeypatch.setattr("alloop.campaign.Campaign", lambda folder: begun)
+    options = ("--sizes", "6,10", "--seeds", "1", "--profile", "quick", "--methods", "random", "--slots", "2", "--json")
+    code, out, said = bench_select(*options)
+    assert code == 0, said
+    told = "those of campaign small, its numbers for 40 labels in proportion: overlap 5, five_coordinated_Si 5, "
+    assert told + "oxygen_tricluster 3 per temperature band (edges 600, 1250, 2250 K)" in said
+    found = json.loads(out)
+    assert found["settings"]["selection"]["rules"]["novelty"] == 0.2
+    assert found["settings"]["selection"]["events"]["oxygen_tricluster"]["at_least"] == 3
+    assert found["pool"]["choose"]["events"].keys() == {"overlap", "five_coordinated_Si", "oxygen_tricluster"}
 
 
 @pytest.mark.slow

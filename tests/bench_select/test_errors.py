@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alloop.bench_select.errors import MEANING, UNITS, event_masks, measured_errors, worst
+from alloop.bench_select.errors import event_masks, meaning, measured_errors, unit, worst
 from alloop.bench_select.pool import Pool, read_folder
 
 
@@ -20,7 +20,7 @@ def test_worst_share_is_of_each_model_by_itself() -> None:
 
 def test_masks_of_events_by_frame_and_atom() -> None:
     events = [{}, {"overlap": np.array([0, 2])}, {"five_coordinated_Si": np.array([1])}]
-    masks = event_masks(events, np.array([2, 3, 2]))
+    masks = event_masks(["overlap", "five_coordinated_Si"], events, np.array([2, 3, 2]))
     assert np.flatnonzero(masks["overlap"][0]).tolist() == [2, 3, 4]
     assert np.flatnonzero(masks["overlap"][1]).tolist() == [2, 4]
     assert np.flatnonzero(masks["five_coordinated_Si"][0]).tolist() == [5, 6]
@@ -37,7 +37,9 @@ def test_errors_of_models_that_are_off_by_a_known_amount(pool_folder: Path) -> N
     assert found["worst_1_percent"] == pytest.approx(rms)
     assert found["overlap_atoms"] == pytest.approx(rms)
     assert found["energy"] == pytest.approx(0.36 / 36 / np.sqrt(2))
-    assert found.keys() == UNITS.keys() == MEANING.keys()
+    assert {kind: unit(kind) for kind in found} == dict.fromkeys(found, "eV/Å") | {"energy": "eV/atom"}
+    assert meaning("overlap_atoms") == "the atoms of the near-overlaps"
+    assert meaning("oxygen_tricluster_frames") == "all atoms of test frames that show oxygen_tricluster"
 
 
 def test_what_no_test_frame_shows_is_not_measured(pool_folder: Path) -> None:

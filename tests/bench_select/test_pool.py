@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import ase.io
@@ -13,8 +12,9 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from alloop import export
+from alloop.bench_select.errors import measured_errors
 from alloop.bench_select.pool import read_campaign, read_folder, read_labels, write_pool
+from alloop.bench_select.report import compare, describe_pool
 from alloop.errors import InputError
 
 
@@ -122,24 +122,33 @@ def test_folders_that_hold_no_pool_are_refused(pool_folder: Path, tmp_path: Path
         read_folder(tmp_path)
 
 
-def test_labels_of_a_campaign_are_a_pool(pool_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    frames = read_folder(pool_folder).frames[:3]
-    labels = [
-        SimpleNamespace(key=str(number), group=group, frame=frame.label)
-        for number, (group, frame) in enumerate(zip(("training", "training", "held_out"), frames, strict=True))
-    ]
-    picks: dict[str, dict[str, Any]] = {
-        "0": {"trajectory": "LBS-20-60-20.n63.t00", "temperature_K": None},
-        "1": {"trajectory": "LBS-20-60-20.n63.2000K.t01", "temperature_K": 1990.0, "time_ps": 0.4},
-        "2": {"trajectory": "LBS-40-20-40.n85.t02", "temperature_K": 300.0},
-    }
-    monkeypatch.setattr(export, "parse_request", lambda *_: None)
-    monkeypatch.setattr(export, "wanted_labels", lambda *_: labels)
-    campaign: Any = SimpleNamespace(state=SimpleNamespace(picks=picks), root=Path("campaign"))
-    pool = read_campaign(campaign)
-    assert [frame.glass for frame in (*pool.frames, *pool.test)] == ["LBS-20-60-20", "LBS-20-60-20", "LBS-40-20-40"]
-    assert np.isnan(pool.frames[0].temperature_K)
-    assert (pool.frames[1].temperature_K, pool.frames[1].time_ps) == (1990.0, 0.4)
-    labels.pop()
+def test_labels_of_a_campaign_are_a_pool(labelled_campaign: Callable[..., Any]) -> None:
+    pool = read_campaign(labelled_campaign(train=3))
+    assert [frame.glass for frame in pool.frames] == ["LBS-20-60-20"] * 2 + ["LBS-40-20-40"]
+    bootstrap, hot = pool.frames[:2]
+    assert np.isnan(bootstrap.temperature_K) and bootstrap.place == "LBS-20-60-20 nan"
+    assert (bootstrap.time_ps, hot.time_ps, hot.temperature_K, hot.aim_K) == (0.0, 0.4, 2310.0, 2000.0)
+    assert hot.place == "LBS-20-60-20 2000K"
+    assert [frame.before_loss for frame in pool.frames] == [False, False, True]
     with pytest.raises(InputError, match="campaign holds no test frames"):
-        read_campaign(campaign)
+        read_campaign(labelled_campaign(train=3, test=0))
+
+
+def test_a_campaigns_own_events_are_looked_for_in_its_labels(labelled_campaign: Callable[..., Any]) -> None:
+    """Silicon with four neighbours or more is in all of quartz; so is an excursion of 310 K in one of three frames."""
+    bonded = {"kind": "coordination", "element": "Si", "by": "O", "cutoff_A": 2.1, "at_least": 4}
+    events = {"four_coordinated": bonded, "hot": {"kind": "temperature", "excursion_K": 300}, "overlap": {"quota": 0}}
+    pool = read_campaign(labelled_campaign(train=3, events=events))
+    assert list(pool.ruleset.events) == ["overlap", "five_coordinated_Si", "four_coordinated", "hot"]
+    assert all(set(pool.frames[0].label.atoms.symbols[own["four_coordinated"]]) == {"Si"} for own in pool.events)
+    assert [len(own.get("hot", ())) for own in pool.events] == [0, 36, 0]
+    assert "four_coordinated" not in read_campaign(labelled_campaign(train=3)).events[0]
+    counted = describe_pool(pool)["choose"]["events"]
+    assert (counted["four_coordinated"], counted["hot"]) == (3, 1)
+    forces = np.concatenate([frame.label.forces_eV_A for frame in pool.test]) + 0.1
+    errors = measured_errors(pool, forces[None], np.array([[frame.label.energy_eV for frame in pool.test]]))
+    assert errors["four_coordinated_atoms"] == pytest.approx(0.1) and errors["hot_atoms"] is None
+    records = [{"method": "random", "seed": 0, "labels": n, "errors": errors | {"energy": 0.1}} for n in (5, 10)]
+    found = compare(records)["errors"]
+    assert found["four_coordinated_frames"]["meaning"] == "all atoms of test frames that show four_coordinated"
+    assert "hot_atoms" not in found and found["energy"]["unit"] == "eV/atom"

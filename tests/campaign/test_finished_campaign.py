@@ -163,6 +163,9 @@ def test_fate_of_frames_that_were_labelled_and_that_were_not(campaign: Campaign,
     told = json.loads(alloop(reference, "why", pick["name"], "--json").stdout)
     assert told["frame"] == pick["name"] and told["label"]["reason"] == pick["reason"]
     assert told["trust_class"] == pick["trust_class"]
+    novelty = told["novelty"]
+    assert novelty["ensemble"] == 0 and novelty["stratum"] == pick["stratum"]
+    assert novelty["reasons"]["candidate"]["value"] >= novelty["reasons"]["candidate"]["beside_picks"] > 0
     by_key = json.loads(alloop(reference, "why", pick["key"], "--json").stdout)
     assert by_key == told
     entry = next(own for own in campaign.state.decisions["explore", 0]["tasks"] if own["key"] in campaign.state.done)
@@ -172,6 +175,7 @@ def test_fate_of_frames_that_were_labelled_and_that_were_not(campaign: Campaign,
     step = next(step for step in steps if (entry["key"], step) not in picked)
     shown = alloop(reference, "why", f"{entry['name']}.s{step:04d}")
     assert shown.returncode == 0 and "not asked for: " in shown.stdout
+    assert "from the training data of ensemble 0" in shown.stdout or "a chunk describes only" in shown.stdout
     wrong = alloop(reference, "why", f"{entry['name']}.s9999")
     assert wrong.returncode == 2 and "no record at step 9999" in wrong.stderr
     bootstrap = next(pick["name"] for pick in campaign.state.picks.values() if pick["iteration"] < 0)

@@ -207,6 +207,7 @@ SAID: dict[str, dict[str, Any]] = {
     "rank": {"tasks": [{"spec": {"frames": {"a": [1, 2]}}}]},
     "describe": {"labels": ["a"]},
     "quench": {"converged": True},
+    "guard": {"reason": "no run left it"},
 }
 
 
