@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,21 +22,19 @@ from alloop.campaign import Campaign
 from alloop.process import ProcessIdentity
 from alloop.store import attempts
 
-KINDS = ("bootstrap", "label", "train", "explore", "evaluate", "quench")
-
 TINY: dict[str, Any] = {
     "name": "tiny",
     "seed": 7,
     "glasses": [{"name": "LBS-20-60-20", "n_atoms": [42]}],
-    "bootstrap": {"trajectories": 3, "melt_ps": 6.0, "quench_ps": 3.0, "snapshots": 5, "strained_copies": 1},
+    "bootstrap": {"trajectories": 3, "melt_ps": 2.0, "quench_ps": 1.5, "snapshots": 5, "strained_copies": 1},
     "train": {
         "models": 2,
         "cutoff_A": 4.0,
         "neuron": [6, 12],
         "axis_neuron": 4,
         "fitting_neuron": [24, 24],
-        "steps": 800,
-        "warm_steps": 400,
+        "steps": 400,
+        "warm_steps": 200,
         "learning_rate": 0.01,
         "warm_learning_rate": 0.005,
         "final_learning_rate": 0.001,
@@ -43,7 +42,7 @@ TINY: dict[str, Any] = {
         "resume": "scratch",
     },
     "explore": {
-        "temperatures_K": [300, 1000],
+        "temperatures_K": [300],
         "ramps": [{"from_K": 300, "to_K": 900}],
         "trajectories": 1,
         "chunks": 2,
@@ -72,6 +71,8 @@ TINY: dict[str, Any] = {
     },
     "pools": {"local": {"slots": 2}},
 }
+SHORT: dict[str, Any] = {"stop": {"max_iterations": 1}}
+"""What makes it end an iteration earlier; up to there it does the same."""
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -207,25 +208,32 @@ def meet_attempt(started: Driver, kind: str, typical_seconds: float, timeout: fl
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a campaign left on disk."""
+    """What a campaign left on disk: finished tasks by kind and group, mean seconds by kind, and roles by iteration."""
 
-    keys: dict[str, set[str]]
+    keys: dict[tuple[str, str], set[str]]
     seconds: dict[str, float]
-    label_roles: dict[str, str]
-    decisions: list[str]
+    label_roles: dict[int, dict[str, str]]
+
+    def before_production(self, iteration: int) -> tuple[Any, ...]:
+        """What led to the ensemble of an iteration."""
+        groups = ["bootstrap/", *(f"iter.{number:06d}/" for number in range(iteration)), f"iter.{iteration:06d}/train"]
+        keys = {about: keys for about, keys in self.keys.items() if about[1].startswith(tuple(groups))}
+        return keys, {number: roles for number, roles in self.label_roles.items() if number < iteration}
 
 
 def outcome(folder: Path) -> Outcome:
     campaign = Campaign(folder)
     state = campaign.load()
-    keys = {kind: {key for key in state.done if state.tasks[key].kind == kind} for kind in KINDS}
-    seconds = {}
-    for kind in KINDS:
-        times = [manifest(campaign, key)["record"]["seconds"] for key in keys[kind]]
-        seconds[kind] = sum(times) / len(times) if times else 0.0
-    names = [json.loads(file.read_text())["kind"] for file in sorted(campaign.decisions_folder.glob("*.json"))]
-    roles = {key: pick["role"] for key, pick in state.picks.items()}
-    return Outcome(keys, seconds, roles, names)
+    keys: dict[tuple[str, str], set[str]] = defaultdict(set)
+    times: dict[str, list[float]] = defaultdict(list)
+    for key in state.done:
+        task = state.tasks[key]
+        keys[task.kind, task.group].add(key)
+        times[task.kind].append(manifest(campaign, key)["record"]["seconds"])
+    roles: dict[int, dict[str, str]] = defaultdict(dict)
+    for key, pick in state.picks.items():
+        roles[pick["iteration"]][key] = pick["role"]
+    return Outcome(dict(keys), {kind: sum(own) / len(own) for kind, own in times.items()}, dict(roles))
 
 
 def manifest(campaign: Campaign, key: str) -> dict[str, Any]:

@@ -1,9 +1,13 @@
-"""Campaigns labelled by VASP's double: a label that fails costs one label, and none is ever wrong."""
+"""Campaigns labelled by VASP's double: a label that fails costs one label, and none is ever wrong.
+
+Dynamics and evaluations are doubles, and trainings where nothing hangs on them: `test_kill_and_resume` has them all.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ import numpy as np
 import pytest
 import vasp_double
 from harness import TINY, alloop, assert_counts_add_up, write_param
+from quick_kit import PYTHON, quick_environment
 
 from alloop.campaign import Campaign
 from alloop.glass.crystals import crystal
@@ -20,25 +25,31 @@ from alloop.tasks.label import read_label
 
 pytestmark = [pytest.mark.slow, pytest.mark.ci]
 
+SMALL_TRAIN: dict[str, Any] = {"neuron": [4], "axis_neuron": 2, "fitting_neuron": [8], "compress": False}
+SMALL_TRAIN |= {"steps": 100, "warm_steps": 50, "save_every": 50}
 SMALL: dict[str, Any] = {
     "elements": ["Li", "O", "Si"],
     "glasses": [
         {"name": "LS", "mole_fractions": {"Li2O": 50, "SiO2": 50}, "density_g_cm3": 2.4, "n_atoms": [24]},
     ],
     "bootstrap": {"trajectories": 0, "structures": ["own0.extxyz", "own1.extxyz", "own2.extxyz"]},
-    "train": TINY["train"] | {"steps": 200, "warm_steps": 100, "save_every": 100},
+    "train": TINY["train"] | SMALL_TRAIN,
     "explore": {"temperatures_K": [300, 600], "ramps": [], "trajectories": 1, "chunks": 1, "chunk_ps": 0.1},
     "select": {"trust_low_eV_A": 0.2, "trust_high_eV_A": 15.0, "max_labels": 5, "audit": 1, "min_separation_ps": 0.02},
     "stop": {"max_iterations": 1},
+    "pools": {"local": {"slots": 2, "python": PYTHON}},
 }
+REAL = ("bootstrap", "label")
+"""The tasks that are no doubles."""
 
 
 class Rehearsal:
     """A campaign folder whose VASP is the double; the structures it starts from are known beforehand."""
 
-    def __init__(self, folder: Path, frames: int, plan: dict[str, Any], **changes: Any) -> None:
+    def __init__(self, folder: Path, frames: int, plan: dict[str, Any], real: Sequence[str] = REAL) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        self.environment = quick_environment(folder / "quick.json", real=real)
         vasp_double.make_potcar_library(folder / "potpaw", vasp_double.GLASS_POTENTIALS)
         self.structures = [self._structure(number) for number in range(3 * frames)]
         for number in range(3):
@@ -48,7 +59,7 @@ class Rehearsal:
         vasp = {"potcar_library": "potpaw", "potcars": {"Li": "Li_sv"}}
         run = {"command": command, "silent_minutes": 0.1}
         label = {"labeler": "vasp", "vasp": vasp, "run": run, "per_process": 4}
-        self.changes = SMALL | {"quench": None, "label": label} | changes
+        self.changes = SMALL | {"quench": None, "label": label}
         write_param(folder, **self.changes)
 
     @staticmethod
@@ -67,7 +78,7 @@ class Rehearsal:
         write_param(self.folder, **self.changes)
 
     def run(self, *arguments: str, code: int = 3) -> str:
-        finished = alloop(self.folder, "run", *arguments)
+        finished = alloop(self.folder, "run", *arguments, **self.environment)
         assert finished.returncode == code, finished.stdout + finished.stderr
         return finished.stdout
 
@@ -93,14 +104,14 @@ class Rehearsal:
 
 
 def test_one_label_that_fails_for_ever_costs_one_label(tmp_path: Path) -> None:
-    rehearsal = Rehearsal(tmp_path / "campaign", 6, {})
+    rehearsal = Rehearsal(tmp_path / "campaign", 3, {})
     doomed = vasp_double.structure_hash(rehearsal.structures[4])
     rehearsal.plan(always="edddav_forever", only=[doomed])
     output = rehearsal.run()
     assert "the iteration limit is used up" in output and "edddav" in output
     campaign = rehearsal.campaign()
     first = campaign.state.decisions["train", 0]["common"]
-    assert len(first["training"]) + len(first["held_out"]) == 17
+    assert len(first["training"]) + len(first["held_out"]) == 8
     status = assert_counts_add_up(rehearsal.folder)
     assert status["labels"]["quarantined"] == 1
     ((key, record),) = campaign.state.quarantined.items()
@@ -146,8 +157,7 @@ def test_misbehaviour_of_every_kind_gives_right_labels_or_the_right_class(tmp_pa
     """Campaigns, each with a third of all misbehaviours at 10 % each."""
     faults = [*CLASSES, *CURABLE][number::3]
     plan = {"seed": 11, "faults": dict.fromkeys(faults, 0.1)}
-    short = SMALL["train"] | {"steps": 100, "warm_steps": 50, "save_every": 50}
-    rehearsal = Rehearsal(tmp_path / "campaign", 12, plan, train=short)
+    rehearsal = Rehearsal(tmp_path / "campaign", 12, plan)
     rehearsal.run()
     rehearsal.assert_every_label_is_right()
     campaign = rehearsal.campaign()
@@ -169,7 +179,7 @@ def test_misbehaviour_of_every_kind_gives_right_labels_or_the_right_class(tmp_pa
 
 
 def test_another_level_of_theory_is_refused_until_all_labels_are_made_anew(tmp_path: Path) -> None:
-    rehearsal = Rehearsal(tmp_path / "campaign", 4, {})
+    rehearsal = Rehearsal(tmp_path / "campaign", 3, {})
     rehearsal.run()
     before = rehearsal.campaign().state
     incar = rehearsal.folder / "templates" / "vasp" / "INCAR"
@@ -205,7 +215,7 @@ def assert_counts_add_up_at_level(folder: Path) -> dict[str, Any]:
 
 def test_foundation_first_then_vasp_alone(tmp_path: Path) -> None:
     foundation = {"labeler": "teter-rehearsal", "iterations": 1, "promote": 6}
-    rehearsal = Rehearsal(tmp_path / "campaign", 4, {})
+    rehearsal = Rehearsal(tmp_path / "campaign", 3, {}, real=(*REAL, "train"))
     rehearsal.change(label=rehearsal.changes["label"] | {"foundation": foundation}, stop={"max_iterations": 2})
     output = rehearsal.run()
     assert "converged" in output

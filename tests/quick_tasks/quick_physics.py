@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,9 @@ def read_label(result: Path) -> LabeledFrame:
 
 
 def ensemble_number(model: Path) -> int:
-    """The number of the ensemble a model belongs to, as its double of a training wrote it down."""
-    return int(json.loads(model.read_text())["ensemble"])
+    """The number of the ensemble a model belongs to, by the folder it was trained in."""
+    found = re.search(r"/iter\.(\d+)/", str(model))
+    return int(found.group(1)) if found else 0
 
 
 def drawn_deviations(

@@ -2,6 +2,7 @@
 
     {"seed": 1,
      "turns": "FOLDER",
+     "real": ["label"],
      "label":    {"seconds": [6, 4], "failing": 0.1, "failing_attempts": 1, "failing_as": "numeric"},
      "train":    {"seconds": 15},
      "explore":  {"seconds": 30, "records": 40, "candidates": [0.5, 0.2, 0.0], "failed": [0.1, 0.0], "lost": 0.05},
@@ -10,6 +11,7 @@
 seconds: how long a task sleeps, a number or [mean, half-width] of a uniform distribution, drawn by the task's own
 content, so that a task takes as long whenever it is tried; with `turns` (a folder that can be written to) by its turn
 instead: the first label of iteration 3 to begin takes as long in every campaign.
+real: kinds of tasks that are no doubles here.
 failing: share of the tasks that fail, chosen by their content, in their first `failing_attempts` attempts (all if not
 given), with a failure class, or as "crash" (return code 9), "killed" (SIGKILL) or "hang" (no end).
 Lists are by the number of the ensemble, the last value goes on: candidates and failed are shares of the records of a
@@ -77,12 +79,17 @@ def uniform_seconds(rng: np.random.Generator, mean: float, half_width: float) ->
     return float(rng.uniform(mean - half_width, mean + half_width))
 
 
+def told() -> dict[str, Any]:
+    """The settings of all kinds."""
+    file = os.environ.get("QUICK_TASKS")
+    return json.loads(Path(file).read_text()) if file else {}
+
+
 def begin(kind: str, context: Context, *, asleep: bool = True) -> Settings:
     """Sleep as told (unless it is a task that takes no time), fail if told, and return the settings of its kind."""
-    file = os.environ.get("QUICK_TASKS")
-    told = json.loads(Path(file).read_text()) if file else {}
-    turns = Path(told["turns"]) if "turns" in told else None
-    settings = Settings(kind, told.get(kind, {}), told.get("seed", 0), turns)
+    values = told()
+    turns = Path(values["turns"]) if "turns" in values else None
+    settings = Settings(kind, values.get(kind, {}), values.get("seed", 0), turns)
     seconds = settings.seconds(context) if asleep else 0.0
     _sleep(seconds, context)
     _fail_if_told(settings, context)

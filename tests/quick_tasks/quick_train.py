@@ -1,10 +1,10 @@
-"""Double of a training: files of the right names, the model one that says which ensemble it belongs to."""
+"""Double of a training: files of the right names, with nothing but the seed in them."""
 
 from __future__ import annotations
 
 import json
 
-from quick_settings import begin, iteration
+from quick_settings import begin
 
 from alloop.attempt import Context
 from alloop.potential.checkpoints import backend_named
@@ -17,7 +17,7 @@ def run(context: Context) -> None:
     settings = begin("train", context)
     spec = context.spec
     backend = backend_named(spec["backend"])
-    text = json.dumps({"ensemble": max(iteration(context), 0), "seed": spec["seed"]}) + "\n"
+    text = json.dumps({"seed": spec["seed"]}) + "\n"
     names = [f"model{backend.model_suffix}"]
     if spec["compress"] and backend.compresses:
         names.append(f"model-compressed{backend.model_suffix}")

@@ -44,6 +44,13 @@ PARAM: dict[str, Any] = {
     "label": {"labeler": "teter-rehearsal", "per_process": 1},
     "stop": {"max_iterations": 5},
 }
+SMALL: dict[str, Any] = {
+    "bootstrap": PARAM["bootstrap"] | {"trajectories": 2, "snapshots": 2, "strained_copies": 0},
+    "explore": PARAM["explore"] | {"temperatures_K": [300, 1000], "chunks": 1, "trajectories": 1},
+    "select": PARAM["select"] | {"max_labels": 4, "audit": 1},
+    "stop": {"max_iterations": 1},
+}
+"""Changes to a campaign of few labels."""
 SLEEPS = {
     "label": {"seconds": [2.0, 1.5]},
     "train": {"seconds": 3.0},

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from slurm_campaign import SLEEPS, SlurmCampaign
+from slurm_campaign import SLEEPS, SMALL, SlurmCampaign
 from slurm_daemons import Slurm, until
 
 from alloop.errors import NOT_CONVERGED
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.ci, pytest.mark.slow]
 
 @pytest.fixture
 def campaign(slurm: Slurm, tmp_path: Path) -> Iterator[SlurmCampaign]:
-    found = SlurmCampaign(tmp_path / "campaign", slurm, stop={"max_iterations": 1})
+    found = SlurmCampaign(tmp_path / "campaign", slurm, **SMALL)
     yield found
     found.end_everything()
 

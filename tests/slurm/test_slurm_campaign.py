@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from slurm_campaign import PARAM, SLEEPS, SlurmCampaign
+from slurm_campaign import SLEEPS, SMALL, SlurmCampaign
 from slurm_daemons import Slurm, until
 
 from alloop.errors import NOT_CONVERGED
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.ci, pytest.mark.slow]
 
 @pytest.fixture
 def campaign(slurm: Slurm, tmp_path: Path) -> Iterator[SlurmCampaign]:
-    found = SlurmCampaign(tmp_path / "campaign", slurm, stop={"max_iterations": 1})
+    found = SlurmCampaign(tmp_path / "campaign", slurm, **SMALL)
     yield found
     found.end_everything()
 
@@ -56,19 +56,11 @@ def test_running_labels_are_adopted_and_no_kill_repeats_or_loses_work(campaign: 
     assert account["repeated"] <= account["in_flight_at_kills"] and not account["quarantined"], account
 
 
-SMALL = {
-    "bootstrap": PARAM["bootstrap"] | {"trajectories": 2, "snapshots": 2, "strained_copies": 0},
-    "explore": PARAM["explore"] | {"temperatures_K": [300, 1000], "chunks": 1, "trajectories": 1},
-    "select": PARAM["select"] | {"max_labels": 4, "audit": 1},
-}
-
-
 def test_cancelled_and_expired_jobs_and_a_dead_controller_cost_no_label(
     campaign: SlurmCampaign,
 ) -> None:
     """Jobs of a minute, too short for the labels; Slurm takes 70-90 s to end them, and all else dies meanwhile."""
     rng = random.Random(7)
-    campaign.changes |= SMALL
     campaign.alloop = [sys.executable, str(Path(__file__).parent / "hasty_alloop.py")]
     campaign.sleeps = SLEEPS | {"label": {"seconds": 300.0}}
     campaign.start(walltime_minutes=1)

@@ -24,7 +24,7 @@ from alloop.structure import to_record
 
 pytestmark = pytest.mark.slow
 
-STEPS = 2500
+STEPS = 1000
 _LABEL: dict[str, Any] = {"labeler": "teter-rehearsal", "options": {}}
 _NETWORK = {"cutoff_A": 4.0, "smoothing_A": 0.5, "sel": [24, 24, 48, 24], "neuron": [4, 8], "axis_neuron": 3}
 
