@@ -94,9 +94,8 @@ def _start_from(campaign: Campaign, iteration: int, kind: str, network: dict[str
     """Return the models whose weights an ensemble starts from: those trained before it at the same level of theory.
 
     That is the pre-trained ensemble where there is one, else the last; for a final training the one it makes better.
-    None after a relabelling, nor for pre-training
-    itself: energies may be on another scale, and a warm start keeps the old one's energy of an atom, which is not
-    trained. None of another network.
+    None after a relabelling, nor for pre-training itself: energies may be on another scale, and a warm start keeps the
+    old one's energy of an atom, which is not trained. None of another network.
     """
     state = campaign.state
     if kind == "pretrain":

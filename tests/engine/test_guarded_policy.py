@@ -102,6 +102,24 @@ def test_a_longer_training_or_a_relaxation_that_fails_holds_nothing_up() -> None
     assert min(ended.values()) > 5, ended
 
 
+def test_an_edited_quench_gets_past_a_chunk_that_was_given_up_also_while_it_trains_longer() -> None:
+    found = complete(world(7, 1, converge=1.0, fail=0.0, die=0.0))
+    while not found.state.open("quench", 0):
+        step(found)
+    lost = found.state.decisions["quench", 0]["tasks"][0]["key"]
+    found.decide("quarantine", key=lost, message="three failures")
+    found.running = [batch for batch in ([key for key in own if key != lost] for own in found.running) if batch]
+    assert found.plan().ending is not None
+    found.limits = replace(found.limits, quench="b")
+    assert found.plan().due == ("final_train", 0)
+    ending = found.run()
+    assert ending.code == DONE, ending
+    before = found.order.index(("quench", 0)) + 1
+    assert [kind for kind, _ in found.order[before:] if kind != "assess"] == [
+        *("final_train", "final_check", "quench", "guard", "relax_glass")
+    ]
+
+
 def test_only_quenching_ends_with_the_labels_it_asked_for() -> None:
     found = complete(world(7, 2, converge=1.0, fail=0.0, die=0.0, strays=1.0))
     while not found.state.decided("verdict", 0):

@@ -226,6 +226,18 @@ def test_pretraining_counts_unless_labels_were_made_anew_after_it(order: list[st
     assert found == ([task.key] if kept else [])
 
 
+def test_a_longer_training_goes_on_from_its_own_ensemble_if_the_network_is_still_that() -> None:
+    network, state = {"cutoff_A": 6.0}, State()
+    for number in range(2):
+        task = make_task("train", "g", "model.00", {"seed": number})
+        trained = content([task], {"network": network, "training": []})
+        state.apply({"number": number, "kind": "train", "iteration": number} | trained)
+        state.settle_done(task.key)
+    campaign: Any = SimpleNamespace(state=state)
+    assert _start_from(campaign, 1, "final_train", network) == [task.key]
+    assert _start_from(campaign, 1, "final_train", {"cutoff_A": 5.0}) == []
+
+
 @pytest.mark.parametrize("kind", [*DECIDERS, "relabel"])
 def test_every_decision_is_told(kind: str) -> None:
     told = io.StringIO()
