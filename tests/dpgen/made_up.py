@@ -98,5 +98,16 @@ def iterate(campaign: Campaign, param: Param, iteration: int) -> None:
     really(campaign, decide(campaign, param, "select", iteration))
 
 
+def stop_production(campaign: Campaign, param: Param, iteration: int) -> None:
+    """Quench with an ensemble, every run of which is stopped, and label what the guard asks for."""
+
+    def write(campaign: Campaign, task: Task, out: Path) -> None:
+        write_chunk(campaign, task, out)
+        write_json(out / "summary.json", {"status": "stopped", "stage": "melt", "reason": "beyond trust"})
+
+    made_up(campaign, decide(campaign, param, "quench", iteration), write)
+    really(campaign, decide(campaign, param, "guard", iteration))
+
+
 def train(campaign: Campaign, param: Param, iteration: int) -> None:
     made_up(campaign, decide(campaign, param, "train", iteration), write_model)

@@ -18,7 +18,7 @@ from ase.io import write
 from dpgen_kit import SYSTEMS, cell, job
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up import begin, iterate, really, train
+from made_up import begin, iterate, really, stop_production, train
 
 from alloop import config
 from alloop.campaign import Campaign
@@ -121,6 +121,20 @@ def test_own_iterations_follow_the_imported_ones(dpgen_folder: Make, tmp_path: P
         assert (folder / f"00{number}" / "frozen_model.pb").read_text() == f"model.pb of {key}"
     devi = np.loadtxt(tmp_path / "back" / "iter.000002" / "01.model_devi" / "task.000.000000" / "model_devi.out")
     assert devi.shape == (12, 7) and np.isnan(devi[:, 2:4]).all() and np.isfinite(devi[:, [0, 1, 4, 5, 6]]).all()
+
+
+def test_labels_of_production_have_no_place_in_dpgen_and_are_told(dpgen_folder: Make, tmp_path: Path) -> None:
+    import_dpgen(dpgen_folder(), tmp_path / "campaign", labeler="teter-rehearsal")
+    plain = config.load(tmp_path / "campaign" / "param.json")
+    param = config.parse(plain.model_dump(mode="json") | {"quench": {"when": "always", "final_ps": 1.0}})
+    campaign = begin(tmp_path / "campaign", param)
+    iterate(campaign, param, 0)
+    stop_production(campaign, param, 0)
+    count = len(campaign.state.decisions["guard", 0]["picks"])
+    train(campaign, param, 1)
+    found = export(campaign, tmp_path / "back")
+    assert count > 0 and found.frames["explored"] == len(campaign.state.decisions["select", 0]["picks"])
+    assert any(note.startswith(f"{count} label(s) of frames met in production are left out") for note in found.notes)
 
 
 def test_all_labels_are_among_the_exported(dpgen_folder: Make, tmp_path: Path) -> None:

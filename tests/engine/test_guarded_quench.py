@@ -105,6 +105,9 @@ def test_calm_production_asks_for_nothing_and_what_left_no_frame_is_told(tmp_pat
     lost = guarded(Produced(tmp_path / "lost", {"a": ["lost", "void"]}, frames=0))
     assert lost["converged"] and not lost["picks"] and len(lost["stopped"]) == 1
     assert "1 of 1 production runs" in lost["reason"], "nothing to learn from, and yet a person is told"
+    minimised = Produced(tmp_path / "minimised", {"a": ["finished", "lost"]})
+    write_frames(tmp_path / "minimised" / "a.1" / "frames.npz", [], step=np.zeros(0, dtype=int))
+    assert not guarded(minimised)["picks"], "a lost minimisation has no frame, and no reason for one"
 
 
 @pytest.mark.parametrize(
