@@ -54,7 +54,7 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
         "final_held_out": final_errors(campaign),
         "models": [model_path(campaign, campaign.result(key)) for key in _final_models(state)],
         "glasses": glass_table(campaign),
-        "final_training": (state.newest_quench().get("final_training") or {}).get("reason"),
+        "production": production_lines(state),
         "cost": cost,
         "budget": budget,
         "eta_hours": eta_hours(campaign.costs, config, open_kinds(state)),
@@ -260,6 +260,16 @@ def glass_table(campaign: Campaign) -> list[dict[str, Any]]:
     return [_glass_row(campaign, run, newest, experiment) for run in quench_runs(newest)]
 
 
+def production_lines(state: State) -> list[str]:
+    """Return what is to be said of the newest melt-quench: of a longer training before it, and of its guard."""
+    quench = state.newest_quench()
+    told = [(quench.get("final_training") or {}).get("reason")]
+    guard = state.decisions.get(("guard", quench["iteration"])) if quench else None
+    if guard and guard["number"] > quench["number"]:
+        told.append(guard["reason"])
+    return [line for line in told if line]
+
+
 def _glass_row(
     campaign: Campaign, run: dict[str, Any], decision: dict[str, Any], experiment: dict[str, Any]
 ) -> dict[str, Any]:
@@ -369,8 +379,8 @@ def print_status(status: dict[str, Any], console: Console) -> None:
         console.print(_iteration_table(status["iterations"]))
     if status["final_held_out"]:
         console.print(_final_table(status["final_held_out"]))
-    if status.get("final_training"):
-        console.print(f" quench     {status['final_training']}", highlight=False)
+    for line in status.get("production", ()):
+        console.print(f" quench     {line}", highlight=False)
     if status["glasses"]:
         console.print(glass_text_table(status["glasses"]))
 

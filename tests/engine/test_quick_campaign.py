@@ -318,6 +318,8 @@ def test_a_quench_that_leaves_trust_is_stopped_and_learnt_from_before_the_next(t
     assert {entry["name"] for entry in relaxed} == {run["name"] for run in quench_runs(state.decisions["quench", 1])}
     assert all(entry["key"] in state.done for entry in relaxed) and not state.decided("relax_glass", 0)
     found = status(tmp_path)
+    assert found["production"][0].startswith("the longer training is") and len(found["production"]) == 2
+    assert "no production run left" in found["production"][1]
     assert found["converged"] and [row["status"] for row in found["glasses"]] == ["done", "done"]
     why, shown = (run(tmp_path, changes, command, picks[0]["name"], **told) for command in ("why", "show"))
     assert "was met in production" in " ".join(why.stderr.split()), why.stdout + why.stderr

@@ -221,6 +221,7 @@ def _glasses(report: dict[str, Any]) -> Section:
     texts, tables = [], []
     if not glasses and not unfinished:
         texts.append("No melt-quench was asked for yet: add a quench section to param.json, or run alloop quench.")
+    texts += [f"{line[0].upper()}{line[1:]}." for line in report["status"].get("production", ())]
     if unfinished:
         counts = Counter(run["status"] for run in unfinished)
         told = ", ".join(f"{count} {status}" for status, count in counts.items())
