@@ -73,6 +73,11 @@ TINY: dict[str, Any] = {
 }
 SHORT: dict[str, Any] = {"stop": {"max_iterations": 1}}
 """What makes it end an iteration earlier; up to there it does the same."""
+EARLY: dict[str, Any] = {
+    "bootstrap": TINY["bootstrap"] | {"trajectories": 2, "snapshots": 2},
+    "train": TINY["train"] | {"steps": 100},
+}
+"""What brings it to its first training sooner."""
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -202,7 +207,7 @@ def meet_attempt(started: Driver, kind: str, typical_seconds: float, timeout: fl
             if owner.alive() and not (attempt.parents[1] / "result").exists():
                 seconds_in = (datetime.now(UTC) - begun).total_seconds()
                 return Meeting(kind, attempt.parents[1].name, attempt.name, seconds_in, typical_seconds)
-        time.sleep(0.01)
+        time.sleep(0.05)
     raise AssertionError(f"no {kind} attempt met in {timeout} s:\n{started.text()}")
 
 

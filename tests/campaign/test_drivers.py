@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import alloop, driver, live_attempts, meet_attempt, write_param
+from harness import EARLY, alloop, driver, live_attempts, meet_attempt, write_param
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +20,7 @@ def _listing(folder: Path) -> dict[str, str]:
 
 
 def test_second_driver_is_refused_and_a_stopped_one_is_taken_over(tmp_path: Path) -> None:
-    folder = write_param(tmp_path / "two")
+    folder = write_param(tmp_path / "two", **EARLY)
     with driver(folder) as first:
         meet_attempt(first, "train", 2.0)
         before = _listing(folder)
@@ -61,9 +61,8 @@ def test_interrupt_lets_running_work_end_and_says_how_to_go_on(tmp_path: Path) -
 
 
 def test_stop_now_from_another_shell_ends_running_work(tmp_path: Path) -> None:
-    folder = write_param(
-        tmp_path / "stop", notify={"command": 'echo "$ALLOOP_EVENT|$ALLOOP_MESSAGE" >> "$ALLOOP_FOLDER/told"'}
-    )
+    notify = {"command": 'echo "$ALLOOP_EVENT|$ALLOOP_MESSAGE" >> "$ALLOOP_FOLDER/told"'}
+    folder = write_param(tmp_path / "stop", notify=notify, **EARLY)
     assert "nothing to stop" in alloop(folder, "stop").stdout
     with driver(folder) as started:
         meet_attempt(started, "train", 2.0)

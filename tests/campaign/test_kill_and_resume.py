@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from harness import (
+    EARLY,
     SHORT,
-    TINY,
     Meeting,
     Outcome,
     alloop,
@@ -68,7 +68,7 @@ def assert_ended_as(folder: Path, reference: Outcome) -> None:
 
 
 def test_attempts_outlive_the_driver_and_are_taken_over(tmp_path: Path) -> None:
-    folder = write_param(tmp_path / "orphans", train=TINY["train"] | {"steps": 100})
+    folder = write_param(tmp_path / "orphans", **EARLY)
     with driver(folder) as started:
         meeting = meet_attempt(started, "train", 4.0)
         started.kill(everything=False)

@@ -37,11 +37,15 @@ def test_backend_from_training_to_dynamics(
     told = start_script(
         folder,
         f"""
+        import os
+        from dataclasses import replace
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")  # JAX compiles every training anew
         import dpdata
         from alloop.potential.checkpoints import BACKENDS, newest_whole_checkpoint
         from alloop.selection.deviation import force_deviation
         backend, place = {backend!r}, folder / {backend!r}
-        plain = request(backend=backend, n_steps=40, save_freq=20)
+        systems = request().training_systems[:1]
+        plain = request(backend=backend, n_steps=40, save_freq=20, training_systems=systems)
         told = {{"first": train(plain, place).started_from}}
         step, last = newest_whole_checkpoint(place, BACKENDS[backend])
         for part in BACKENDS[backend].files(last):
@@ -50,13 +54,13 @@ def test_backend_from_training_to_dynamics(
         told["whole"] = [step, newest_whole_checkpoint(place, BACKENDS[backend])[0]]
         again = train(plain, place)
         told["again"] = again.started_from
-        warm = train(request(backend=backend, n_steps=20, save_freq=20, seed=2, init_checkpoint=again.checkpoint),
-                     folder / f"{{backend}}.warm")
+        follower = replace(plain, n_steps=20, seed=2, init_checkpoint=again.checkpoint)
+        warm = train(follower, folder / f"{{backend}}.warm")
         told["warm"] = warm.started_from
         told["steps"] = [int(line.split()[0]) for line in again.lcurve.read_text().splitlines() if line[0] != "#"]
 
         paths = [result.compressed_model or result.model for result in (again, warm)]
-        system = dpdata.LabeledSystem(str(request().training_systems[0]), fmt="deepmd/npy")
+        system = dpdata.LabeledSystem(str(systems[0]), fmt="deepmd/npy")
         atoms = system[0].to_ase_structure()[0]
         ensemble = Ensemble(paths)
         forces, h = ensemble.evaluate(atoms).forces_eV_A, 1e-3
