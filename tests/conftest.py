@@ -1,17 +1,21 @@
 """Options of the test run: ``--ci`` adds the tests that only continuous integration must run and forbids skips.
 
-In several processes (``-n 2 --dist loadgroup --no-loadscope-reorder``) the tests of a file stay together, as do all
-that share a real campaign or trained models, which are made once; what takes longest begins first.
+In several processes (``-n 2 --dist loadfile --no-loadscope-reorder``) the tests of a file stay together, as do the
+files that share a real campaign or trained models, which are made once; what takes longest begins first.
 """
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-SHARED = ("reference", "trained")
-"""The fixtures of a session that take a minute or more."""
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = {"tests/campaign": "reference", "tests/potential": "trained"}
+"""By folder, the fixture that takes a minute or more and is made once for all files that name it."""
 SLOW = 50
 """How many other tests take as long as one marked as slow, roughly."""
 
@@ -20,10 +24,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--ci", action="store_true", help="also run the long kill tests, and fail where a test would skip")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if getattr(config.option, "loadgroup", False):  # a process of several
-        _group(items)
+    if hasattr(config, "workerinput"):  # a process of several
+        lengths = Counter[str]()
+        for item in items:
+            lengths[group(item.nodeid)] += SLOW if item.get_closest_marker("slow") else 1
+        items.sort(key=lambda item: (-lengths[group(item.nodeid)], group(item.nodeid)))
     if config.getoption("--ci"):
         return
     for item in items:
@@ -31,15 +37,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="runs with --ci only"))
 
 
-def _group(items: list[pytest.Item]) -> None:
-    """Say which tests belong to one process, and sort the groups by how long they may take."""
-    groups, lengths = {}, Counter[str]()
-    for item in items:
-        shared = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
-        groups[item] = shared[0] if shared else str(item.path.relative_to(item.config.rootpath))
-        lengths[groups[item]] += SLOW if item.get_closest_marker("slow") else 1
-        item.add_marker(pytest.mark.xdist_group(groups[item]))
-    items.sort(key=lambda item: (-lengths[groups[item]], groups[item]))
+def group(nodeid: str) -> str:
+    """Say which tests belong to one process: those of a file, and of all that share what takes long."""
+    return _group_of_file(nodeid.partition("::")[0])
+
+
+@functools.cache
+def _group_of_file(file: str) -> str:
+    fixture = SHARED.get(file.rpartition("/")[0])
+    return fixture if fixture and fixture in (ROOT / file).read_text() else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class LoadGroups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group(nodeid)
+
+    return LoadGroups(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
