@@ -48,7 +48,8 @@ def test_killed_in_every_kind_of_attempt_and_around_a_decision(
             selects = [file for file in met_select if json.loads(file.read_text())["kind"] == "select"]
             assert len(selects) == (0 if moment == "before" else 1)
     with driver(folder, "--barrier") as started:
-        met.append(meet_attempt(started, "quench", reference_outcome.seconds["quench"], timeout=400))
+        soon = min(1.0, reference_outcome.seconds["quench"])  # the first chunk of three takes the models' loading, too
+        met.append(meet_attempt(started, "quench", soon, timeout=400))
         started.kill(everything=True)
     finished = alloop(folder, "run", "--barrier")
     assert finished.returncode == 3, finished.stdout + finished.stderr
