@@ -66,11 +66,7 @@ class World:
             self.check_plan(plan)
             if plan.ending:
                 return plan.ending
-            for launch in plan.launch:
-                self.running.append(list(launch.keys))
-                for key in launch.keys:
-                    self.launches[key] = self.launches.get(key, 0) + 1
-                    self.state.begin(key)
+            self.launch(plan)
             if plan.due:
                 if plan.due[0] in ("train", "promote") and not self.state.labels("training"):
                     return Ending(NEEDS_PERSON, "no label to train on", "paused")
@@ -84,6 +80,22 @@ class World:
             if self.rng.random() < 0.02:
                 self.driver_dies()
         raise AssertionError("the campaign does not come to an end")
+
+    def step(self) -> None:
+        """One turn of an undisturbed campaign: what is due is decided, or what may begin begins and some task ends."""
+        plan = self.plan()
+        if plan.due:
+            self.decide_due(plan)
+            return
+        self.launch(plan)
+        self.something_happens()
+
+    def launch(self, plan: Plan) -> None:
+        for launch in plan.launch:
+            self.running.append(list(launch.keys))
+            for key in launch.keys:
+                self.launches[key] = self.launches.get(key, 0) + 1
+                self.state.begin(key)
 
     def plan(self) -> Plan:
         return policy(self.state, self.limits, now(self.limits.slots - len(self.running)))

@@ -24,18 +24,6 @@ def complete(found: World) -> World:
     return found
 
 
-def step(found: World) -> None:
-    plan = found.plan()
-    if plan.due:
-        found.decide_due(plan)
-        return
-    for launch in plan.launch:
-        found.running.append(list(launch.keys))
-        for key in launch.keys:
-            found.state.begin(key)
-    found.something_happens()
-
-
 def test_all_that_follows_convergence_comes_in_order_and_once() -> None:
     found = complete(world(7, 1, converge=1.0, fail=0.0, die=0.0))
     assert found.run().code == DONE
@@ -53,7 +41,7 @@ def test_what_a_quench_met_beyond_trust_is_learnt_before_the_next_quench() -> No
     """The ensemble that was sent back counts as not converged: the next one explores, is judged and quenched."""
     found = complete(world(7, 3, converge=1.0, fail=0.0, die=0.0, strays=1.0))
     while not found.state.decided("guard", 0):
-        step(found)
+        found.step()
     asked = [pick["key"] for pick in found.state.decisions["guard", 0]["picks"]]
     assert asked and policy(found.state, found.limits, now(1)).due is None, "its labels are waited for"
     found.strays = 0.0
@@ -93,7 +81,7 @@ def test_a_longer_training_or_a_relaxation_that_fails_holds_nothing_up() -> None
         ended["relax lost"] += any(found.state.tasks[key].kind == "relax" for key in found.state.quarantined)
         lost = complete(world(seed, 1, converge=1.0, fail=0.0, die=0.0))
         while not lost.state.decided("final_train", 0) and lost.plan().ending is None:
-            step(lost)
+            lost.step()
         for entry in lost.state.decisions.get(("final_train", 0), {"tasks": []})["tasks"]:
             lost.doomed.add(entry["key"])
         ending = lost.run()
@@ -105,7 +93,7 @@ def test_a_longer_training_or_a_relaxation_that_fails_holds_nothing_up() -> None
 def test_an_edited_quench_gets_past_a_chunk_that_was_given_up_also_while_it_trains_longer() -> None:
     found = complete(world(7, 1, converge=1.0, fail=0.0, die=0.0))
     while not found.state.open("quench", 0):
-        step(found)
+        found.step()
     lost = found.state.decisions["quench", 0]["tasks"][0]["key"]
     found.decide("quarantine", key=lost, message="three failures")
     found.running = [batch for batch in ([key for key in own if key != lost] for own in found.running) if batch]
@@ -123,7 +111,7 @@ def test_an_edited_quench_gets_past_a_chunk_that_was_given_up_also_while_it_trai
 def test_only_quenching_ends_with_the_labels_it_asked_for() -> None:
     found = complete(world(7, 2, converge=1.0, fail=0.0, die=0.0, strays=1.0))
     while not found.state.decided("verdict", 0):
-        step(found)
+        found.step()
     found.limits = replace(found.limits, max_iterations=0, quench_only=True, quench_always=True)
     ending = found.run()
     assert ending.code == NOT_CONVERGED and "alloop run" in ending.reason

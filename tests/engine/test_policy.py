@@ -342,16 +342,7 @@ def test_a_protocol_that_changes_half_way_is_followed_from_then_on() -> None:
     found = world(7, 1, converge=1.0, fail=0.0, die=0.0)
     found.limits = replace(found.limits, quench="a", slots=1, batch={"quench": 1})
     while found.state.stage_counts("quench", found.state.iteration)[0] < 1:
-        plan = found.plan()
-        if plan.due:
-            found.decide_due(plan)
-            continue
-        for launch in plan.launch:
-            found.running.append(list(launch.keys))
-            for key in launch.keys:
-                found.launches[key] = found.launches.get(key, 0) + 1
-                found.state.begin(key)
-        found.something_happens()
+        found.step()
     first = found.state.decisions["quench", found.state.iteration]
     found.limits = replace(found.limits, quench="b")
     assert found.run().code == DONE
