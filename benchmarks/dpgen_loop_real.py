@@ -10,14 +10,15 @@ The slot-seconds of a run are told apart, from its own logs: training steps and 
 besides (starting, reading, freezing); MD; labels; and idle slots, those of DP-GEN apart that waited for its next look
 at a stage that had ended. CPU seconds are those of all programs, to the end of the run.
 
-Found (``results/dpgen_loop_real.json``; three runs of each, interleaved, DP-GEN with a 1 s poll): to the same error
-alloop takes 0.78 of DP-GEN's time (medians 118 and 151 s; whole runs 154 and 198 s) and 0.80 of its CPU seconds, with
-as many training steps and labels. Of the 87 slot-seconds between whole runs (means) DP-GEN spends 67 more on starting
-MD runs (12 programs for alloop's 6), 45 on starting, freezing and ending trainings (16 programs for 8), 22 on
-starting label programs (60 for 7), 10 on waiting for its poll; alloop spends 13 on measuring errors and describing
-environments and 22 more on idle slots: its stages overlap, but with two models on two slots little is left to overlap
-with. Its training steps took 22 more (136 for 114), though their input is the same: in part the machine, which
-differed from run to run by as much, in part not explained yet. Neither compresses its models.
+Found (``results/dpgen_loop_real.json``; three runs of each, interleaved, DP-GEN with a 1 s poll, on a machine half as
+fast as at times before): to the same error alloop takes 0.80 of DP-GEN's time (medians 363 and 454 s), for the whole
+run 0.77 (363 and 474 s) and 0.77 of its CPU seconds, with as many training steps and labels. Of the 213 slot-seconds
+between whole runs (means) DP-GEN spends 134 more on starting MD runs (12 programs for alloop's 6), 101 on starting,
+freezing and ending trainings (16 programs for 8), 55 on starting label programs (60 for 6 to 9), 11 on waiting for its
+poll; alloop spends 30 on measuring errors and describing environments, 44 more on idle slots and 13 on training steps:
+its stages overlap, but with two models on two slots little is left to overlap with. After the last of three iterations
+its ensembles have a somewhat larger error (0.41 for 0.36 to 0.38 eV/A; one seed of alloop, whose runs repeat, three of
+DP-GEN), after the second as large a one. Neither compresses its models.
 """
 
 from __future__ import annotations
