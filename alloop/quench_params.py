@@ -221,12 +221,6 @@ class QuenchParam(MeltQuenchParam):
             raise ValueError(f"melting_temperature_K is of protocols {' and '.join(PROTOCOLS)}; leave it out here")
         if not named and self.runs is not None:
             raise ValueError(f"runs are of protocols {' and '.join(PROTOCOLS)}; leave it out here")
-        guarded_ps = self.guard_records * self.deviation_every * self.timestep_fs / 1000
-        if guarded_ps > self.chunk_ps:
-            raise ValueError(
-                f"guard_records {self.guard_records} at deviation_every {self.deviation_every} take {guarded_ps:g} ps, "
-                f"more than a chunk of {self.chunk_ps:g} ps: no run could ever be stopped; give fewer, or 0"
-            )
         given = self.melting_temperature_K
         for melting_K in given.values() if isinstance(given, dict) else (given or _SHORT_MELT_K,):
             for stages in self.stages_of(melting_K).values():

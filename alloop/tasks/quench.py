@@ -14,7 +14,7 @@ from alloop.glass.analysis import analyze_frame
 from alloop.glass.correlation import radial_distribution
 from alloop.selection.classes import classify
 from alloop.selection.picks import BEYOND_TRUST
-from alloop.store import write_json
+from alloop.store import read_json, write_json
 from alloop.structure import content_key, to_record
 from alloop.tasks.dynamics import (
     Chunk,
@@ -45,7 +45,10 @@ def run(context: Context) -> None:
 
 @dataclass
 class Guard:
-    """Stops a run that stays beyond trust: so many records in a row from the upper trust level on; 0 never stops."""
+    """Stops a run that stays beyond trust: so many records in a row from the upper trust level on; 0 never stops.
+
+    beyond: how many the run's last records were, also of chunks before.
+    """
 
     records: int
     high_eV_A: float
@@ -68,7 +71,7 @@ def _run_dynamics(context: Context) -> None:
     of a chunk that a force field drives have no class.
     """
     spec = context.spec
-    guard = Guard(spec.get("guard_records", 0), spec.get("trust_high_eV_A", np.inf))
+    guard = Guard(spec.get("guard_records", 0), spec.get("trust_high_eV_A", np.inf), beyond_before(context))
     chunk = run_chunk(context, guard.look)
     table = chunk.table()
     write_arrays(context.out / "table.npz", table)
@@ -89,8 +92,17 @@ def _run_dynamics(context: Context) -> None:
         "classes": counts,
         "events": {event: int(table[f"event:{event}"].sum()) for event in chunk.events},
         "max_force_deviation_eV_A": float(np.max(table["max_force_deviation_eV_A"], initial=0.0)),
+        "records_beyond": guard.beyond,
     }
     write_json(context.out / "summary.json", summary)
+
+
+def beyond_before(context: Context) -> int:
+    """Return how many records in a row, up to its end, the chunk that this one continues was beyond trust."""
+    start = context.spec["start"]
+    if start.get("state") != "end":
+        return 0
+    return int(read_json(context.result_of(start["task"]) / "summary.json").get("records_beyond", 0))
 
 
 def _write_kept(context: Context, chunk: Chunk, classes: np.ndarray) -> None:

@@ -17,7 +17,8 @@ from alloop.decisions.final_training import models_to_quench
 from alloop.decisions.guarding import decide_guard
 from alloop.frames import write_frames
 from alloop.state import State
-from alloop.tasks.quench import Guard
+from alloop.store import write_json
+from alloop.tasks.quench import Guard, beyond_before
 
 
 @given(st.lists(st.sampled_from([0.1, 0.999, 1.0, 3.0, float("nan")]), max_size=40), st.integers(0, 4))
@@ -30,6 +31,18 @@ def test_a_run_stops_at_the_first_record_that_ends_so_many_in_a_row_beyond_trust
     beyond = [not value < 1.0 for value in values]
     ends = [i for i in range(len(values)) if n and i + 1 >= n and all(beyond[i + 1 - n : i + 1])]
     assert stopped == (ends[0] if ends else None)
+
+
+def test_a_streak_goes_on_over_the_border_of_chunks(tmp_path: Path) -> None:
+    write_json(tmp_path / "summary.json", {"status": "finished", "records_beyond": 2})
+    context: Any = SimpleNamespace(spec={"start": {"task": "before", "state": "end"}}, result_of=lambda key: tmp_path)
+    guard = Guard(3, 1.0, beyond_before(context))
+    assert guard.look(SimpleNamespace(max_deviation=1.5)) is not None, "the third in a row"  # type: ignore[arg-type]
+    context.spec = {"start": {"task": "label", "frame": 0}}
+    assert beyond_before(context) == 0, "a first chunk begins anew"
+    write_json(tmp_path / "summary.json", {"status": "finished"})
+    context.spec = {"start": {"task": "minimum", "state": "end"}}
+    assert beyond_before(context) == 0, "a minimisation has no records"
 
 
 class Produced:
