@@ -27,7 +27,10 @@ _FILES_PER_TASK = 8
 
 
 def build_plan(campaign: Campaign, param: Param, max_iterations: int) -> dict[str, Any]:
-    """Return the tasks still to come, at most: as many iterations and labels as the configuration allows."""
+    """Return the tasks still to come, at most: as many iterations and labels as the configuration allows.
+
+    What the guard of production may ask for is not among them: ``guard_labels_at_most`` tells it, of one quench.
+    """
     state = campaign.state
     iterations = max(0, max_iterations - sum(kind == "verdict" for kind, _ in state.decisions))
     trainings = iterations + 1 - int(state.iteration >= 0 and not state.decided("verdict", state.iteration))
@@ -40,6 +43,7 @@ def build_plan(campaign: Campaign, param: Param, max_iterations: int) -> dict[st
     quenching = closing or quenched.get("section", "") not in ("", quench_section(param))
     final = param.train.models if quenching and param.quench and param.quench.final_training else 0
     relaxed = quenched_samples(param) if quenching and param.quench and param.quench.relax else 0
+    guarded = iterations > 0 and param.quench is not None and param.quench.guard_records > 0
     tasks = {
         "bootstrap": (melts + len(own.crystals) + len(own.structures) + len(own.data)) if new else 0,
         "label": iterations * param.select.max_labels + (bootstrap_labels(campaign.root, own, melts) if new else 0),
@@ -72,6 +76,7 @@ def build_plan(campaign: Campaign, param: Param, max_iterations: int) -> dict[st
         "core_hours_per_label": cost_record(campaign.costs)["core_hours_per_label"],
         "hours_on_slots": _hours_on_slots(campaign, param, tasks),
         "budget": shares_used(campaign.costs, param.budget),
+        "guard_labels_at_most": param.select.max_labels if guarded else 0,
     }
 
 
@@ -126,6 +131,12 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
     per_label = plan["core_hours_per_label"]
     told = "unknown until measured" if per_label is None else f"{per_label:.3g} core-hours so far"
     console.print(f" a label costs: {told}", highlight=False)
+    if plan["guard_labels_at_most"]:
+        console.print(
+            f" not counted: if production leaves what a converged ensemble can be trusted in, up to "
+            f"{plan['guard_labels_at_most']} labels more and all quenches again (quench.guard_records)",
+            highlight=False,
+        )
     for what, entry in plan["budget"].items():
         used = f"{entry['used']:g} of {entry['limit']:g} used so far"
         console.print(f" budget.{what}: {used}", highlight=False)

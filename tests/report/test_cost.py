@@ -332,6 +332,17 @@ def test_relaxing_loads_the_pool_of_labels(tmp_path: Path) -> None:
     assert eta_hours(costs, {"pools": recorded}, {"relax": 8}) == 2.0
 
 
+@pytest.mark.parametrize(("guard_records", "iterations", "labels"), [(3, 2, 30), (0, 2, 0), (3, 0, 0)])
+def test_plan_tells_what_the_guard_of_production_may_ask_for(
+    tmp_path: Path, guard_records: int, iterations: int, labels: int
+) -> None:
+    campaign = begun(tmp_path / "guarded")
+    wanted = parsed(select={"max_labels": 30}, quench={"guard_records": guard_records})
+    plan = build_plan(campaign, wanted, iterations)
+    assert plan["guard_labels_at_most"] == labels
+    assert ("up to 30 labels more" in text_of(print_plan, plan)) == bool(labels)
+
+
 def test_before_anything_is_measured_stats_and_plan_say_so(tmp_path: Path) -> None:
     campaign = begun(tmp_path)
     ask_labels(campaign, 3)

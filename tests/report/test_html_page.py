@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from campaign_kit import content
@@ -80,6 +81,7 @@ def glass(name: str, atoms: int, **more: Any) -> dict[str, Any]:
         "converged_ensemble": True,
         "frames": 3,
         "fraction_4B": 0.4,
+        "fraction_4B_at_minimum": None,
         "fraction_5Si": None,
         "three_rings": 2.0,
         "fraction_boroxol": 0.1,
@@ -120,6 +122,21 @@ def test_glasses_have_errors_over_replicas_and_models() -> None:
     row = dict(zip(table.columns, table.rows[0], strict=True))
     assert (row["replicas"], row["4B %"], row["5Si %"]) == ("3", "32.0 ± 1.2 (2.0)", "-")
     assert single.rows[2] == ("r2", "2", "34.0", "-", "2.0")
+
+
+def test_fourfold_boron_after_minimising_stands_beside_that_of_the_glass() -> None:
+    own = [glass("LBS-20-60-20", 294, fraction_4B_at_minimum=low, run=f"r{k}") for k, low in enumerate((0.42, 0.44))]
+    section = part({"glasses": own}, "glasses")
+    table = section.tables[0]
+    assert dict(zip(table.columns, table.rows[0], strict=True))["4B + Emin %"] == "43.0 ± 1.0"
+    drawing = next(figure for figure in section.figures if figure.name == "4B_small")
+    assert "Emin" in drawing.caption
+    canvas = plt.figure()
+    drawing.draw(canvas)
+    labels = [text.get_text() for text in canvas.axes[0].get_legend().get_texts()]
+    heights = [float(bars.lines[0].get_ydata()[0]) for bars in canvas.axes[0].containers]
+    plt.close(canvas)
+    assert len(labels) == 2 and labels[1].endswith("+ Emin") and heights == pytest.approx([0.4, 0.43])
 
 
 def part(report: dict[str, Any], anchor: str) -> Section:

@@ -129,6 +129,9 @@ def _quenched(campaign: Campaign, run: Run, *, converged: bool) -> dict[str, Any
     dynamics = [(condition, campaign.result(entry["key"])) for entry, condition in conditions if condition]
     final = [campaign.result(entry["key"]) for entry in run["analysed"]]
     frames = [frame for result in final for frame in read_json(result / "analysis.json")]
+    of_models = [entry for entry in run["chunks"] if "force_field" not in entry["spec"]]
+    minima = [campaign.result(entry["key"]) for entry in of_models if entry["spec"]["stage_kind"] == "minimise"]
+    at_minimum = [frame for result in minima[-1:] for frame in read_json(result / "analysis.json")]
     return {
         "run": run["name"],
         "glass": run["glass"],
@@ -139,6 +142,7 @@ def _quenched(campaign: Campaign, run: Run, *, converged: bool) -> dict[str, Any
         "converged_ensemble": converged,
         "frames": len(frames),
         "fraction_4B": _mean([frame["fraction_4B"] for frame in frames]),
+        "fraction_4B_at_minimum": _mean([frame["fraction_4B"] for frame in at_minimum]),
         "fraction_5Si": _mean([frame["fraction_5Si"] for frame in frames]),
         "three_rings": _mean([frame["rings"]["counts"].get("3", 0) for frame in frames]),
         "fraction_boroxol": _mean([frame["boroxol"]["fraction_B"] for frame in frames]),

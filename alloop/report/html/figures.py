@@ -143,6 +143,8 @@ def glass_figures(report: dict[str, Any]) -> Iterator[Figure]:
         compared = [own for own in chosen if own["glass"] in TABLE_1 and own["fraction_4B"] is not None]
         if compared:
             caption = f"Fourfold boron beside experiment, cells of {_sizes(compared)} atoms; {_BARS}."
+            if any(own["fraction_4B_at_minimum"] is not None for own in compared):
+                caption += " Emin: after minimising the energy with the potential."
             yield Figure(name, caption, partial(_on_axes, _fourfold, compared), {counterpart: _covered(compared)})
     analysed = [own for own in glasses if own["atoms"]]
     if analysed:
@@ -344,10 +346,20 @@ def _rate(rate_K_ps: float | None) -> str:
 
 
 def _fourfold(axes: Any, glasses: list[dict[str, Any]]) -> None:
-    for (name, atoms, rate), own in replicas(glasses, "fraction_4B").items():
+    at_minimum = replicas(glasses, "fraction_4B_at_minimum")
+    for place, own in replicas(glasses, "fraction_4B").items():
+        name, atoms, rate = place
         experiment = TABLE_1[name].experimental_4B
         label = f"{name}, {atoms} atoms, {_rate(rate)}"
-        axes.errorbar(experiment, own.mean, own.standard_error or 0, fmt="o", capsize=3, label=label)
+        bars = axes.errorbar(experiment, own.mean, own.standard_error or 0, fmt="o", capsize=3, label=label)
+        if lowest := at_minimum.get(place):
+            style = {
+                "fmt": "s",
+                "color": bars.lines[0].get_color(),
+                "markerfacecolor": "none",
+                "label": f"{label} + Emin",
+            }
+            axes.errorbar(experiment, lowest.mean, lowest.standard_error or 0, capsize=3, **style)
     axes.plot([0, 0.7], [0, 0.7], color="black", linewidth=0.8)
     axes.set(
         xlabel="fourfold boron, experiment (NMR)", ylabel="fourfold boron, simulated", xlim=(0, 0.7), ylim=(0, 0.7)
