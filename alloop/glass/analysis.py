@@ -19,6 +19,7 @@ from .coordination import (
     qn_species,
     resolve_cutoffs_A,
 )
+from .lammps_dump import UnknownTypesError, dump_frames, is_text_dump
 from .neighbours import check_positions, neighbour_list
 from .rings import check_ring_options, find_boroxol, find_rings, ring_counts
 
@@ -74,23 +75,29 @@ def analyze_frame(
     }
 
 
-def read_frames(path: str | Path, index: str | int | slice = ":") -> Iterator[Atoms]:
+def read_frames(path: str | Path, index: str | int | slice = ":", types: Sequence[str] = ()) -> Iterator[Atoms]:
     """Frames of a structure or trajectory file in any format ASE reads, one at a time.
 
-    `index` selects frames as in ASE (":", "-1", "::10", an integer or a slice). ValueError, when that point is
-    reached, for a file that does not exist, is empty, cannot be read or holds no such frame, and for a frame without
-    atoms or with a position that is not finite.
+    `index` selects frames as in ASE (":", "-1", "::10", an integer or a slice); `types` names the elements of a
+    LAMMPS dump's atom types 1, 2, ..., which a dump that does not tell elements itself needs. ValueError, when that
+    point is reached, for a file that does not exist, is empty, cannot be read or holds no such frame, and for a frame
+    without atoms or with a position that is not finite.
     """
     file = Path(path)
     if not file.is_file():
         raise ValueError(f"{file} is not a file; give a structure or trajectory file that ASE can read")
     if file.stat().st_size == 0:
         raise ValueError(f"{file} is empty; the run that writes it has not written a frame yet, or failed")
-    frames = ase.io.iread(file, index=index, do_not_split_by_at_sign=True)
+    if is_text_dump(file):
+        frames = dump_frames(file, index, types)
+    else:
+        frames = ase.io.iread(file, index=index, do_not_split_by_at_sign=True)
     n_read = 0
     while True:
         try:
             atoms = next(frames, None)
+        except UnknownTypesError:
+            raise
         except Exception as error:  # every reader of ASE has its own exceptions
             raise ValueError(
                 f"frame {n_read} of the selection {index!r} in {file} cannot be read "

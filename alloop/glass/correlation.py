@@ -10,8 +10,12 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+from scipy.signal import find_peaks
 
 from .neighbours import NeighbourList, neighbour_list, pair_name, parse_pair, periodic_cell
+
+_SMOOTHING_A, _PEAK_SHARE = 0.04, 0.1
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,26 @@ class RadialDistribution:
         if name not in self.partial:
             raise ValueError(f"the frames hold no {name} pair; they hold {', '.join(self.partial)}")
         return np.cumsum(self.partial[name] * self.mean_density_A3[ligand] * _shells_A3(self.edges_A))
+
+    def first_minimum_A(self, pair: str) -> float:
+        """Return where the partial g(r) of a pair is lowest between its first two peaks, a usual bond cutoff, in Å.
+
+        g is smoothed with a Gaussian of 0.04 Å; a peak stands out by a tenth of the highest. Of a stretch that is
+        equally low, such as a gap, the middle is returned. ValueError if there is no such pair or no second peak.
+        """
+        name = parse_pair(pair)
+        if name not in self.partial:
+            raise ValueError(f"the frames hold no {name} pair; they hold {', '.join(self.partial)}")
+        smooth = gaussian_filter1d(self.partial[name], _SMOOTHING_A / np.diff(self.edges_A).mean())
+        peaks, _ = find_peaks(smooth, prominence=_PEAK_SHARE * smooth.max())
+        if len(peaks) < 2:
+            raise ValueError(
+                f"g(r) of {name} has no minimum between two peaks below {self.edges_A[-1]:g} Å, in {self.n_frames} "
+                "frames; give a length in Å"
+            )
+        between = smooth[peaks[0] : peaks[1]]
+        lowest = np.flatnonzero(between <= between.min() + 1e-6 * smooth.max())
+        return float(self.r_A[peaks[0] + lowest].mean())
 
     def write_csv(self, path: Path) -> None:
         """Write r (Å), total and all partial g(r) as columns with a header."""

@@ -3,40 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ase.data import atomic_numbers
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
 from alloop.errors import InputError
-from alloop.report.frame_files import frames_of_file
 from alloop.report.status import number
 
+if TYPE_CHECKING:
+    from alloop.report.trajectory import Frames
+
+MINIMUM = "min"
+"""In place of a cutoff's length: the first minimum of g(r)."""
+_REACH_A, _BIN_A = 6.0, 0.02
 _ROWS = 20
 
 
 def analyse_files(
-    paths: list[Path], cutoffs: list[str], formers: str, rings: str, max_ring: int, every: int
+    frames: Frames, cutoffs_A: dict[str, float], formers: str, rings: str, max_ring: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield name (file and number) and analysis of every n-th frame; InputError for an unusable file or option.
+    """Yield name (file and number) and analysis of every frame; InputError for an unusable file or option.
 
-    cutoffs: texts such as ``B-O=1.9`` (Å); formers: elements with commas between; rings and max_ring as in
-    `alloop.glass.analysis.analyze_frame`.
+    formers: elements with commas between; rings and max_ring as in `alloop.glass.analysis.analyze_frame`.
     """
     from alloop.glass.analysis import analyze_frame
     from alloop.glass.rings import check_ring_options
 
     try:
-        cutoffs_A = cutoffs_from(cutoffs)
         elements = tuple(name.strip() for name in formers.split(","))
         check_ring_options(elements, rings, max_ring)
         _check_formers(elements, cutoffs_A)
-        for path in paths:
-            for number, atoms in enumerate(frames_of_file(path, every)):
-                name = f"{path.name} {number * every}"
+        for path in frames.paths:
+            for number, atoms in enumerate(frames.of(path)):
+                name = f"{path.name} {number * frames.every}"
                 found = analyze_frame(
                     atoms, cutoffs_A=cutoffs_A, formers=elements, ring_definition=rings, max_ring=max_ring
                 )
@@ -45,24 +48,48 @@ def analyse_files(
         raise InputError(str(error)) from None
 
 
-def cutoffs_from(texts: list[str]) -> dict[str, float]:
-    """Return lengths (Å) by pair from texts such as ``B-O=1.9``; ValueError for anything else."""
+def cutoffs_of(frames: Frames, texts: list[str]) -> dict[str, float]:
+    """Return lengths (Å) by pair from texts such as ``B-O=1.9`` or ``B-O=min``; InputError for anything else.
+
+    ``min`` is the first minimum of the pair's g(r), averaged over all frames of all files.
+    """
+    from alloop.glass.correlation import radial_distribution
     from alloop.glass.neighbours import canonical_lengths_A
 
+    given = [(text, *text.partition("=")[::2]) for text in texts]
+    try:
+        wants_g = any(value == MINIMUM for _, _, value in given)
+        g = radial_distribution(frames.all(), r_max_A=_REACH_A, bin_width_A=_BIN_A) if wants_g else None
+    except ValueError as error:
+        raise InputError(f"--cutoff with the first minimum of g(r): {error}") from None
     found: dict[str, float] = {}
-    for text in texts:
-        pair, _, value = text.partition("=")
+    for text, pair, value in given:
         try:
-            length_A = float(value)
-        except ValueError:
-            raise ValueError(
-                f"--cutoff {text!r} is no pair and distance; write it in Å, such as --cutoff B-O=1.9"
-            ) from None
-        try:
+            length_A = g.first_minimum_A(pair) if g and value == MINIMUM else _length_A(value)
             found |= canonical_lengths_A({pair: length_A}, "cutoff")
         except ValueError as error:
-            raise ValueError(f"--cutoff {text!r}: {error}") from None
+            raise InputError(f"--cutoff {text!r}: {error}") from None
     return found
+
+
+def elements_of_types(text: str) -> tuple[str, ...]:
+    """Return elements from text such as ``B,Li,O,Si``, none for an empty one; InputError for what is no element."""
+    found = tuple(name.strip() for name in text.split(",")) if text else ()
+    if unknown := [name for name in found if name == "X" or name not in atomic_numbers]:
+        raise InputError(
+            f"--types {text}: {unknown[0]!r} is no element; name one for each atom type, such as B,Li,O,Si"
+        )
+    return found
+
+
+def _length_A(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise ValueError(
+            "this is no pair and distance; write it in Å, such as --cutoff B-O=1.9, or --cutoff B-O=min for the first "
+            "minimum of g(r)"
+        ) from None
 
 
 def _check_formers(formers: tuple[str, ...], cutoffs_A: dict[str, float]) -> None:

@@ -23,11 +23,14 @@ HELP = (
 
 def analyze(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="what ASE can read, or results of tasks")],
-    cutoff: Annotated[list[str] | None, typer.Option(metavar="B-O=1.9", help="pair cutoff in Å (repeatable)")] = None,
+    cutoff: Annotated[
+        list[str] | None, typer.Option(metavar="B-O=1.9", help="pair cutoff in Å, or min (repeatable)")
+    ] = None,
     formers: Annotated[str, typer.Option(help="network formers of the rings, such as B or B,Si")] = "B",
     rings: Annotated[str, typer.Option(help="ring definition: guttman, king or primitive")] = "guttman",
     max_ring: Annotated[int, typer.Option(min=2, help="largest ring, in formers")] = 12,
     every: Annotated[int, typer.Option(min=1, help="read every n-th frame")] = 1,
+    types: Annotated[str, typer.Option(metavar="B,Li,O,Si", help="elements of a LAMMPS dump's atom types")] = "",
     frames: Annotated[bool, typer.Option(help="analyse frame by frame, too")] = True,
     rdf: Annotated[Path | None, typer.Option(metavar="FILE", help="total and partial g(r)")] = None,
     sq: Annotated[Path | None, typer.Option(metavar="FILE", help="neutron and X-ray structure factor")] = None,
@@ -60,15 +63,12 @@ def analyze(
 ) -> None:
     """Analyse structures and trajectories; see `HELP`."""
     from alloop.report import trajectory
-    from alloop.report.analysis import analyse_files, cutoffs_from, print_analysis
+    from alloop.report.analysis import analyse_files, cutoffs_of, elements_of_types, print_analysis
 
     console = Console(width=None if sys.stdout.isatty() else 120)
-    files = [folder / path for path in paths]
-    given = trajectory.Frames(tuple(files), every, frame_ps)
-    try:
-        cutoffs_A = cutoffs_from(cutoff or [])
-    except ValueError as error:
-        raise InputError(str(error)) from None
+    files = tuple(folder / path for path in paths)
+    given = trajectory.Frames(files, every, frame_ps, elements_of_types(types))
+    cutoffs_A = cutoffs_of(given, cutoff or [])
 
     def tell(name: str, record: dict[str, Any], text: str) -> None:
         if as_json:
@@ -79,7 +79,7 @@ def analyze(
     if events is not None and history is None:
         raise InputError("--events writes the structures of a history; give --history FILE, too")
     if frames:
-        found = analyse_files(files, cutoff or [], formers, rings, max_ring, every)
+        found = analyse_files(given, cutoffs_A, formers, rings, max_ring)
         if as_json:
             for _, frame in found:
                 sys.stdout.write(json.dumps(frame) + "\n")

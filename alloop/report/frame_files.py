@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ase import Atoms
@@ -12,17 +12,17 @@ from alloop.frames import read_columns, read_structures
 from alloop.structure import from_record
 
 
-def frames_of_file(path: Path, every: int = 1) -> Iterator[Atoms]:
+def frames_of_file(path: Path, every: int = 1, types: Sequence[str] = ()) -> Iterator[Atoms]:
     """Yield every n-th frame of a file, one at a time; ValueError for one that cannot be read or holds none.
 
     A folder stands for the ``frames.npz`` in it, or in its ``result``. Frames of dynamics carry the temperature that
-    the thermostat was to keep as ``info["temperature_K"]``.
+    the thermostat was to keep as ``info["temperature_K"]``. types: elements of a LAMMPS dump's atom types.
     """
     from alloop.glass.analysis import read_frames
 
     places = [path / "frames.npz", path / "result" / "frames.npz"] if path.is_dir() else [path]
     file = next((place for place in places if place.is_file()), path)
-    return _of_result(file, every) if file.suffix == ".npz" else read_frames(file, f"::{every}")
+    return _of_result(file, every) if file.suffix == ".npz" else read_frames(file, f"::{every}", types)
 
 
 def _of_result(file: Path, every: int) -> Iterator[Atoms]:

@@ -30,16 +30,17 @@ _EVENT_FILES = "ring-*.extxyz"
 class Frames:
     """The files that were given, of which every n-th frame is read, one at a time and as often as asked.
 
-    frame_ps: time between two frames of a file, None if not known.
+    frame_ps: time between two frames of a file, None if not known; types: elements of a LAMMPS dump's atom types.
     """
 
     paths: tuple[Path, ...]
     every: int = 1
     frame_ps: float | None = None
+    types: tuple[str, ...] = ()
 
     def of(self, path: Path) -> Iterator[Atoms]:
         """Frames of one file."""
-        return frames_of_file(path, self.every)
+        return frames_of_file(path, self.every, self.types)
 
     def all(self) -> Iterator[Atoms]:
         """Frames of all files, one file after the other."""

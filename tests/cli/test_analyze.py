@@ -99,6 +99,12 @@ def test_cutoffs_are_honoured(borate, analyze):
     assert swapped["cutoffs_A"] == {"B-O": 1.2, "Si-O": 2.0, "Li-O": 2.6, "Al-O": 2.1}
 
 
+def test_cutoff_at_the_first_minimum_of_g(borate, analyze):
+    frame = analyze(borate, "--cutoff", "O-B=min", "--every", "2")[0]
+    assert 1.45 < frame["cutoffs_A"]["B-O"] < 2.4, "between the three neighbours and the next"
+    assert frame["coordination"] == {"B": {"3": 48}}
+
+
 def test_ring_options_are_honoured(quartz, borate, analyze):
     by_definition = {}
     for definition in ("guttman", "king", "primitive"):
@@ -153,8 +159,10 @@ def test_table_of_one_frame_tells_qn_and_oxygen(tmp_path, alloop_main):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--cutoff", "B-O"], "--cutoff 'B-O' is no pair and distance; write it in Å, such as --cutoff B-O=1.9"),
-        (["--cutoff", "B-O=1,9"], "--cutoff 'B-O=1,9' is no pair and distance"),
+        (["--cutoff", "B-O"], "--cutoff 'B-O': this is no pair and distance; write it in Å, such as --cutoff B-O=1.9"),
+        (["--cutoff", "B-O=1,9"], "--cutoff 'B-O=1,9': this is no pair and distance"),
+        (["--cutoff", "Si-O=min"], "--cutoff 'Si-O=min': the frames hold no Si-O pair; they hold B-B, B-O, O-O"),
+        (["--types", "B,Qq"], "--types B,Qq: 'Qq' is no element"),
         (["--cutoff", "BO=1.9"], "'BO' is not a pair of elements"),
         (["--cutoff", "B-Qq=1.9"], "'B-Qq' is not a pair of elements"),
         (["--cutoff", "B-O=-1"], "the cutoff of B-O is -1.0; it must be a positive length"),

@@ -41,6 +41,17 @@ def test_shells_of_quartz_and_li2o(crystals):
     assert li2o.r_A[np.argmax(li2o.partial["Li-O"])] == pytest.approx(4.6515 * np.sqrt(3) / 4, abs=0.01)
 
 
+def test_first_minimum_is_the_middle_of_a_gap(crystals):
+    first, second = 4.6515 * np.sqrt(3) / 4, 4.6515 * np.sqrt(11) / 4  # fluorite structure, both distances of Li-O
+    g = radial_distribution([crystals["Li2O"]], r_max_A=6.0, bin_width_A=0.02)
+    assert g.first_minimum_A("O-Li") == pytest.approx((first + second) / 2, abs=0.02)
+    with pytest.raises(ValueError, match="hold no B-O pair"):
+        g.first_minimum_A("B-O")
+    near = radial_distribution([crystals["Li2O"]], r_max_A=3.0, bin_width_A=0.02)
+    with pytest.raises(ValueError, match=r"g\(r\) of Li-O has no minimum between two peaks below 3 Å, in 1 frames"):
+        near.first_minimum_A("Li-O")
+
+
 def test_a_supercell_has_the_same_g(crystals):
     small = crystals["B2O3_II"]
     one = radial_distribution([small], r_max_A=8.0, bin_width_A=0.13)

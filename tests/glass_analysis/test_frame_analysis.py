@@ -158,6 +158,54 @@ def test_reads_one_frame_at_a_time_with_a_selection(tmp_path):
     assert [len(next(frames)) for _ in range(2)] == [84, 84]
 
 
+def write_dump(path, frames, columns="id type x y z"):
+    """A LAMMPS dump with atom types in the order B, Li, O, Si, atoms in no order."""
+    types = ["B", "Li", "O", "Si"]
+    with path.open("w") as file:
+        for step, atoms in enumerate(frames):
+            edges = "\n".join(f"0.0 {length}" for length in atoms.cell.lengths())
+            file.write(f"ITEM: TIMESTEP\n{step}\nITEM: NUMBER OF ATOMS\n{len(atoms)}\n")
+            file.write(f"ITEM: BOX BOUNDS pp pp pp\n{edges}\nITEM: ATOMS {columns}\n")
+            for k in np.random.default_rng(step).permutation(len(atoms)):
+                x, y, z = atoms.positions[k]
+                told = {"id": k + 1, "type": types.index(atoms[k].symbol) + 1, "element": atoms[k].symbol}
+                file.write(" ".join(str((told | {"x": x, "y": y, "z": z})[name]) for name in columns.split()) + "\n")
+
+
+def rectangular(seed):
+    atoms = borosilicate(seed)
+    atoms.set_cell(np.diag([9.6, 9.4, 9.5]), scale_atoms=True)
+    return atoms
+
+
+def test_dump_of_lammps_is_read_frame_by_frame_with_the_elements_of_its_types(tmp_path):
+    path, frames = tmp_path / "run.dump", [rectangular(k) for k in range(5)]
+    write_dump(path, frames)
+    for index, expected in ((":", [0, 1, 2, 3, 4]), ("1::2", [1, 3]), (-1, [4]), ("-2:", [3, 4]), (2, [2])):
+        found = list(read_frames(path, index, ["B", "Li", "O", "Si"]))
+        assert [atoms.info["timestep"] for atoms in found] == expected
+        for atoms, step in zip(found, expected, strict=True):
+            assert (atoms.symbols == frames[step].symbols).all() and atoms.pbc.all()
+            np.testing.assert_allclose(atoms.positions, frames[step].positions)
+    with path.open("a") as file:
+        file.write("ITEM: TIMESTEP\n5\nITEM: NUMBER OF ATOMS\n84\n")
+    reading = read_frames(path, ":", ["B", "Li", "O", "Si"])
+    assert [len(next(reading)) for _ in range(5)] == [84] * 5, "what is whole is read before what is cut short"
+    with pytest.raises(ValueError, match=r"frame 5 .*cannot be read"):
+        next(reading)
+
+
+def test_dump_without_elements_is_never_taken_for_hydrogen(tmp_path):
+    path = tmp_path / "run.dump"
+    write_dump(path, [rectangular(0)])
+    with pytest.raises(ValueError, match=r"run.dump tells atom types, no elements.*--types B,Li,O,Si"):
+        list(read_frames(path))
+    with pytest.raises(ValueError, match="more atom types than the 3"):
+        list(read_frames(path, ":", ["B", "Li", "O"]))
+    write_dump(path, [rectangular(0)], "id element x y z")
+    assert set(next(read_frames(path)).symbols) == {"B", "Li", "O", "Si"}
+
+
 def test_unreadable_files_are_explained(tmp_path):
     empty = tmp_path / "empty.xyz"
     empty.touch()
