@@ -90,13 +90,13 @@ def test_attempts_outlive_the_driver_and_are_taken_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.ci
-def test_ten_kills_at_random_moments(tmp_path: Path, reference_outcome: Outcome) -> None:
+def test_six_kills_at_random_moments(tmp_path: Path, reference_outcome: Outcome) -> None:
     folder = write_param(tmp_path / "random", **SHORT)
     rng = random.Random(20)
     keys, _ = reference_outcome.before_production(1)
     last = sum(map(len, keys.values()))
     with contextlib.ExitStack() as in_the_end:
-        for number, moment in enumerate(sorted(rng.uniform(0, last) for _ in range(10))):
+        for number, moment in enumerate(sorted(rng.uniform(0, last) for _ in range(6))):
             started = in_the_end.enter_context(driver(folder, "--barrier"))
             while finished_tasks(folder) < moment and started.process.poll() is None:
                 time.sleep(0.05)
