@@ -25,21 +25,26 @@ STANDARD_ERRORS = 2.0
 def relax_tasks(
     campaign: Campaign, own: RelaxParam, quench: dict[str, Any], largest_atoms: int | None, group: str
 ) -> list[Task]:
-    """Return the tasks that relax the last analysed frame of each run of a quench or probe that came to its end.
+    """Return the tasks that relax the glass of each run of a quench or probe that came to its end.
 
-    Only in cells up to a size, if one is given. Where a force field drove the first stages, what they ended in is
-    relaxed, too, once for all runs that go on from it.
+    It is the last analysed frame, or the energy minimum of the models that the run went to from there. Only in cells up
+    to a size, if one is given. Where a force field drove the first stages, what they ended in is relaxed, too, once for
+    all runs that go on from it.
     """
     tasks: dict[str, Task] = {}
     for run in quench_runs(quench):
         if largest_atoms is not None and run["atoms"] > largest_atoms:
             continue
-        classical = [entry for entry in run["chunks"] if "force_field" in entry["spec"]]
-        for entry, name in ((run["analysed"], run["name"]), (classical, f"{run['name']}.force-field")):
-            if entry and _is_finished(campaign, entry[-1]["key"]):
-                tasks.setdefault(
-                    entry[-1]["key"], _relax_task(campaign, own, run["glass"], entry[-1]["key"], group, name)
-                )
+        classical = [entry["key"] for entry in run["chunks"] if "force_field" in entry["spec"]][-1:]
+        analysed = [entry["key"] for entry in run["analysed"]]
+        made = (
+            (analysed, run["name"], {"analysed": analysed, "minimum": _minimum(campaign, run)}),
+            (classical, f"{run['name']}.force-field", {"analysed": [], "minimum": None}),
+        )
+        for keys, name, more in made:
+            if keys and _is_finished(campaign, keys[-1]):
+                task = _relax_task(campaign, own, run["glass"], keys[-1], group, name, more)
+                tasks.setdefault(keys[-1], task)
     return list(tasks.values())
 
 
@@ -47,15 +52,27 @@ def _is_finished(campaign: Campaign, key: str) -> bool:
     return key in campaign.state.done and campaign.summary(key)["status"] == "finished"
 
 
-def _relax_task(campaign: Campaign, own: RelaxParam, glass: str, key: str, group: str, name: str) -> Task:
+def _minimum(campaign: Campaign, run: dict[str, Any]) -> str | None:
+    """Return the task that minimised what a run's analysed end led to; None without one, or if it did not converge."""
+    keys = [entry["key"] for entry in run["chunks"]]
+    last = keys.index(run["analysed"][-1]["key"]) if run["analysed"] else len(keys)
+    following = [entry for entry in run["chunks"][last + 1 : last + 2] if entry["spec"]["stage_kind"] == "minimise"]
+    reached = [entry["key"] for entry in following if _is_finished(campaign, entry["key"])]
+    return next((key for key in reached if campaign.summary(key)["converged"]), None)
+
+
+def _relax_task(
+    campaign: Campaign, own: RelaxParam, glass: str, key: str, group: str, name: str, more: dict[str, Any]
+) -> Task:
     level = campaign.level["content"]
-    spec = {
+    spec = more | {
         "glass": glass,
         "start": {"task": key, "frame": -1},
         "level": level,
         "relax": relax_content(level["labeler"], own.force_eV_A, own.steps, cell=False),
     }
-    return make_task("relax", group, name, spec, (key,))
+    inputs = dict.fromkeys([key, *more["analysed"], *filter(None, [more["minimum"]])])
+    return make_task("relax", group, name, spec, tuple(inputs))
 
 
 def decide_relax(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def _together(own: list[tuple[dict[str, Any], Diffusion]]) -> dict[str, Any]:
 
 
 def _with_branches(found: Diffusion, replicas: Replicas, temperature_K: float) -> dict[str, Any]:
-    """Return what `diffusion_record` tells, with the standard deviation of the branches of one melt if there are any."""
+    """Return what `diffusion_record` tells, with the standard deviation of the branches if there is one melt."""
     record, deviation = diffusion_record(found, temperature_K), replicas.branch_deviation
     if deviation is not None:
         spread = diffusion_record(replace(found, D_A2_ps=Estimate(deviation, deviation, deviation)), temperature_K)
