@@ -182,8 +182,11 @@ def _melting_tasks(campaign: Campaign, param: Param, iteration: int) -> set[str]
     return {task["key"] for task in (decision or {"tasks": []})["tasks"] if task["spec"]["glass"] in sought}
 
 
-def quenched_samples(param: Param) -> int:
-    """Return how many structures the melt-quench of all glasses makes to be relaxed, those of a force field too."""
+def quenched_samples(param: Param, larger_than: int = 0) -> int:
+    """Return how many structures the melt-quench of all glasses makes to be relaxed, those of a force field too.
+
+    larger_than: only those in cells of more atoms.
+    """
     own = param.quench
     if own is None:
         return 0
@@ -191,7 +194,8 @@ def quenched_samples(param: Param) -> int:
         entry.name: len(own.stages_of(own.given_melting_K(entry.name))) + own.uses_force_field
         for entry in param.glasses
     }
-    return sum(ways[entry.name] * own.replicas * len(quench_sizes(own, entry)) for entry in param.glasses)
+    sizes = {entry.name: sum(size > larger_than for size in quench_sizes(own, entry)) for entry in param.glasses}
+    return sum(ways[name] * own.replicas * count for name, count in sizes.items())
 
 
 def quench_chunks(param: Param) -> int:

@@ -31,10 +31,19 @@ def relax_tasks(
     to a size, if one is given. Where a force field drove the first stages, what they ended in is relaxed, too, once for
     all runs that go on from it.
     """
+    relax = relax_content(campaign.level["content"]["labeler"], own.force_eV_A, own.steps, cell=False)
+    runs = [run for run in quench_runs(quench) if largest_atoms is None or run["atoms"] <= largest_atoms]
+    return _tasks(campaign, runs, group, relax)
+
+
+def point_tasks(campaign: Campaign, own: RelaxParam, quench: dict[str, Any], group: str) -> list[Task]:
+    """Return the tasks that only ask for the labeler's energy, of the same structures in cells too large to relax."""
+    return _tasks(campaign, [run for run in quench_runs(quench) if run["atoms"] > own.largest_atoms], group, None)
+
+
+def _tasks(campaign: Campaign, runs: list[dict[str, Any]], group: str, relax: dict[str, Any] | None) -> list[Task]:
     tasks: dict[str, Task] = {}
-    for run in quench_runs(quench):
-        if largest_atoms is not None and run["atoms"] > largest_atoms:
-            continue
+    for run in runs:
         classical = [entry["key"] for entry in run["chunks"] if "force_field" in entry["spec"]][-1:]
         analysed = [entry["key"] for entry in run["analysed"]]
         made = (
@@ -43,8 +52,8 @@ def relax_tasks(
         )
         for keys, name, more in made:
             if keys and _is_finished(campaign, keys[-1]):
-                task = _relax_task(campaign, own, run["glass"], keys[-1], group, name, more)
-                tasks.setdefault(keys[-1], task)
+                spec = more | {"glass": run["glass"], "relax": relax}
+                tasks.setdefault(keys[-1], _relax_task(campaign, spec, keys[-1], group, name))
     return list(tasks.values())
 
 
@@ -61,17 +70,9 @@ def _minimum(campaign: Campaign, run: dict[str, Any]) -> str | None:
     return next((key for key in reached if campaign.summary(key)["converged"]), None)
 
 
-def _relax_task(
-    campaign: Campaign, own: RelaxParam, glass: str, key: str, group: str, name: str, more: dict[str, Any]
-) -> Task:
-    level = campaign.level["content"]
-    spec = more | {
-        "glass": glass,
-        "start": {"task": key, "frame": -1},
-        "level": level,
-        "relax": relax_content(level["labeler"], own.force_eV_A, own.steps, cell=False),
-    }
-    inputs = dict.fromkeys([key, *more["analysed"], *filter(None, [more["minimum"]])])
+def _relax_task(campaign: Campaign, spec: dict[str, Any], key: str, group: str, name: str) -> Task:
+    inputs = dict.fromkeys([key, *spec["analysed"], *filter(None, [spec["minimum"]])])
+    spec = spec | {"start": {"task": key, "frame": -1}, "level": campaign.level["content"]}
     return make_task("relax", group, name, spec, tuple(inputs))
 
 
@@ -91,12 +92,17 @@ def decide_relax(campaign: Campaign, param: Param, iteration: int) -> dict[str, 
 
 
 def decide_relax_glass(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
-    """Ask for the relaxation of the glasses that the quench with this ensemble made."""
+    """Ask for the relaxation of the glasses that the quench with this ensemble made.
+
+    ``points`` are those in cells too large for it, of which the energy is asked for as they are.
+    """
     assert param.quench is not None and param.quench.relax is not None
     own, quench = param.quench.relax, campaign.state.decisions["quench", iteration]
     tasks = relax_tasks(campaign, own, quench, own.largest_atoms, "production/relax")
-    withdrawn = outdated(campaign, {task.key for task in tasks}, ("relax_glass",))
-    return {"section": relaxation(param), "tasks": task_entries(tasks, {}), "withdrawn": withdrawn}
+    points = point_tasks(campaign, own, quench, "production/relax")
+    withdrawn = outdated(campaign, {task.key for task in (*tasks, *points)}, ("relax_glass",))
+    asked = {"tasks": task_entries(tasks, {}), "points": task_entries(points, {})}
+    return {"section": relaxation(param), "withdrawn": withdrawn} | asked
 
 
 def relaxation(param: Param) -> str:

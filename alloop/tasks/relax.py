@@ -20,7 +20,6 @@ from alloop.tasks.label import labelled
 
 MINIMUM, FRAME = "minimum of the models", "last frame"
 SEEN = ("fraction_4B", "fraction_5Si", "three_rings")
-SUMMARY = ("relaxed_from", "averaged", "before", "after")
 
 
 def run(context: Context) -> None:
@@ -28,9 +27,10 @@ def run(context: Context) -> None:
 
     spec: start, a frame of another task's result; minimum, the task that minimised it with the models, whose structure
     is relaxed instead, or None; analysed, the tasks over whose analysed frames the glass is averaged; level, the
-    labeler's content; relax, how far. ``before`` and ``after`` are what `seen_in` tells, with the labeler's
-    ``energy_eV``: before, None if a code does not tell it. ``averaged`` is the same in motion, without an energy, and
-    ``relaxed_from`` tells which structure was relaxed, MINIMUM or FRAME.
+    labeler's content; relax, how far, or None for the energy of the structure as it is. ``before`` and ``after`` are
+    what `seen_in` tells, with the labeler's ``energy_eV``: before, None if a code does not tell it; after, None if
+    nothing was to be relaxed. ``averaged`` is the same in motion, without an energy, and ``relaxed_from`` tells which
+    structure it was, MINIMUM or FRAME.
     TaskError if the labeler cannot relax, or not within the steps allowed.
     """
     spec = context.spec
@@ -39,23 +39,33 @@ def run(context: Context) -> None:
     level = spec["level"]
     if level["labeler"] == "cp2k":
         raise TaskError("labels by CP2K are single points; relax with a calculator or VASP", "config", final=True)
+    told = {
+        "relaxed_from": MINIMUM if spec["minimum"] else FRAME,
+        "averaged": averaged(context.result_of(key) for key in spec["analysed"]),
+    }
+    if spec["relax"] is None:
+        frame, more = labelled(context, level, before)
+        told |= {"before": seen_in(before) | {"energy_eV": frame.energy_eV}, "after": None}
+        write_json(context.out / "relaxed.json", told | more)
+        write_json(context.out / "summary.json", told)
+        return
     energy_eV = None if level["labeler"] in CODES else labelled(context, level, before)[0].energy_eV
     frame, more = labelled(context, level | {"relax": spec["relax"]}, before)
     if "unrelaxed" in more.get("flags", ()):
         raise TaskError(f"not relaxed after {more['ionic_steps']} steps", "unrelaxed", final=True)
     energy_eV = more.pop("first_energy_eV", energy_eV)
     moved = find_mic(frame.atoms.positions - before.positions, before.cell, before.pbc)[1]
-    record = {
-        "structure": to_record(frame.atoms),
-        "relaxed_from": MINIMUM if spec["minimum"] else FRAME,
-        "averaged": averaged(context.result_of(key) for key in spec["analysed"]),
+    told |= {
         "before": seen_in(before) | {"energy_eV": energy_eV},
         "after": seen_in(frame.atoms) | {"energy_eV": frame.energy_eV},
+    }
+    record = {
+        "structure": to_record(frame.atoms),
         "max_displacement_A": float(moved.max()),
         "rms_displacement_A": float(np.sqrt((moved**2).mean())),
     }
-    write_json(context.out / "relaxed.json", record | more)
-    write_json(context.out / "summary.json", {name: record[name] for name in SUMMARY})
+    write_json(context.out / "relaxed.json", told | record | more)
+    write_json(context.out / "summary.json", told)
 
 
 def averaged(results: Iterable[Path]) -> dict[str, float | None]:

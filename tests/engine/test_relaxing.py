@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from alloop.attempt import TaskError
 from alloop.decisions import relaxing
 from alloop.decisions.production import quenched_samples
-from alloop.decisions.relaxing import decide_relax, relax_criteria, relax_tasks, unchanged
+from alloop.decisions.relaxing import decide_relax, decide_relax_glass, relax_criteria, relax_tasks, unchanged
 from alloop.frames import write_frames
 from alloop.glass.crystals import crystal
+from alloop.state import decision_tasks
 from alloop.store import Store, begin_attempt, make_task, publish, write_json
 from alloop.structure import LabeledFrame
 from alloop.tasks import relax
@@ -204,6 +205,40 @@ def test_the_minimum_of_the_models_is_relaxed_where_a_run_went_to_one() -> None:
     lost.summaries["m"] = {"status": "lost"}
     (task,) = relax_tasks(lost, param(stop=RELAX).stop.relax, lost.state.decisions["probe", 1], None, "g")
     assert task.spec["minimum"] is None and task.inputs == ("q01",)
+
+
+def test_of_glasses_in_cells_too_large_to_relax_the_energy_is_asked_for() -> None:
+    probed = Probed()
+    probed.state.decisions["quench", 1] = probed.state.decisions["probe", 1]
+    probed.state.superseded, probed.state.asked_in = set(), {}
+    own = param(quench={"relax": {"largest_atoms": 100}})
+    decision = decide_relax_glass(probed, own, 1)
+    assert [entry["name"] for entry in decision["tasks"]] == [f"{GLASS}.n63.r{r}" for r in range(2)]
+    (point,) = decision["points"]
+    assert point["name"] == f"{GLASS}.n126.r2" and point["spec"]["relax"] is None and point["inputs"] == ["q21"]
+    asked = decision_tasks({"kind": "relax_glass", "iteration": 1} | decision)
+    assert [task.key for task in asked] == [entry["key"] for entry in (*decision["tasks"], point)]
+    old = {"tasks": [], "points": [point]}
+    probed.state.decisions["relax_glass", 0] = old
+    probed.state.asked_in = {point["key"]: {("relax_glass", 0)}}
+    less = decide_relax_glass(probed, param(quench={"relax": {"largest_atoms": 200}}), 1)
+    assert less["withdrawn"] == [point["key"]] and not less["points"]
+    large = param(quench={"relax": {}, "n_atoms": [84, 300, 1000], "replicas": 2})
+    assert (quenched_samples(large), quenched_samples(large, 150)) == (6, 4)
+
+
+def test_an_energy_is_one_label_of_the_structure_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    atoms = crystal("B2O3-II")
+    write_frames(tmp_path / "frames.npz", [atoms])
+    frame = LabeledFrame(atoms, -70.0, np.zeros((len(atoms), 3)), np.zeros((3, 3)))
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(relax, "labelled", lambda context, level, atoms: asked.append(level) or (frame, {}))
+    spec = {"start": {"task": "made", "frame": -1}, "level": {"labeler": "vasp"}, "relax": None}
+    spec |= {"minimum": None, "analysed": []}
+    relax.run(SimpleNamespace(spec=spec, out=tmp_path, result_of=lambda key: tmp_path))  # type: ignore[arg-type]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert asked == [{"labeler": "vasp"}] and summary["after"] is None
+    assert (summary["before"]["energy_eV"], summary["before"]["fraction_4B"]) == (-70.0, 1.0)
 
 
 def test_what_the_force_field_made_is_relaxed_once_for_all_runs_that_go_on_from_it() -> None:
