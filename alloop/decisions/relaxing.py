@@ -42,14 +42,14 @@ def point_tasks(campaign: Campaign, own: RelaxParam, quench: dict[str, Any], gro
 
 
 def _tasks(campaign: Campaign, runs: list[dict[str, Any]], group: str, relax: dict[str, Any] | None) -> list[Task]:
+    """Return the tasks for the structures that these runs made; relax: how, or None for their energy only."""
     tasks: dict[str, Task] = {}
     for run in runs:
         classical = [entry["key"] for entry in run["chunks"] if "force_field" in entry["spec"]][-1:]
         analysed = [entry["key"] for entry in run["analysed"]]
-        made = (
-            (analysed, run["name"], {"analysed": analysed, "minimum": _minimum(campaign, run)}),
-            (classical, f"{run['name']}.force-field", {"analysed": [], "minimum": None}),
-        )
+        of_models: dict[str, Any] = {"analysed": analysed, "minimum": _minimum(campaign, run)}
+        of_field: dict[str, Any] = {"analysed": [], "minimum": None}
+        made = ((analysed, run["name"], of_models), (classical, f"{run['name']}.force-field", of_field))
         for keys, name, more in made:
             if keys and _is_finished(campaign, keys[-1]):
                 spec = more | {"glass": run["glass"], "relax": relax}

@@ -39,7 +39,7 @@ def run(context: Context) -> None:
     level = spec["level"]
     if level["labeler"] == "cp2k":
         raise TaskError("labels by CP2K are single points; relax with a calculator or VASP", "config", final=True)
-    told = {
+    told: dict[str, Any] = {
         "relaxed_from": MINIMUM if spec["minimum"] else FRAME,
         "averaged": averaged(context.result_of(key) for key in spec["analysed"]),
     }
