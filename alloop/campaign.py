@@ -23,7 +23,7 @@ from alloop.errors import CampaignHeldError, InputError
 from alloop.failpoint import failpoint
 from alloop.process import ProcessIdentity, this_process
 from alloop.result_index import Accepted, ResultIndex, accepted, manifest_of
-from alloop.state import Durations, State, decision_tasks
+from alloop.state import Durations, State, asked_entries, decision_tasks
 from alloop.store import (
     Store,
     Task,
@@ -100,7 +100,7 @@ class Campaign:
     def _fold(self, decision: dict[str, Any]) -> None:
         """Fold the next decision in, and note when its tasks were asked for."""
         self.state.apply(decision)
-        for entry in (*decision.get("tasks", ()), *decision.get("picks", ())):
+        for entry in (*asked_entries(decision), *decision.get("picks", ())):
             self._asked.setdefault(entry["key"], decision.get("time"))
         if decision["kind"] == "start":
             self.glasses.update(glass["name"] for glass in decision["config"]["glasses"])

@@ -92,7 +92,9 @@ class RelaxParam(Section):
 
     force_eV_A: Positive = Field(0.05, description="until no force is larger")
     steps: Count = Field(200, description="at most; a structure that needs more is not compared")
-    largest_atoms: Count = Field(150, description="larger cells are not relaxed")
+    largest_atoms: Count = Field(
+        150, description="larger cells are not relaxed; of quenched ones the energy is asked for"
+    )
 
 
 class FinalTrainingParam(Section):

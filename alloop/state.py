@@ -63,8 +63,13 @@ def decision_tasks(decision: dict[str, Any]) -> list[Task]:
             tuple(entry["inputs"]) if entry.get("apart") else inputs + tuple(entry["inputs"]),
             entry.get("files", {}),
         )
-        for entry in decision["tasks"]
+        for entry in asked_entries(decision)
     ]
+
+
+def asked_entries(decision: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the records of a decision's tasks: ``tasks``, and ``points``, which only ask for an energy."""
+    return [*decision.get("tasks", ()), *decision.get("points", ())]
 
 
 def task_entries(tasks: list[Task], common: dict[str, Any]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -201,6 +202,32 @@ class Starts:
 
     def fresh(self, glass: str, n_atoms: int, temperature_K: float, role: str, seed: int) -> dict[str, Any]:
         """Return a bootstrap frame of the glass near a temperature; NeedsPersonError if there is none."""
+        chosen = self._near(glass, n_atoms, temperature_K, role, 1)
+        task, frame, *_ = chosen[int(np.random.default_rng(seed).choice(len(chosen)))]
+        return {"task": task, "frame": frame}
+
+    def apart(
+        self, glass: str, n_atoms: int, temperature_K: float, role: str, seed: int, count: int
+    ) -> list[dict[str, Any]]:
+        """Return so many frames as `fresh` would, drawn together so that no two are the same.
+
+        Each is of another source while there are any. Only if there are fewer frames than asked for is one given
+        twice: what begins at it must then have velocities of its own.
+        """
+        near = self._near(glass, n_atoms, temperature_K, role, count)
+        shuffled = [near[number] for number in np.random.default_rng(seed).permutation(len(near))]
+        before: Counter[str] = Counter()  # frames of the same source that were drawn earlier
+        turns = []
+        for *_, source in shuffled:
+            turns.append(before[source])
+            before[source] += 1
+        drawn = [shuffled[number] for number in np.argsort(turns, kind="stable")]
+        return [{"task": task, "frame": frame} for task, frame, *_ in islice(cycle(drawn), count)]
+
+    def _near(
+        self, glass: str, n_atoms: int, temperature_K: float, role: str, count: int
+    ) -> list[tuple[str, int, str, float, str, str]]:
+        """Return the frames of the glass that are nearest to a temperature: a quarter of them, and at least `count`."""
         wanted = GlassParam.model_validate(self.param_glasses[glass]).glass()
         composition = _composition(Counter(stoichiometric_counts(wanted, n_atoms)))
         fitting = [frame for frame in self.frames if frame[2] == composition]
@@ -212,9 +239,8 @@ class Starts:
         same_size = [frame for frame in fitting if f".n{n_atoms}." in frame[5]] or fitting
         pool = [frame for frame in same_size if frame[4] == role] or same_size
         distance = np.array([abs(frame[3] - temperature_K) if np.isfinite(frame[3]) else 0.0 for frame in pool])
-        near = np.argsort(distance, kind="stable")[: max(3, len(pool) // 4)]
-        chosen = pool[int(np.random.default_rng(seed).choice(near))]
-        return {"task": chosen[0], "frame": chosen[1]}
+        near = np.argsort(distance, kind="stable")[: max(3, count, len(pool) // 4)]
+        return [pool[number] for number in near]
 
 
 def _composition(counts: Counter[str]) -> str:

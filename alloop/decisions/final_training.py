@@ -12,6 +12,8 @@ from alloop.state import task_entries
 
 LONGER = ("final_train", "final_check")
 """The decisions of a longer training."""
+COMPARED = {"force_rmse_eV_A": ("forces", 1, "eV/A"), "energy_rmse_eV_atom": ("energies", 1000, "meV/atom")}
+"""The errors that must be no larger, by their name in the summary of an evaluation: name, factor and unit to tell."""
 
 
 def decide_final_train(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
@@ -47,8 +49,8 @@ def decide_final_check(campaign: Campaign, param: Param, iteration: int) -> dict
 def models_to_quench(campaign: Campaign, param: Param, iteration: int) -> tuple[list[str], dict[str, Any] | None]:
     """Return the models that drive the quench, and what the longer training gave (None if none was wanted).
 
-    The models trained longer are taken if their force RMSE is no larger on either held-out set; what could not be
-    trained or measured is not used, and the record says so.
+    The models trained longer are taken if the RMSE of neither forces nor energies per atom is larger on any held-out
+    set; what could not be trained or measured is not used, and the record says so.
     """
     ensemble, final = campaign.state.models(iteration), final_models(campaign, iteration)
     if param.quench is None or param.quench.final_training is None:
@@ -59,9 +61,12 @@ def models_to_quench(campaign: Campaign, param: Param, iteration: int) -> tuple[
         reason = "it failed" if not final else "it could not be measured on held-out labels"
         return ensemble, {"used": False, "reason": f"the longer training is not used: {reason}"}
     after, before = (campaign.summary(key) for key in done)
-    rmse = {name: [own[name]["force_rmse_eV_A"] for own in (before, after)] for name in before}
-    worse = [name for name, (old, new) in rmse.items() if not new <= old]
-    told = "; ".join(f"{name} {old:.4f} -> {new:.4f} eV/A" for name, (old, new) in rmse.items())
-    what = f"is not used, as it is worse on {' and '.join(worse)}" if worse else "is used"
-    record = {"used": not worse, "reason": f"the longer training {what} ({told})", "force_rmse_eV_A": rmse}
-    return (ensemble if worse else final), record
+    errors = {key: {name: [own[name][key] for own in (before, after)] for name in before} for key in COMPARED}
+    worse, told = [], []
+    for key, (what, factor, unit) in COMPARED.items():
+        for name, (old, new) in errors[key].items():
+            told.append(f"{what} of {name} {factor * old:.4g} -> {factor * new:.4g} {unit}")
+            worse += [f"{what} of {name}"] * (not new <= old)
+    verdict = f"is not used, as it is worse in {' and '.join(worse)}" if worse else "is used"
+    record = {"used": not worse, "reason": f"the longer training {verdict} ({'; '.join(told)})"}
+    return (ensemble if worse else final), record | errors

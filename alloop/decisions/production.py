@@ -110,8 +110,8 @@ def decide_quench(campaign: Campaign, param: Param, iteration: int) -> dict[str,
     for entry in param.glasses:
         stages = own.stages_of(melting.get(entry.name, {}).get("temperature_K"))
         for size in quench_sizes(own, entry):
-            for replica in range(own.replicas):
-                start = _start(starts, param, entry, size, replica, next(iter(stages.values()))[0])
+            begin = _starts(starts, param, entry, size, next(iter(stages.values()))[0])
+            for replica, start in enumerate(begin):
                 sample = Sample(entry.glass(), size, replica, start, (param.seed, iteration))
                 more, records = quench_chains(own, common, sample, stages, "production", levels)
                 tasks += more
@@ -133,16 +133,21 @@ def decide_quench(campaign: Campaign, param: Param, iteration: int) -> dict[str,
     }
 
 
-def _start(starts: Starts, param: Param, entry: GlassParam, size: int, replica: int, first: Stage) -> dict[str, Any]:
-    """Return where the runs of a replica begin: at a frame of the bootstrap, if it has cells of this size.
+def _starts(starts: Starts, param: Param, entry: GlassParam, size: int, first: Stage) -> list[dict[str, Any]]:
+    """Return where the runs of each replica begin: at frames of the bootstrap, if it has cells of this size.
 
-    Other sizes, and runs whose first stage the force field drives, begin with atoms packed at random.
+    They are drawn together, so that replicas begin at different frames, of different trajectories if it has as many.
+    If it has fewer frames than there are replicas, some begin at the same one, with other velocities: the seed of
+    these is the replica's. Other sizes, and runs whose first stage the force field drives, begin with atoms packed at
+    random.
     """
+    assert param.quench is not None
+    replicas = param.quench.replicas
     of_bootstrap = {sum(stoichiometric_counts(entry.glass(), wanted).values()) for wanted in entry.n_atoms}
     if first.driver == "force_field" or size not in of_bootstrap:
-        return packed_start(entry.glass(), size)
-    seed = derived_seed(param.seed, "quench-start", entry.name, size, replica)
-    return starts.fresh(entry.name, size, float(first.temperature_K or 0.0), "training", seed)
+        return [packed_start(entry.glass(), size)] * replicas
+    seed = derived_seed(param.seed, "quench-start", entry.name, size)
+    return starts.apart(entry.name, size, float(first.temperature_K or 0.0), "training", seed, replicas)
 
 
 def _melting(campaign: Campaign, param: Param, iteration: int) -> dict[str, dict[str, Any]]:
@@ -177,8 +182,11 @@ def _melting_tasks(campaign: Campaign, param: Param, iteration: int) -> set[str]
     return {task["key"] for task in (decision or {"tasks": []})["tasks"] if task["spec"]["glass"] in sought}
 
 
-def quenched_samples(param: Param) -> int:
-    """Return how many structures the melt-quench of all glasses makes to be relaxed, those of a force field too."""
+def quenched_samples(param: Param, larger_than: int = 0) -> int:
+    """Return how many structures the melt-quench of all glasses makes to be relaxed, those of a force field too.
+
+    larger_than: only those in cells of more atoms.
+    """
     own = param.quench
     if own is None:
         return 0
@@ -186,7 +194,8 @@ def quenched_samples(param: Param) -> int:
         entry.name: len(own.stages_of(own.given_melting_K(entry.name))) + own.uses_force_field
         for entry in param.glasses
     }
-    return sum(ways[entry.name] * own.replicas * len(quench_sizes(own, entry)) for entry in param.glasses)
+    sizes = {entry.name: sum(size > larger_than for size in quench_sizes(own, entry)) for entry in param.glasses}
+    return sum(ways[name] * own.replicas * count for name, count in sizes.items())
 
 
 def quench_chunks(param: Param) -> int:

@@ -15,6 +15,7 @@ from alloop.glass.composition import Glass, stoichiometric_counts
 from alloop.glass.protocol import Chunk, Stage, chunks, cooling_rate_K_ps
 from alloop.quench_params import MeltQuenchParam, QuenchParam
 from alloop.seeds import derived_seed
+from alloop.state import asked_entries
 from alloop.store import Task, make_task
 from alloop.structure import content_key
 
@@ -185,6 +186,6 @@ def outdated(campaign: Campaign, wanted: set[str], kinds: tuple[str, ...]) -> li
         entry["key"]
         for (kind, _), decision in state.decisions.items()
         if kind in kinds
-        for entry in decision["tasks"]
+        for entry in asked_entries(decision)
         if entry["key"] not in settled and all(asking in kinds for asking, _ in state.asked_in[entry["key"]])
     ]

@@ -25,21 +25,35 @@ STANDARD_ERRORS = 2.0
 def relax_tasks(
     campaign: Campaign, own: RelaxParam, quench: dict[str, Any], largest_atoms: int | None, group: str
 ) -> list[Task]:
-    """Return the tasks that relax the last analysed frame of each run of a quench or probe that came to its end.
+    """Return the tasks that relax the glass of each run of a quench or probe that came to its end.
 
-    Only in cells up to a size, if one is given. Where a force field drove the first stages, what they ended in is
-    relaxed, too, once for all runs that go on from it.
+    It is the last analysed frame, or the energy minimum of the models that the run went to from there. Only in cells up
+    to a size, if one is given. Where a force field drove the first stages, what they ended in is relaxed, too, once for
+    all runs that go on from it.
     """
+    relax = relax_content(campaign.level["content"]["labeler"], own.force_eV_A, own.steps, cell=False)
+    runs = [run for run in quench_runs(quench) if largest_atoms is None or run["atoms"] <= largest_atoms]
+    return _tasks(campaign, runs, group, relax)
+
+
+def point_tasks(campaign: Campaign, own: RelaxParam, quench: dict[str, Any], group: str) -> list[Task]:
+    """Return the tasks that only ask for the labeler's energy, of the same structures in cells too large to relax."""
+    return _tasks(campaign, [run for run in quench_runs(quench) if run["atoms"] > own.largest_atoms], group, None)
+
+
+def _tasks(campaign: Campaign, runs: list[dict[str, Any]], group: str, relax: dict[str, Any] | None) -> list[Task]:
+    """Return the tasks for the structures that these runs made; relax: how, or None for their energy only."""
     tasks: dict[str, Task] = {}
-    for run in quench_runs(quench):
-        if largest_atoms is not None and run["atoms"] > largest_atoms:
-            continue
-        classical = [entry for entry in run["chunks"] if "force_field" in entry["spec"]]
-        for entry, name in ((run["analysed"], run["name"]), (classical, f"{run['name']}.force-field")):
-            if entry and _is_finished(campaign, entry[-1]["key"]):
-                tasks.setdefault(
-                    entry[-1]["key"], _relax_task(campaign, own, run["glass"], entry[-1]["key"], group, name)
-                )
+    for run in runs:
+        classical = [entry["key"] for entry in run["chunks"] if "force_field" in entry["spec"]][-1:]
+        analysed = [entry["key"] for entry in run["analysed"]]
+        of_models: dict[str, Any] = {"analysed": analysed, "minimum": _minimum(campaign, run)}
+        of_field: dict[str, Any] = {"analysed": [], "minimum": None}
+        made = ((analysed, run["name"], of_models), (classical, f"{run['name']}.force-field", of_field))
+        for keys, name, more in made:
+            if keys and _is_finished(campaign, keys[-1]):
+                spec = more | {"glass": run["glass"], "relax": relax}
+                tasks.setdefault(keys[-1], _relax_task(campaign, spec, keys[-1], group, name))
     return list(tasks.values())
 
 
@@ -47,15 +61,19 @@ def _is_finished(campaign: Campaign, key: str) -> bool:
     return key in campaign.state.done and campaign.summary(key)["status"] == "finished"
 
 
-def _relax_task(campaign: Campaign, own: RelaxParam, glass: str, key: str, group: str, name: str) -> Task:
-    level = campaign.level["content"]
-    spec = {
-        "glass": glass,
-        "start": {"task": key, "frame": -1},
-        "level": level,
-        "relax": relax_content(level["labeler"], own.force_eV_A, own.steps, cell=False),
-    }
-    return make_task("relax", group, name, spec, (key,))
+def _minimum(campaign: Campaign, run: dict[str, Any]) -> str | None:
+    """Return the task that minimised what a run's analysed end led to; None without one, or if it did not converge."""
+    keys = [entry["key"] for entry in run["chunks"]]
+    last = keys.index(run["analysed"][-1]["key"]) if run["analysed"] else len(keys)
+    following = [entry for entry in run["chunks"][last + 1 : last + 2] if entry["spec"]["stage_kind"] == "minimise"]
+    reached = [entry["key"] for entry in following if _is_finished(campaign, entry["key"])]
+    return next((key for key in reached if campaign.summary(key)["converged"]), None)
+
+
+def _relax_task(campaign: Campaign, spec: dict[str, Any], key: str, group: str, name: str) -> Task:
+    inputs = dict.fromkeys([key, *spec["analysed"], *filter(None, [spec["minimum"]])])
+    spec = spec | {"start": {"task": key, "frame": -1}, "level": campaign.level["content"]}
+    return make_task("relax", group, name, spec, tuple(inputs))
 
 
 def decide_relax(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
@@ -74,12 +92,17 @@ def decide_relax(campaign: Campaign, param: Param, iteration: int) -> dict[str, 
 
 
 def decide_relax_glass(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
-    """Ask for the relaxation of the glasses that the quench with this ensemble made."""
+    """Ask for the relaxation of the glasses that the quench with this ensemble made.
+
+    ``points`` are those in cells too large for it, of which the energy is asked for as they are.
+    """
     assert param.quench is not None and param.quench.relax is not None
     own, quench = param.quench.relax, campaign.state.decisions["quench", iteration]
     tasks = relax_tasks(campaign, own, quench, own.largest_atoms, "production/relax")
-    withdrawn = outdated(campaign, {task.key for task in tasks}, ("relax_glass",))
-    return {"section": relaxation(param), "tasks": task_entries(tasks, {}), "withdrawn": withdrawn}
+    points = point_tasks(campaign, own, quench, "production/relax")
+    withdrawn = outdated(campaign, {task.key for task in (*tasks, *points)}, ("relax_glass",))
+    asked = {"tasks": task_entries(tasks, {}), "points": task_entries(points, {})}
+    return {"section": relaxation(param), "withdrawn": withdrawn} | asked
 
 
 def relaxation(param: Param) -> str:

@@ -153,8 +153,8 @@ def urata2022(melting_K: float) -> dict[str, tuple[Stage, ...]]:
 
     A classical force field melts at 3500 K for 500 ps, cools at 1 K/ps and stays at 300 K for 300 ps. The models heat
     at 10 K/ps to the glass's melting temperature, mix for 200 ps, and cool at 10 K/ps to 300 K (`10Kps`), or only to
-    1000 K, where they stay for 200, 400 or 600 ps, and then at 2 K/ps (`2Kps.200ps` ...: three replicas). After
-    200 ps at 300 K, of which the last 100 are analysed, and a minimisation, 300 ps at 500 K and 0 bar follow for
+    1000 K, where they stay for 200, 400 or 600 ps, and then at 2 K/ps (`2Kps.200ps` ...: three branches of one melt).
+    After 200 ps at 300 K, of which the last 100 are analysed, and a minimisation, 300 ps at 500 K and 0 bar follow for
     transport. The volume is that of the measured density but for the last stage.
     """
     begin = (

@@ -42,7 +42,8 @@ def build_plan(campaign: Campaign, param: Param, max_iterations: int) -> dict[st
     closing = iterations > 0 or not quenched
     quenching = closing or quenched.get("section", "") not in ("", quench_section(param))
     final = param.train.models if quenching and param.quench and param.quench.final_training else 0
-    relaxed = quenched_samples(param) if quenching and param.quench and param.quench.relax else 0
+    relax = param.quench.relax if quenching and param.quench else None
+    relaxed = quenched_samples(param) if relax else 0
     guarded = iterations > 0 and param.quench is not None and param.quench.guard_records > 0
     tasks = {
         "bootstrap": (melts + len(own.crystals) + len(own.structures) + len(own.data)) if new else 0,
@@ -76,6 +77,7 @@ def build_plan(campaign: Campaign, param: Param, max_iterations: int) -> dict[st
         "core_hours_per_label": cost_record(campaign.costs)["core_hours_per_label"],
         "hours_on_slots": _hours_on_slots(campaign, param, tasks),
         "budget": shares_used(campaign.costs, param.budget),
+        "single_points_at_most": quenched_samples(param, relax.largest_atoms) if relax else 0,
         "guard_labels_at_most": param.select.max_labels if guarded else 0,
     }
 
@@ -131,6 +133,12 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
     per_label = plan["core_hours_per_label"]
     told = "unknown until measured" if per_label is None else f"{per_label:.3g} core-hours so far"
     console.print(f" a label costs: {told}", highlight=False)
+    if plan["single_points_at_most"]:
+        console.print(
+            f" {plan['single_points_at_most']} of the relaxations are one energy each, of cells larger than "
+            "quench.relax.largest_atoms",
+            highlight=False,
+        )
     if plan["guard_labels_at_most"]:
         console.print(
             f" not counted: if production leaves what a converged ensemble can be trusted in, up to "

@@ -143,7 +143,9 @@ def _sentence(kind: str, content: dict[str, Any]) -> str:
     if kind == "guard":
         return str(content["reason"])
     if kind == "relax_glass":
-        return f"relax {len(content['tasks'])} glasses with the labeler"
+        points = len(content.get("points", ()))
+        told = f"relax {len(content['tasks'])} glasses with the labeler"
+        return told + (f", and ask for the energy of {points} larger ones" if points else "")
     if not content["tasks"]:
         return "no melt-quench asked for"
     mark = "" if content["converged"] else " (ensemble not converged)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -276,8 +276,10 @@ def _glass_row(
     chunks = run["chunks"]
     done = [entry for entry in chunks if entry["key"] in campaign.state.done]
     summaries = {entry["key"]: campaign.summary(entry["key"]) for entry in done}
-    analysed, minima = run["analysed"], [entry for entry in chunks if entry["spec"]["stage_kind"] == "minimise"]
-    frames, at_minimum = _frames_of(campaign, analysed), _frames_of(campaign, minima[-1:])
+    frames = _frames_of(campaign, run["analysed"])
+    minima = [entry for entry in chunks if entry["spec"]["stage_kind"] == "minimise"][-1:]
+    unconverged = _unconverged(summaries.get(entry["key"]) for entry in minima)
+    at_minimum = [] if unconverged else _frames_of(campaign, minima)
     lost = [summary for summary in summaries.values() if summary["status"] in ("lost", "stopped")]
     running = lost[0]["status"] if lost else f"running {len(done)}/{len(chunks)}"
     by_ensemble = [summaries[entry["key"]] for entry in done if "force_field" not in entry["spec"]]
@@ -296,6 +298,7 @@ def _glass_row(
         "frames": len(frames),
         "fraction_4B": _mean([frame["fraction_4B"] for frame in frames]),
         "fraction_4B_at_minimum": _mean([frame["fraction_4B"] for frame in at_minimum]),
+        "unconverged_minimum": unconverged,
         "experimental_4B": experiment.get(run["glass"]),
         "fraction_5Si": _mean([frame["fraction_5Si"] for frame in frames]),
         "three_membered_rings_B": _mean([frame["rings"]["counts"].get("3", 0) for frame in frames]),
@@ -307,6 +310,14 @@ def _glass_row(
             for event in decision["common"]["events"]
         },
     }
+
+
+def _unconverged(summaries: Iterable[dict[str, Any] | None]) -> str | None:
+    """Return how far a minimisation came that reached no minimum within its steps; None if there is none such."""
+    for own in summaries:
+        if own and not own.get("converged", True):
+            return f"largest force {own['max_force_eV_A']:.3g} eV/Å after {own['steps']} steps"
+    return None
 
 
 def _frames_of(campaign: Campaign, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -465,6 +476,9 @@ def glass_text_table(rows: list[dict[str, Any]]) -> Table:
     table.caption += _melting_text({row["glass"]: row["melting"] for row in rows if row["melting"]})
     table.caption += "".join(
         f"\n{row['run']} {row['status']} at {row['lost_reason']}" for row in rows if row["lost_reason"]
+    )
+    table.caption += "".join(
+        f"\n{row['run']} was not minimised: {row['unconverged_minimum']}" for row in rows if row["unconverged_minimum"]
     )
     for row in rows:
         seen = ", ".join(f"{event} {count}" for event, count in row["events"].items() if count)

@@ -127,8 +127,8 @@ def test_calm_production_asks_for_nothing_and_what_left_no_frame_is_told(tmp_pat
     ("before", "after", "used", "told"),
     [
         ((0.2, 0.3), (0.2, 0.25), True, "is used"),
-        ((0.2, 0.3), (0.1, 0.31), False, "worse on held_out_explore"),
-        ((0.2, 0.3), (float("nan"), 0.1), False, "worse on held_out_bootstrap"),
+        ((0.2, 0.3), (0.1, 0.31), False, "worse in forces of held_out_explore (forces of held_out_bootstrap 0.2 ->"),
+        ((0.2, 0.3), (float("nan"), 0.1), False, "worse in forces of held_out_bootstrap ("),
         ((0.2, 0.3), None, False, "could not be measured"),
         (None, None, False, "it failed"),
     ],
@@ -143,10 +143,37 @@ def test_models_trained_longer_are_used_if_they_are_no_worse(before: Any, after:
     errors = {"before": before, "after": after}
 
     def summary(key: str) -> dict[str, Any]:
-        return {name: {"force_rmse_eV_A": value} for name, value in zip(names, errors[key], strict=True)}
+        return {
+            name: {"force_rmse_eV_A": value, "energy_rmse_eV_atom": 0.004}
+            for name, value in zip(names, errors[key], strict=True)
+        }
 
     campaign: Any = SimpleNamespace(state=state, summary=summary)
     models, record = models_to_quench(campaign, param(quench={"final_training": {"steps": 9}}), 0)
     assert models == (["f"] if used else ["e"]) and record is not None
     assert record["used"] == used and told in record["reason"]
     assert models_to_quench(campaign, param(quench={}), 0) == (["e"], None)
+
+
+def test_models_trained_longer_must_be_no_worse_in_energies_too() -> None:
+    state = State()
+    state.decisions["train", 0] = {"tasks": [{"key": "e"}]}
+    state.decisions["final_train", 0] = {"tasks": [{"key": "f"}]}
+    state.decisions["final_check", 0] = {"tasks": [{"key": "after"}, {"key": "before"}]}
+    state.done = {"e", "f", "after", "before"}
+    energies = {"before": 0.004, "after": 0.005}
+
+    def summary(key: str) -> dict[str, Any]:
+        return {"held_out": {"force_rmse_eV_A": 0.2, "energy_rmse_eV_atom": energies[key]}}
+
+    campaign: Any = SimpleNamespace(state=state, summary=summary)
+    own = param(quench={"final_training": {"steps": 9}})
+    models, record = models_to_quench(campaign, own, 0)
+    assert models == ["e"] and record is not None and not record["used"]
+    assert (
+        "worse in energies of held_out (forces of held_out 0.2 -> 0.2 eV/A; energies of held_out 4 -> 5 meV/atom)"
+        in (record["reason"])
+    )
+    assert record["energy_rmse_eV_atom"] == {"held_out": [0.004, 0.005]}
+    energies["after"] = 0.004
+    assert models_to_quench(campaign, own, 0)[0] == ["f"]

@@ -202,11 +202,11 @@ def test_sizes_that_the_bootstrap_lacks_are_packed_and_its_own_are_taken_from_it
 
     asked: list[tuple[str, int, float]] = []
 
-    def fresh(glass: str, size: int, temperature: float, *_: Any) -> dict[str, Any]:
+    def apart(glass: str, size: int, temperature: float, *_: Any) -> list[dict[str, Any]]:
         asked.append((glass, size, temperature))
-        return {"task": "b", "frame": 0}
+        return [{"task": "b", "frame": 0}]
 
-    monkeypatch.setattr(production, "Starts", lambda campaign: SimpleNamespace(fresh=fresh))
+    monkeypatch.setattr(production, "Starts", lambda campaign: SimpleNamespace(apart=apart))
     own = param(quench={"protocol": "short", "when": "always", "n_atoms": [84, 168]})
     decision = decide_quench(Finished({}), own, 2)
     starts = [run["chunks"][0]["spec"]["start"] for run in quench_runs(decision)]

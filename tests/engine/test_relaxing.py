@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from alloop.attempt import TaskError
 from alloop.decisions import relaxing
 from alloop.decisions.production import quenched_samples
-from alloop.decisions.relaxing import decide_relax, relax_criteria, relax_tasks, unchanged
+from alloop.decisions.relaxing import decide_relax, decide_relax_glass, relax_criteria, relax_tasks, unchanged
 from alloop.frames import write_frames
 from alloop.glass.crystals import crystal
-from alloop.store import Store, begin_attempt, make_task, publish
+from alloop.state import decision_tasks
+from alloop.store import Store, begin_attempt, make_task, publish, write_json
 from alloop.structure import LabeledFrame
 from alloop.tasks import relax
 
@@ -41,6 +42,7 @@ def relaxed(root: Path, steps: int) -> tuple[int, Path]:
     assert publish(attempt, source.key, {"seconds": 1.0, "threads": 1})
     relax = {"force_eV_A": 0.05, "steps": steps, "cell": False}
     spec = {"glass": GLASS, "start": {"task": source.key, "frame": -1}, "level": REHEARSAL, "relax": relax}
+    spec |= {"minimum": None, "analysed": []}
     task = make_task("relax", "iter.000000/relax", "crystal", spec, (source.key,))
     place = store.prepare(task, "campaign-id", {source.key: str(folder.relative_to(store.iterations))})
     return subprocess.run(attempt_command(place), check=False, capture_output=True).returncode, place
@@ -55,7 +57,8 @@ def test_a_crystal_keeps_its_coordination_and_loses_energy(tmp_path: Path) -> No
     assert record["before"]["fraction_5Si"] is None and record["before"]["three_rings"] == 32
     assert 0 < record["rms_displacement_A"] <= record["max_displacement_A"] < 1.0
     summary = json.loads((folder / "result" / "summary.json").read_text())
-    assert summary == {"before": record["before"], "after": record["after"]}
+    assert summary == {key: record[key] for key in ("relaxed_from", "averaged", "before", "after")}
+    assert summary["relaxed_from"] == "last frame"
 
 
 def by_a_code(monkeypatch: pytest.MonkeyPatch, folder: Path, labeler: str, **told: Any) -> dict[str, Any]:
@@ -66,6 +69,7 @@ def by_a_code(monkeypatch: pytest.MonkeyPatch, folder: Path, labeler: str, **tol
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(relax, "labelled", lambda context, level, atoms: asked.append(level) or (frame, dict(told)))
     spec = {"start": {"task": "made", "frame": 0}, "level": {"labeler": labeler}, "relax": {"NSW": "9"}}
+    spec |= {"minimum": None, "analysed": []}
     relax.run(SimpleNamespace(spec=spec, out=folder, result_of=lambda key: folder))
     assert asked == [{"labeler": labeler, "relax": {"NSW": "9"}}], "one run tells both energies"
     return dict(json.loads((folder / "summary.json").read_text()))
@@ -74,6 +78,35 @@ def by_a_code(monkeypatch: pytest.MonkeyPatch, folder: Path, labeler: str, **tol
 def test_a_code_tells_the_energy_before_in_its_first_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = by_a_code(monkeypatch, tmp_path, "vasp", first_energy_eV=-69.0, ionic_steps=4, flags=[])
     assert (found["before"]["energy_eV"], found["after"]["energy_eV"]) == (-69.0, -70.0)
+
+
+def test_what_the_models_minimised_is_relaxed_beside_the_mean_over_the_glass_in_motion(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    still = crystal("B2O3-II")
+    moving = still.copy()
+    moving.rattle(0.1, seed=2)
+    for name, atoms in (("hold", moving), ("minimum", still), ("earlier", moving)):
+        (tmp_path / name).mkdir()
+        write_frames(tmp_path / name / "frames.npz", [atoms])
+    for name, values in (("earlier", [0.1, 0.2]), ("hold", [0.6])):
+        told = [{"fraction_4B": own, "fraction_5Si": None, "rings": {"counts": {"3": 2}}} for own in values]
+        write_json(tmp_path / name / "analysis.json", told)
+    asked: list[Any] = []
+
+    def labelled(context: Any, level: Any, atoms: Any) -> Any:
+        asked.append(atoms)
+        return LabeledFrame(moving, -70.0, np.zeros((len(moving), 3)), np.zeros((3, 3))), {"first_energy_eV": -69.0}
+
+    monkeypatch.setattr(relax, "labelled", labelled)
+    spec = {"start": {"task": "hold", "frame": -1}, "minimum": "minimum", "analysed": ["earlier", "hold"]}
+    spec |= {"level": {"labeler": "vasp"}, "relax": {}}
+    context: Any = SimpleNamespace(spec=spec, out=tmp_path, result_of=lambda key: tmp_path / key)
+    relax.run(context)
+    assert len(asked) == 1 and asked[0].positions == pytest.approx(still.positions)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["averaged"] == pytest.approx({"fraction_4B": 0.3, "fraction_5Si": None, "three_rings": 2})
+    assert summary["relaxed_from"] == "minimum of the models" and summary["before"]["fraction_4B"] == 1.0
 
 
 def test_a_code_that_did_not_relax_is_not_believed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -143,10 +176,69 @@ def test_last_frames_of_whole_quenches_up_to_a_size_are_relaxed() -> None:
     own = param(stop=RELAX).stop.relax
     found = relax_tasks(probed, own, probed.state.decisions["probe", 1], 100, "iter.000001/relax")
     assert [task.inputs for task in found] == [("q01",), ("q11",)]
+    assert [(task.spec["minimum"], task.spec["analysed"]) for task in found] == [(None, ["q01"]), (None, ["q11"])]
     assert all(task.spec["start"]["frame"] == -1 and task.spec["level"] == REHEARSAL for task in found)
     assert len({task.key for task in found}) == 2
     probed.summaries["q11"]["status"] = "lost"
     assert len(relax_tasks(probed, own, probed.state.decisions["probe", 1], None, "g")) == 2
+
+
+def minimised(probed: Probed, stage_kinds: dict[str, str], converged: bool = True) -> Any:
+    """The relaxation of one run whose analysed end these stages follow, all of them finished."""
+    quench = probed.state.decisions["probe", 1]
+    for key, kind in stage_kinds.items():
+        quench["tasks"].append({"key": key, "spec": {"stage_kind": kind}})
+        probed.state.done.add(key)
+        probed.summaries[key] = {"status": "finished", "converged": converged}
+    quench["runs"] = [quench["runs"][0] | {"tasks": ["q00", "q01", *stage_kinds]}]
+    (task,) = relax_tasks(probed, param(stop=RELAX).stop.relax, quench, None, "g")
+    return task
+
+
+def test_the_minimum_of_the_models_is_relaxed_where_a_run_went_to_one() -> None:
+    task = minimised(Probed(), {"m": "minimise", "transport": "hold"})
+    assert (task.spec["start"]["task"], task.spec["minimum"], task.inputs) == ("q01", "m", ("q01", "m"))
+    assert minimised(Probed(), {"transport": "hold", "m": "minimise"}).spec["minimum"] is None, "of another temperature"
+    assert minimised(Probed(), {"m": "minimise"}, converged=False).spec["minimum"] is None, "it is no minimum"
+    lost = Probed()
+    minimised(lost, {"m": "minimise"})
+    lost.summaries["m"] = {"status": "lost"}
+    (task,) = relax_tasks(lost, param(stop=RELAX).stop.relax, lost.state.decisions["probe", 1], None, "g")
+    assert task.spec["minimum"] is None and task.inputs == ("q01",)
+
+
+def test_of_glasses_in_cells_too_large_to_relax_the_energy_is_asked_for() -> None:
+    probed = Probed()
+    probed.state.decisions["quench", 1] = probed.state.decisions["probe", 1]
+    probed.state.superseded, probed.state.asked_in = set(), {}
+    own = param(quench={"relax": {"largest_atoms": 100}})
+    decision = decide_relax_glass(probed, own, 1)
+    assert [entry["name"] for entry in decision["tasks"]] == [f"{GLASS}.n63.r{r}" for r in range(2)]
+    (point,) = decision["points"]
+    assert point["name"] == f"{GLASS}.n126.r2" and point["spec"]["relax"] is None and point["inputs"] == ["q21"]
+    asked = decision_tasks({"kind": "relax_glass", "iteration": 1} | decision)
+    assert [task.key for task in asked] == [entry["key"] for entry in (*decision["tasks"], point)]
+    old = {"tasks": [], "points": [point]}
+    probed.state.decisions["relax_glass", 0] = old
+    probed.state.asked_in = {point["key"]: {("relax_glass", 0)}}
+    less = decide_relax_glass(probed, param(quench={"relax": {"largest_atoms": 200}}), 1)
+    assert less["withdrawn"] == [point["key"]] and not less["points"]
+    large = param(quench={"relax": {}, "n_atoms": [84, 300, 1000], "replicas": 2})
+    assert (quenched_samples(large), quenched_samples(large, 150)) == (6, 4)
+
+
+def test_an_energy_is_one_label_of_the_structure_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    atoms = crystal("B2O3-II")
+    write_frames(tmp_path / "frames.npz", [atoms])
+    frame = LabeledFrame(atoms, -70.0, np.zeros((len(atoms), 3)), np.zeros((3, 3)))
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(relax, "labelled", lambda context, level, atoms: asked.append(level) or (frame, {}))
+    spec = {"start": {"task": "made", "frame": -1}, "level": {"labeler": "vasp"}, "relax": None}
+    spec |= {"minimum": None, "analysed": []}
+    relax.run(SimpleNamespace(spec=spec, out=tmp_path, result_of=lambda key: tmp_path))  # type: ignore[arg-type]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert asked == [{"labeler": "vasp"}] and summary["after"] is None
+    assert (summary["before"]["energy_eV"], summary["before"]["fraction_4B"]) == (-70.0, 1.0)
 
 
 def test_what_the_force_field_made_is_relaxed_once_for_all_runs_that_go_on_from_it() -> None:

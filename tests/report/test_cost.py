@@ -356,3 +356,13 @@ def test_tables_of_nothing() -> None:
     record = cost_record(Costs())
     assert record["core_hours"] == 0 and record["core_hours_per_label"] is None and record["failed_share"] == 0
     assert "0.00 core-hours" in text_of(print_costs, record)
+
+
+def test_plan_tells_how_many_relaxations_are_one_energy_each(tmp_path: Path) -> None:
+    campaign = begun(tmp_path / "relaxed")
+    sizes = {"n_atoms": [84, 300], "replicas": 2}
+    plan = build_plan(campaign, parsed(quench=sizes | {"relax": {}}), 1)
+    counts = {row["kind"]: row["at_most"] for row in plan["tasks"]}
+    assert plan["single_points_at_most"] * 2 == counts["relax"] > 0
+    assert f"{plan['single_points_at_most']} of the relaxations are one energy each" in text_of(print_plan, plan)
+    assert build_plan(campaign, parsed(quench=sizes), 1)["single_points_at_most"] == 0

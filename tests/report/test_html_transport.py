@@ -104,6 +104,41 @@ def test_runs_of_a_glass_are_taken_together_over_rates_and_models(held: Campaign
     assert (interval["high_95"] - interval["low_95"]) / 2 == pytest.approx(half * density, rel=1e-4)
 
 
+def branched(folder: Path, runs: dict[str, tuple[float, int]]) -> tuple[dict[str, Any], list[float]]:
+    """The record of one glass's runs, by name with rate and model, and what each shows by itself."""
+    campaign = campaign_of_glasses(folder)
+    asked = {name: (NAMES[0], rate, run_of(name, NAMES[0], model)) for name, (rate, model) in runs.items()}
+    decide_quench(campaign, asked)
+    for seed, (_, _, tasks) in enumerate(asked.values()):
+        end_run(campaign, tasks, walk(seed))
+    found = transport(campaign, lambda text: None)
+    (together,) = found["glasses"]
+    return together, [row["diffusion"]["D_cm2_s"]["value"] for row in found["runs"]]
+
+
+def test_branches_of_one_melt_are_no_replicas(tmp_path: Path) -> None:
+    names = [f"g.n294.{label}" for label in ("10Kps", "2Kps.200ps", "2Kps.400ps")]
+    one, single = branched(tmp_path / "one", {f"{name}.r0": (10.0 if "10K" in name else 2.0, 0) for name in names})
+    found = one["diffusion"]["D_cm2_s"]
+    assert found["value"] == pytest.approx(np.mean(single)) and one["melts"] == 1
+    assert (found["low_95"], found["high_95"]) == (None, None), "no interval from what is not independent"
+    assert found["sd_of_branches"] == pytest.approx(np.std(single, ddof=1))
+    density = one["diffusion"]["number_density_times_D_1_cm_s"]
+    assert density["sd_of_branches"] / density["value"] == pytest.approx(found["sd_of_branches"] / found["value"])
+    section = part({"transport": {"asked": 3, "runs": [], "glasses": [one]}}, "glasses")
+    row = dict(zip(section.tables[0].columns, section.tables[0].rows[0], strict=True))
+    assert row["runs"] == "3 branches of one melt" and "(sd " in row["D cm²/s"]
+    section.figures[0].write(tmp_path)
+
+    runs = {f"{name}.r{k}": (2.0, k) for name in names[1:] for k in range(2)}
+    two, single = branched(tmp_path / "two", runs)
+    means = [np.mean(single[k::2]) for k in range(2)]
+    found = two["diffusion"]["D_cm2_s"]
+    assert two["melts"] == two["models"] == 2 and "sd_of_branches" not in found
+    half = 12.7062 * np.std(means, ddof=1) / np.sqrt(2)
+    assert (found["high_95"] - found["low_95"]) / 2 == pytest.approx(half, rel=1e-4), "two replicas, not four"
+
+
 def test_the_usual_window_needs_its_length() -> None:
     assert fitted_part(300.0, 0.5) == (50.0, (50.0, 150.0))
     assert fitted_part(201.0, 0.5) == (50.0, (50.0, 150.0))

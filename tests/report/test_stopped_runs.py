@@ -8,7 +8,8 @@ import pytest
 from glass_kit import campaign_of_glasses, chunk, decide_quench, ended_with
 
 from alloop.report.html.runs import finished_runs
-from alloop.report.status import glass_table
+from alloop.report.status import glass_table, glass_text_table
+from alloop.store import write_json
 
 GLASS = "LBS-20-60-20"
 RECORD = {"reason": "", "records": 0, "events": {}, "max_force_deviation_eV_A": 0.1}
@@ -28,3 +29,21 @@ def test_a_run_whose_chunks_have_all_ended_is_not_done_if_one_did_not_come_to_it
     (row,) = glass_table(campaign)
     assert (row["status"], row["lost_reason"]) == (status, "deviation above 0.4 eV/A")
     assert finished_runs(campaign) == []
+
+
+@pytest.mark.parametrize("converged", [True, False])
+def test_a_minimisation_that_reached_no_minimum_gives_no_value_and_is_told(converged: bool, tmp_path: Path) -> None:
+    campaign = campaign_of_glasses(tmp_path)
+    glass = chunk("r0", 0, "glass", GLASS, analyse_from_step=0)
+    minimum = chunk("r0", 1, "minimum", GLASS, stage_kind="minimise")
+    decide_quench(campaign, {"r0": (GLASS, 10.0, [glass, minimum])})
+    found = {"converged": converged, "max_force_eV_A": 0.1234, "steps": 5000}
+    frame = {"fraction_5Si": None, "rings": {"counts": {}}, "boroxol": {"rings": 0}}
+    for task, fraction, more in ((glass, 0.3, {}), (minimum, 0.4, found)):
+        result = ended_with(campaign, task, RECORD | CLASSES | {"status": "finished"} | more)
+        write_json(result / "analysis.json", [frame | {"fraction_4B": fraction}])
+    (row,) = glass_table(campaign)
+    assert (row["status"], row["fraction_4B"]) == ("done", 0.3)
+    assert row["fraction_4B_at_minimum"] == (0.4 if converged else None)
+    said = "r0 was not minimised: largest force 0.123 eV/Å after 5000 steps"
+    assert (said in str(glass_text_table([row]).caption)) is not converged

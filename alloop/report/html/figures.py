@@ -19,12 +19,12 @@ import numpy as np
 
 from alloop.glass.composition import TABLE_1
 from alloop.report.html.relaxed import FORCE_FIELD, MODELS
-from alloop.report.html.replicas import place_of, replicas
+from alloop.report.html.replicas import melt_of, place_of, replicas, together
 from alloop.report.statistics import draw_calibration, draw_classes, draw_histograms
 
 LARGE_ATOMS = 600
 """Cells of fewer atoms are drawn as small ones, as in Urata (2022), which has about 300 and about 1000."""
-_BARS = "bars: standard error of the mean"
+_BARS = "bars: standard error of the mean over replicas, or standard deviation of the branches of one melt"
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,8 @@ def transport_figures(report: dict[str, Any]) -> Iterator[Figure]:
         yield Figure(
             "transport",
             "Number density of lithium times its diffusion coefficient, and the Nernst-Einstein conductivity, against "
-            f"composition; D from lags of {lags}; bars: 95 % interval, where it is finite.",
+            f"composition; D from lags of {lags}; bars: 95 % interval, where it is finite, or "
+            "standard deviation of the branches of one melt.",
             lambda figure: _transport(figure, known),
             transport_covered(known),
             (9.6, 4.6),
@@ -351,7 +352,7 @@ def _fourfold(axes: Any, glasses: list[dict[str, Any]]) -> None:
         name, atoms, rate = place
         experiment = TABLE_1[name].experimental_4B
         label = f"{name}, {atoms} atoms, {_rate(rate)}"
-        bars = axes.errorbar(experiment, own.mean, own.standard_error or 0, fmt="o", capsize=3, label=label)
+        bars = axes.errorbar(experiment, own.mean, own.bar, fmt="o", capsize=3, label=label)
         if lowest := at_minimum.get(place):
             style = {
                 "fmt": "s",
@@ -359,7 +360,7 @@ def _fourfold(axes: Any, glasses: list[dict[str, Any]]) -> None:
                 "markerfacecolor": "none",
                 "label": f"{label} + Emin",
             }
-            axes.errorbar(experiment, lowest.mean, lowest.standard_error or 0, capsize=3, **style)
+            axes.errorbar(experiment, lowest.mean, lowest.bar, capsize=3, **style)
     axes.plot([0, 0.7], [0, 0.7], color="black", linewidth=0.8)
     axes.set(
         xlabel="fourfold boron, experiment (NMR)", ylabel="fourfold boron, simulated", xlim=(0, 0.7), ylim=(0, 0.7)
@@ -369,7 +370,7 @@ def _fourfold(axes: Any, glasses: list[dict[str, Any]]) -> None:
 
 def _three_rings(axes: Any, glasses: list[dict[str, Any]]) -> None:
     found = replicas(glasses, "three_rings")
-    means, bars = [own.mean for own in found.values()], [own.standard_error or 0 for own in found.values()]
+    means, bars = [own.mean for own in found.values()], [own.bar for own in found.values()]
     axes.bar(range(len(found)), means, yerr=bars, capsize=3)
     labels = [f"{name}\n{atoms} atoms\n{_rate(rate)}" for name, atoms, rate in found]
     axes.set_xticks(range(len(found)), labels, fontsize="small")
@@ -384,7 +385,7 @@ def _relaxed(figure: plt.Figure, relaxed: list[dict[str, Any]]) -> None:
     for axes, (key, title) in zip(figure.subplots(1, 3), shown, strict=True):
         before, after = (replicas(relaxed, side, key) for side in ("before", "after"))
         for place in before:
-            bars = {"xerr": before[place].standard_error or 0, "yerr": after[place].standard_error or 0}
+            bars = {"xerr": before[place].bar, "yerr": after[place].bar}
             style = {"fmt": markers[place[1:]], "color": colours[place[0]], "capsize": 3, "alpha": 0.8}
             axes.errorbar(before[place].mean, after[place].mean, **bars, **style)
         top = max(axes.get_xlim()[1], axes.get_ylim()[1], 0.02)
@@ -414,11 +415,11 @@ def _energies(figure: plt.Figure, energies: list[dict[str, Any]]) -> None:
         for place, cell in enumerate(sorted(cells)):
             for number, one in enumerate(series):
                 values = _relative_meV_atom(energies, *cell, *one)
-                if len(values):
-                    bar = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0
+                if values:
+                    seen = together(values)
                     shift = 0.7 * ((number + 0.5) / len(series) - 0.5)
                     style = {"fmt": "s" if one[1] else "o", "color": colours[one[0]], "capsize": 3}
-                    axes.errorbar(place + shift, values.mean(), bar, **style)
+                    axes.errorbar(place + shift, seen.mean, seen.bar, **style)
         for made_by, relaxed in series:
             label = f"{made_by}, {'relaxed' if relaxed else 'as made'}"
             axes.plot([], [], "s" if relaxed else "o", color=colours[made_by], label=label)
@@ -430,8 +431,10 @@ def _energies(figure: plt.Figure, energies: list[dict[str, Any]]) -> None:
 
 def _relative_meV_atom(
     energies: list[dict[str, Any]], glass: str, atoms: int, made_by: str, relaxed: bool
-) -> np.ndarray:
+) -> list[tuple[float, str, int]]:
     """Return the energies of what was made so, less the mean of what models made of this glass and cell size.
+
+    With each go the melt it is of, and the model that drove it.
 
     Of a force field's glasses those of the same cell size are taken, or if there are none those of any.
     """
@@ -441,7 +444,7 @@ def _relative_meV_atom(
     same = [one for one in wanted if one["atoms"] == atoms]
     chosen = same or [one for one in wanted if one["driver"] == FORCE_FIELD]
     reference = np.mean([one["energy_eV_atom"] for one in of_models if not one["relaxed"]])
-    return 1000 * (np.array([one["energy_eV_atom"] for one in chosen]) - reference)
+    return [(1000 * (one["energy_eV_atom"] - reference), melt_of(one), one["driven_by"]) for one in chosen]
 
 
 def _transport(figure: plt.Figure, known: list[dict[str, Any]]) -> None:
@@ -452,7 +455,9 @@ def _transport(figure: plt.Figure, known: list[dict[str, Any]]) -> None:
     for axes, (key, title) in zip(figure.subplots(1, 2), shown, strict=True):
         values = [own["diffusion"][key] for own in known]
         for own, found in zip(known, values, strict=True):
-            below, above = (found["value"] if found[end] is None else found[end] for end in ("low_95", "high_95"))
+            deviation = found.get("sd_of_branches", 0.0)
+            ends = ((found["low_95"], -deviation), (found["high_95"], deviation))
+            below, above = (found["value"] + spread if end is None else end for end, spread in ends)
             bars = np.array([[found["value"] - below], [above - found["value"]]])
             label = f"{own['glass']}, {own['atoms']}"
             axes.errorbar(100 * own["li2o"], found["value"], bars, fmt="o", capsize=3, label=label)

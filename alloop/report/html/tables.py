@@ -10,7 +10,7 @@ from typing import Any
 from alloop.glass.composition import TABLE_1
 from alloop.report.html.figures import compared_glasses, covered_glasses, fitted_lags, transport_covered
 from alloop.report.html.relaxed import FORCE_FIELD
-from alloop.report.html.replicas import Place, Replicas, place_of, replicas, told
+from alloop.report.html.replicas import Place, Replicas, counted, place_of, replicas, told
 from alloop.report.status import number
 
 
@@ -43,7 +43,7 @@ def glass_table(glasses: list[dict[str, Any]]) -> PageTable:
         rows.append(
             (
                 *_place(place),
-                str(len(runs)),
+                counted(runs),
                 number(runs[0]["density_g_cm3"], 2),
                 experiment,
                 *(told(values[key].get(place), 1 if key == "three_rings" else 100) for key in keys),
@@ -170,6 +170,8 @@ def transport_table(found: list[dict[str, Any]]) -> PageTable:
     """Diffusion of lithium, a row per glass and cell size."""
 
     def interval(values: dict[str, float | None]) -> str:
+        if "sd_of_branches" in values:
+            return f"{values['value']:.3g} (sd {values['sd_of_branches']:.2g})"
         low, high = ("?" if values[end] is None else f"{values[end]:.2g}" for end in ("low_95", "high_95"))
         return f"{values['value']:.3g} ({low} to {high})"
 
@@ -179,7 +181,7 @@ def transport_table(found: list[dict[str, Any]]) -> PageTable:
             str(own["atoms"]),
             "-" if own["li2o"] is None else f"{100 * own['li2o']:.0f}",
             f"{own['temperature_K']:g}",
-            str(own["diffusion"]["replicas"]),
+            _runs_of_melts(own["diffusion"]["replicas"], own["melts"]),
             ", ".join(f"{rate:g}" for rate in own["cooling_rates_K_ps"]) or "-",
             f"{fitted_lags(own['diffusion'])} of {own['stage_ps']:g}",
             *(
@@ -193,7 +195,11 @@ def transport_table(found: list[dict[str, Any]]) -> PageTable:
     caption = (
         "Lithium in the stage transport: D from the line through its mean squared displacement relative to the "
         "network, number density times D, and the Nernst-Einstein conductivity (Haven ratio 1). In brackets the 95 % "
-        "interval: of several runs from the scatter between them or, if wider, between the models that drove them; "
-        "of one run from the scatter between its atoms."
+        "interval: of several melts from the scatter between them or, if wider, between the models that drove them; of "
+        "one run from the scatter between its atoms; several branches of one melt have their standard deviation, sd."
     )
     return PageTable(caption, columns, rows, transport_covered(found))
+
+
+def _runs_of_melts(runs: int, melts: int) -> str:
+    return str(runs) if runs == melts else f"{runs} branches of {'one melt' if melts == 1 else f'{melts} melts'}"

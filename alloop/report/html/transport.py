@@ -18,7 +18,7 @@ from alloop.glass.transport import (
     combine_trajectories,
     diffusion,
 )
-from alloop.report.html.replicas import Replicas
+from alloop.report.html.replicas import Replicas, melt_of, together
 from alloop.report.html.runs import Run, Tell, finished_runs, runs
 from alloop.report.trajectory import diffusion_record
 from alloop.structure import from_record
@@ -37,7 +37,8 @@ def transport(campaign: Campaign, tell: Tell) -> dict[str, Any]:
 
     Each record holds glass, atoms, ``li2o`` (mole fraction), temperature_K and stage_ps, and as ``diffusion`` what
     `diffusion_record` tells, None with a ``problem`` if nothing can be told. Runs of a glass and cell size are taken
-    together whatever their rate of cooling, as Urata (2022) does.
+    together whatever their rate of cooling, as Urata (2022) does. ``melts`` are the independent replicas among them; if
+    there is one, its branches have no interval but in every figure of ``diffusion`` an ``sd_of_branches``.
     """
     li2o = lithium_contents(campaign)
     rows: list[dict[str, Any]] = []
@@ -112,17 +113,27 @@ def fitted_part(stage_ps: float, spacing_ps: float) -> tuple[float, tuple[float,
 def _together(own: list[tuple[dict[str, Any], Diffusion]]) -> dict[str, Any]:
     """Return the record of runs of one glass, analysed in one way."""
     rows, single = [row for row, _ in own], [found for _, found in own]
+    replicas = together((found.D_A2_ps.value, melt_of(row), row["driven_by"]) for row, found in own)
     found = single[0]
     if len(single) > 1:
-        found = combine_trajectories(single)
-        values = np.array([one.D_A2_ps.value for one in single])
-        half = Replicas(values, np.array([row["driven_by"] for row in rows])).half95
-        assert half is not None
-        mean = found.D_A2_ps.value
-        found = replace(found, D_A2_ps=Estimate(mean, mean - half, mean + half))
+        mean, half = replicas.mean, np.inf if replicas.half95 is None else replicas.half95
+        found = replace(combine_trajectories(single), D_A2_ps=Estimate(mean, mean - half, mean + half))
     keys = ("glass", "atoms", "li2o", "temperature_K", "stage_ps")
     rates = sorted({row["cooling_rate_K_ps"] for row in rows if row["cooling_rate_K_ps"] is not None})
-    record = {"cooling_rates_K_ps": rates, "models": len({row["driven_by"] for row in rows})}
-    return (
-        {key: rows[0][key] for key in keys} | record | {"diffusion": diffusion_record(found, rows[0]["temperature_K"])}
-    )
+    return {key: rows[0][key] for key in keys} | {
+        "cooling_rates_K_ps": rates,
+        "models": len(set(replicas.models)),
+        "melts": len(replicas.values),
+        "diffusion": _with_branches(found, replicas, rows[0]["temperature_K"]),
+    }
+
+
+def _with_branches(found: Diffusion, replicas: Replicas, temperature_K: float) -> dict[str, Any]:
+    """Return what `diffusion_record` tells, with the standard deviation of the branches if there is one melt."""
+    record, deviation = diffusion_record(found, temperature_K), replicas.branch_deviation
+    if deviation is not None:
+        spread = diffusion_record(replace(found, D_A2_ps=Estimate(deviation, deviation, deviation)), temperature_K)
+        for key, value in spread.items():
+            if isinstance(value, dict):
+                record[key] |= {"sd_of_branches": value["value"]}
+    return record
