@@ -50,10 +50,10 @@ def decide_probe(campaign: Campaign, param: Param, iteration: int) -> dict[str, 
         size = sum(stoichiometric_counts(entry.glass(), entry.n_atoms[0]).values())
         for supercell in own.supercells:
             atoms = size * math.prod(supercell)
-            for replica in range(own.replicas):
-                # each ensemble begins where the one before did
-                seed = derived_seed(param.seed, "probe", f"{entry.name}.n{atoms}.r{replica}")
-                start = starts.fresh(entry.name, size, own.melt_temperature_K, "training", seed)
+            # each ensemble begins where the one before did, and replicas of it apart
+            seed = derived_seed(param.seed, "probe", f"{entry.name}.n{atoms}")
+            begin = starts.apart(entry.name, size, own.melt_temperature_K, "training", seed, own.replicas)
+            for replica, start in enumerate(begin):
                 start |= {"supercell": list(supercell)} if math.prod(supercell) > 1 else {}
                 sample = Sample(entry.glass(), atoms, replica, start, (param.seed, iteration))
                 group = f"iter.{iteration:06d}/probe"
