@@ -9,6 +9,7 @@ from typing import Any
 from alloop.campaign import Campaign
 from alloop.config import Param
 from alloop.decisions.calibration import audit_record, calibrate
+from alloop.decisions.measured import learning_points
 from alloop.decisions.probing import probe_criteria, probed
 from alloop.decisions.reference import reference_criteria
 from alloop.decisions.relaxing import relax_criteria, relax_records
@@ -24,8 +25,6 @@ NOTICEABLE_SHARE = 0.05
 
 LEAST_AUDIT_LABELS, LEAST_AUDIT_TRAJECTORIES = 5, 2
 """With so many labels, of so many trajectories, the audit's error of one glass and temperature band is judged."""
-
-HELD_OUT = ("held_out_bootstrap", "held_out_explore")
 
 
 def decide_verdict(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
@@ -158,27 +157,6 @@ def exploration_criteria(campaign: Campaign, iteration: int) -> list[Criterion]:
     if state.foundation_level is not None:
         said[f"labels so far are the foundation's ({state.foundation_level})"] = 1.0
     return [Criterion("exploration", "unmet", found, 0.0, "", sentence) for sentence, found in said.items()]
-
-
-def learning_points(campaign: Campaign, iteration: int) -> list[list[float]]:
-    """Return [training labels, force RMSE on all held-out labels in eV/A] of each ensemble judged so far.
-
-    Each was measured on the held-out labels there were; ensembles trained from other labels (before a change of the
-    level of theory) are left out.
-    """
-    state = campaign.state
-    points: list[list[float]] = []
-    for number in range(iteration + 1):
-        evaluate, train = state.decisions.get(("evaluate", number)), state.decisions.get(("train", number))
-        if state.decided("relabel", number - 1) or state.decided("promote", number - 1):
-            points = []
-        if evaluate is None or train is None or evaluate["tasks"][0]["key"] not in state.done:
-            continue
-        errors = campaign.summary(evaluate["tasks"][0]["key"])
-        error = pooled_rmse([errors[name] for name in HELD_OUT])
-        if error is not None:
-            points.append([float(len(train["common"]["training"])), error])
-    return points
 
 
 def curve_of(points: list[list[float]]) -> LearningCurve:
