@@ -9,7 +9,7 @@ from typing import Any
 from alloop.campaign import Campaign
 from alloop.config import Param
 from alloop.decisions.calibration import audit_record, calibrate
-from alloop.decisions.measured import learning_points
+from alloop.decisions.measured import by_reason, learning_points
 from alloop.decisions.probing import probe_criteria, probed
 from alloop.decisions.reference import reference_criteria
 from alloop.decisions.relaxing import relax_criteria, relax_records
@@ -52,10 +52,12 @@ def decide_verdict(campaign: Campaign, param: Param, iteration: int) -> dict[str
 def _measured(campaign: Campaign, param: Param, iteration: int) -> tuple[Errors, dict[str, Any], list[list[float]]]:
     """Return the errors on all sets, the audit's record, and the learning curve's points."""
     errors = campaign.summary(campaign.state.decisions["evaluate", iteration]["tasks"][0]["key"])
+    more = by_reason(campaign, param, iteration)
+    errors = {name: own | more.get(name, {}) for name, own in errors.items()}
     audit = audit_record(campaign, iteration, derived_seed(param.seed, "audit", iteration))
     explored = campaign.state.decisions.get(("explore", iteration), {}).get("trust", [])
     audit["unmeasured"] = unmeasured(audit["errors"], explored)
-    return errors, audit, learning_points(campaign, iteration)
+    return errors, audit, learning_points(campaign, param, iteration)
 
 
 def judged(campaign: Campaign, param: Param, iteration: int) -> list[Criterion]:
@@ -71,19 +73,44 @@ def judged(campaign: Campaign, param: Param, iteration: int) -> list[Criterion]:
 def error_criteria(classes: dict[str, int], errors: Errors, own: StopParam, missed: int = 0) -> list[Criterion]:
     """Return the criteria on the accurate fraction and on the force errors of new and of held-out labels.
 
-    missed: records that were never made, as their trajectory had been lost; they count as not accurate. With no new
-    labels the audit decides; with neither, nothing was measured and the campaign is not converged.
+    missed: records that were never made, as their trajectory had been lost; they count as not accurate. Labels asked
+    for because they are near collapse are measured apart. With no other new labels the audit decides; with neither,
+    nothing was measured and the campaign is not converged.
     """
     total = sum(classes.values()) + missed
     name = f"accurate fraction (with {missed} records of lost trajectories)" if missed else "accurate fraction"
     criteria = [at_least(name, classes["accurate"] / total if total else 0.0, own.accurate_fraction)]
-    newest = "new" if errors["new"]["labels"] else "audit"
-    names = {newest: "new labels" if newest == "new" else "audit labels (there were no others)"}
+    newest = "new" if judged_part(errors["new"])["labels"] else "audit"
+    names = {newest: "new labels" if newest == "new" else "audit labels (there were no others to judge by)"}
     names |= {"held_out_bootstrap": "held-out bootstrap labels", "held_out_explore": "held-out exploration labels"}
     for key, what in names.items():
-        found = errors[key]["force_rmse_eV_A"] if errors[key]["labels"] else None
-        criteria.append(at_most(f"force RMSE on {what}", found, own.force_rmse_eV_A))
+        criteria.append(_force_criterion(f"force RMSE on {what}", errors[key], own.force_rmse_eV_A))
     return criteria
+
+
+def _force_criterion(name: str, part: dict[str, Any], wanted: float) -> Criterion:
+    """Return the criterion on a set of labels; if some are near collapse it says what is judged and what is not."""
+    mine = judged_part(part)
+    found = at_most(name, mine["force_rmse_eV_A"] if mine["labels"] else None, wanted)
+    told = apart_text(part)
+    return replace(found, sentence=f"{found.sentence} ({told}, which is not judged)") if told else found
+
+
+def judged_part(part: dict[str, Any]) -> dict[str, Any]:
+    """Return the errors of a set but for what was asked for because it is near collapse."""
+    judged: dict[str, Any] = part.get("judged", part)
+    return judged
+
+
+def apart_text(part: dict[str, Any]) -> str:
+    """Return which labels of a set are judged and the error of those near collapse; empty if there are none."""
+    near = part.get("near_collapse")
+    if not near or not near["labels"]:
+        return ""
+    rest = [reason for reason in part["by_reason"] if reason not in near["reasons"]]
+    others = f"{part['judged']['labels']} labels by {', '.join(rest)}" if rest else "no other labels"
+    why = ", ".join(near["reasons"])
+    return f"{others}; near collapse {near['force_rmse_eV_A']:.3g} eV/A on {near['labels']} by {why}"
 
 
 def audit_criteria(errors: list[dict[str, Any]], own: StopParam) -> list[Criterion]:
