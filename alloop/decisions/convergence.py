@@ -23,6 +23,9 @@ Errors = dict[str, Any]
 NOTICEABLE_SHARE = 0.05
 """Of the labels an ensemble was trained on: what so few more bring is lost in the noise of a training."""
 
+LEAST_STRATUM_RECORDS = 50
+"""Of a glass and temperature with fewer records the accurate fraction is not judged by itself."""
+
 LEAST_AUDIT_LABELS, LEAST_AUDIT_TRAJECTORIES = 5, 2
 """With so many labels, of so many trajectories, the audit's error of one glass and temperature band is judged."""
 
@@ -64,22 +67,51 @@ def judged(campaign: Campaign, param: Param, iteration: int) -> list[Criterion]:
     """Return all criteria but that of relaxing with the labeler, which is asked for once these are met."""
     own, select = param.stop, campaign.state.decisions["select", iteration]
     errors, audit, points = _measured(campaign, param, iteration)
-    criteria = error_criteria(select["classes"], errors, own, select.get("missed_records", 0))
+    criteria = [accuracy_criterion(select["classes"], own, select.get("missed_records", 0), select.get("strata", {}))]
+    criteria += error_criteria(errors, own)
     criteria += audit_criteria(audit["errors"], own) + improvement_criteria(points, own)
     criteria += reference_criteria(campaign, param, iteration) + probe_criteria(campaign, param, iteration)
     return criteria + exploration_criteria(campaign, iteration)
 
 
-def error_criteria(classes: dict[str, int], errors: Errors, own: StopParam, missed: int = 0) -> list[Criterion]:
-    """Return the criteria on the accurate fraction and on the force errors of new and of held-out labels.
+def accuracy_criterion(
+    classes: dict[str, int], own: StopParam, missed: int, strata: dict[str, dict[str, Any]]
+) -> Criterion:
+    """Return the criterion on the accurate fraction: of all records, and of each glass and temperature with enough.
 
-    missed: records that were never made, as their trajectory had been lost; they count as not accurate. Labels asked
-    for because they are near collapse are measured apart. With no other new labels the audit decides; with neither,
-    nothing was measured and the campaign is not converged.
+    missed: records that were never made, as their trajectory had been lost; they count as not accurate. strata: classes
+    and missed records by glass and temperature. The worst of these is named.
     """
     total = sum(classes.values()) + missed
     name = f"accurate fraction (with {missed} records of lost trajectories)" if missed else "accurate fraction"
-    criteria = [at_least(name, classes["accurate"] / total if total else 0.0, own.accurate_fraction)]
+    found = at_least(name, classes["accurate"] / total if total else 0.0, own.accurate_fraction)
+    fractions = {where: share for where, entry in strata.items() if (share := _accurate_share(entry)) is not None}
+    if not fractions:
+        return found
+    worst = min(fractions, key=lambda where: fractions[where])
+    share, wanted = fractions[worst], own.least_anywhere
+    told = f"{found.sentence}; worst of {len(fractions)} glasses and temperatures: {worst}, {share:.3g}"
+    if share >= wanted:
+        return replace(found, sentence=told)
+    told += f", below the wanted {wanted:.3g}"
+    if found.state != "met":
+        return replace(found, sentence=told)
+    return replace(found, state="unmet", found=share, wanted=wanted, sentence=told)
+
+
+def _accurate_share(stratum: dict[str, Any]) -> float | None:
+    """Return the accurate share of a stratum's records, None of too few."""
+    total = sum(stratum.get(name, 0) for name in ("accurate", "candidate", "failed", "missed"))
+    return stratum["accurate"] / total if total >= LEAST_STRATUM_RECORDS else None
+
+
+def error_criteria(errors: Errors, own: StopParam) -> list[Criterion]:
+    """Return the criteria on the force errors of new and of held-out labels.
+
+    Labels asked for because they are near collapse are measured apart. With no other new labels the audit decides;
+    with neither, nothing was measured and the campaign is not converged.
+    """
+    criteria = []
     newest = "new" if judged_part(errors["new"])["labels"] else "audit"
     names = {newest: "new labels" if newest == "new" else "audit labels (there were no others to judge by)"}
     names |= {"held_out_bootstrap": "held-out bootstrap labels", "held_out_explore": "held-out exploration labels"}

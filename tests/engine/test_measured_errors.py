@@ -119,9 +119,6 @@ def measured_with(evaluated: Any, new: dict[str, float]) -> dict[str, Any]:
     return {name: own | by_reason(evaluated, PARAM, 0).get(name, {}) for name, own in sets.items()}
 
 
-CLASSES = {"accurate": 99, "candidate": 1, "failed": 0}
-
-
 def test_labels_near_collapse_are_measured_apart(evaluated: Any) -> None:
     new = {"overlap.1": 70.0, "before_loss.1": 10.0, "candidate.1": 0.1, "five_coordinated_Si.1": 0.3}
     errors = measured_with(evaluated, new)
@@ -129,7 +126,7 @@ def test_labels_near_collapse_are_measured_apart(evaluated: Any) -> None:
     assert errors["new"]["near_collapse"]["force_rmse_eV_A"] == pytest.approx(50.0)
     assert errors["new"]["by_reason"]["five_coordinated_Si"]["force_rmse_eV_A"] == pytest.approx(0.3)
     asked = StopParam.model_validate({"force_rmse_eV_A": 0.25})
-    found = {one.name: one for one in error_criteria(CLASSES, errors, asked)}
+    found = {one.name: one for one in error_criteria(errors, asked)}
     assert {one.state for one in found.values()} == {"met"}, "or it could never be met, and nobody would see why"
     sentence = found["force RMSE on new labels"].sentence
     assert "0.224 eV/A" in sentence and "2 labels by candidate, five_coordinated_Si" in sentence
@@ -137,12 +134,12 @@ def test_labels_near_collapse_are_measured_apart(evaluated: Any) -> None:
     lines = error_lines({"errors": errors})
     assert len(lines) == 2 and "held-out exploration labels 0.1 eV/A" in lines[1] and "40 eV/A on 1" in lines[1]
     strict = StopParam.model_validate({"force_rmse_eV_A": 0.2})
-    assert error_criteria(CLASSES, errors, strict)[1].state == "unmet"
+    assert error_criteria(errors, strict)[0].state == "unmet"
 
 
 def test_with_nothing_but_near_collapse_the_audit_decides(evaluated: Any) -> None:
     errors = measured_with(evaluated, {"overlap.1": 70.0})
     errors["audit"] = errors["audit"] | {"force_rmse_eV_A": 0.7}
-    found = error_criteria(CLASSES, errors, StopParam.model_validate({"force_rmse_eV_A": 0.25}))
-    assert [one.state for one in found] == ["met", "unmet", "met", "met"]
-    assert "audit labels" in found[1].sentence and "0.7 eV/A" in found[1].sentence
+    found = error_criteria(errors, StopParam.model_validate({"force_rmse_eV_A": 0.25}))
+    assert [one.state for one in found] == ["unmet", "met", "met"]
+    assert "audit labels" in found[0].sentence and "0.7 eV/A" in found[0].sentence
