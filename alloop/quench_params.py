@@ -60,6 +60,16 @@ def _check_engine(engine: str, stages: tuple[Stage, ...]) -> None:
             )
 
 
+class ToleranceParam(Section):
+    """How large a difference between glasses may be, or may go unnoticed."""
+
+    fraction: Positive = Field(0.15, description="of four-coordinated B among B, of five-coordinated Si among Si")
+    bond_A: Positive = Field(
+        0.02, description="of mean lengths of B-O and Si-O; 0.015 Å is what 15 % more four-coordinated B make of B-O"
+    )
+    rings_per_B: Positive = Field(0.1, description="of three-membered rings per B; 0.33 if all B were in one")
+
+
 class ProbeParam(MeltQuenchParam):
     """A short quench with every ensemble: is the glass it makes still changing, and does it depend on the cell?"""
 
@@ -78,6 +88,9 @@ class ProbeParam(MeltQuenchParam):
         "[2, 2, 1] and [3, 2, 2] for about 84, 340 and 1000 atoms",
     )
     iterations: TwoOrMore = Field(3, description="the last so many ensembles must make the same glass")
+    tolerance: ToleranceParam = Field(
+        ToleranceParam(), description="differences that are allowed; what could hide a larger one is not resolved"
+    )
 
     @model_validator(mode="after")
     def _sizes_differ(self) -> ProbeParam:

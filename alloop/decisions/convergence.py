@@ -9,6 +9,7 @@ from typing import Any
 from alloop.campaign import Campaign
 from alloop.config import Param
 from alloop.decisions.calibration import audit_record, calibrate
+from alloop.decisions.measured import by_reason, learning_points
 from alloop.decisions.probing import probe_criteria, probed
 from alloop.decisions.reference import reference_criteria
 from alloop.decisions.relaxing import relax_criteria, relax_records
@@ -22,10 +23,11 @@ Errors = dict[str, Any]
 NOTICEABLE_SHARE = 0.05
 """Of the labels an ensemble was trained on: what so few more bring is lost in the noise of a training."""
 
+LEAST_STRATUM_RECORDS = 50
+"""Of a glass and temperature with fewer records the accurate fraction is not judged by itself."""
+
 LEAST_AUDIT_LABELS, LEAST_AUDIT_TRAJECTORIES = 5, 2
 """With so many labels, of so many trajectories, the audit's error of one glass and temperature band is judged."""
-
-HELD_OUT = ("held_out_bootstrap", "held_out_explore")
 
 
 def decide_verdict(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
@@ -53,38 +55,94 @@ def decide_verdict(campaign: Campaign, param: Param, iteration: int) -> dict[str
 def _measured(campaign: Campaign, param: Param, iteration: int) -> tuple[Errors, dict[str, Any], list[list[float]]]:
     """Return the errors on all sets, the audit's record, and the learning curve's points."""
     errors = campaign.summary(campaign.state.decisions["evaluate", iteration]["tasks"][0]["key"])
+    more = by_reason(campaign, param, iteration)
+    errors = {name: own | more.get(name, {}) for name, own in errors.items()}
     audit = audit_record(campaign, iteration, derived_seed(param.seed, "audit", iteration))
     explored = campaign.state.decisions.get(("explore", iteration), {}).get("trust", [])
     audit["unmeasured"] = unmeasured(audit["errors"], explored)
-    return errors, audit, learning_points(campaign, iteration)
+    return errors, audit, learning_points(campaign, param, iteration)
 
 
 def judged(campaign: Campaign, param: Param, iteration: int) -> list[Criterion]:
     """Return all criteria but that of relaxing with the labeler, which is asked for once these are met."""
     own, select = param.stop, campaign.state.decisions["select", iteration]
     errors, audit, points = _measured(campaign, param, iteration)
-    criteria = error_criteria(select["classes"], errors, own, select.get("missed_records", 0))
+    criteria = [accuracy_criterion(select["classes"], own, select.get("missed_records", 0), select.get("strata", {}))]
+    criteria += error_criteria(errors, own)
     criteria += audit_criteria(audit["errors"], own) + improvement_criteria(points, own)
     criteria += reference_criteria(campaign, param, iteration) + probe_criteria(campaign, param, iteration)
     return criteria + exploration_criteria(campaign, iteration)
 
 
-def error_criteria(classes: dict[str, int], errors: Errors, own: StopParam, missed: int = 0) -> list[Criterion]:
-    """Return the criteria on the accurate fraction and on the force errors of new and of held-out labels.
+def accuracy_criterion(
+    classes: dict[str, int], own: StopParam, missed: int, strata: dict[str, dict[str, Any]]
+) -> Criterion:
+    """Return the criterion on the accurate fraction: of all records, and of each glass and temperature with enough.
 
-    missed: records that were never made, as their trajectory had been lost; they count as not accurate. With no new
-    labels the audit decides; with neither, nothing was measured and the campaign is not converged.
+    missed: records that were never made, as their trajectory had been lost; they count as not accurate. strata: classes
+    and missed records by glass and temperature. The worst of these is named.
     """
     total = sum(classes.values()) + missed
     name = f"accurate fraction (with {missed} records of lost trajectories)" if missed else "accurate fraction"
-    criteria = [at_least(name, classes["accurate"] / total if total else 0.0, own.accurate_fraction)]
-    newest = "new" if errors["new"]["labels"] else "audit"
-    names = {newest: "new labels" if newest == "new" else "audit labels (there were no others)"}
+    found = at_least(name, classes["accurate"] / total if total else 0.0, own.accurate_fraction)
+    fractions = {where: share for where, entry in strata.items() if (share := _accurate_share(entry)) is not None}
+    if not fractions:
+        return found
+    worst = min(fractions, key=lambda where: fractions[where])
+    share, wanted = fractions[worst], own.least_anywhere
+    told = f"{found.sentence}; worst of {len(fractions)} glasses and temperatures: {worst}, {share:.3g}"
+    if share >= wanted:
+        return replace(found, sentence=told)
+    told += f", below the wanted {wanted:.3g}"
+    if found.state != "met":
+        return replace(found, sentence=told)
+    return replace(found, state="unmet", found=share, wanted=wanted, sentence=told)
+
+
+def _accurate_share(stratum: dict[str, Any]) -> float | None:
+    """Return the accurate share of a stratum's records, None of too few."""
+    total = sum(stratum.get(name, 0) for name in ("accurate", "candidate", "failed", "missed"))
+    return stratum["accurate"] / total if total >= LEAST_STRATUM_RECORDS else None
+
+
+def error_criteria(errors: Errors, own: StopParam) -> list[Criterion]:
+    """Return the criteria on the force errors of new and of held-out labels.
+
+    Labels asked for because they are near collapse are measured apart. With no other new labels the audit decides;
+    with neither, nothing was measured and the campaign is not converged.
+    """
+    criteria = []
+    newest = "new" if judged_part(errors["new"])["labels"] else "audit"
+    names = {newest: "new labels" if newest == "new" else "audit labels (there were no others to judge by)"}
     names |= {"held_out_bootstrap": "held-out bootstrap labels", "held_out_explore": "held-out exploration labels"}
     for key, what in names.items():
-        found = errors[key]["force_rmse_eV_A"] if errors[key]["labels"] else None
-        criteria.append(at_most(f"force RMSE on {what}", found, own.force_rmse_eV_A))
+        criteria.append(_force_criterion(f"force RMSE on {what}", errors[key], own.force_rmse_eV_A))
     return criteria
+
+
+def _force_criterion(name: str, part: dict[str, Any], wanted: float) -> Criterion:
+    """Return the criterion on a set of labels; if some are near collapse it says what is judged and what is not."""
+    mine = judged_part(part)
+    found = at_most(name, mine["force_rmse_eV_A"] if mine["labels"] else None, wanted)
+    told = apart_text(part)
+    return replace(found, sentence=f"{found.sentence} ({told}, which is not judged)") if told else found
+
+
+def judged_part(part: dict[str, Any]) -> dict[str, Any]:
+    """Return the errors of a set but for what was asked for because it is near collapse."""
+    judged: dict[str, Any] = part.get("judged", part)
+    return judged
+
+
+def apart_text(part: dict[str, Any]) -> str:
+    """Return which labels of a set are judged and the error of those near collapse; empty if there are none."""
+    near = part.get("near_collapse")
+    if not near or not near["labels"]:
+        return ""
+    rest = [reason for reason in part["by_reason"] if reason not in near["reasons"]]
+    others = f"{part['judged']['labels']} labels by {', '.join(rest)}" if rest else "no other labels"
+    why = ", ".join(near["reasons"])
+    return f"{others}; near collapse {near['force_rmse_eV_A']:.3g} eV/A on {near['labels']} by {why}"
 
 
 def audit_criteria(errors: list[dict[str, Any]], own: StopParam) -> list[Criterion]:
@@ -158,27 +216,6 @@ def exploration_criteria(campaign: Campaign, iteration: int) -> list[Criterion]:
     if state.foundation_level is not None:
         said[f"labels so far are the foundation's ({state.foundation_level})"] = 1.0
     return [Criterion("exploration", "unmet", found, 0.0, "", sentence) for sentence, found in said.items()]
-
-
-def learning_points(campaign: Campaign, iteration: int) -> list[list[float]]:
-    """Return [training labels, force RMSE on all held-out labels in eV/A] of each ensemble judged so far.
-
-    Each was measured on the held-out labels there were; ensembles trained from other labels (before a change of the
-    level of theory) are left out.
-    """
-    state = campaign.state
-    points: list[list[float]] = []
-    for number in range(iteration + 1):
-        evaluate, train = state.decisions.get(("evaluate", number)), state.decisions.get(("train", number))
-        if state.decided("relabel", number - 1) or state.decided("promote", number - 1):
-            points = []
-        if evaluate is None or train is None or evaluate["tasks"][0]["key"] not in state.done:
-            continue
-        errors = campaign.summary(evaluate["tasks"][0]["key"])
-        error = pooled_rmse([errors[name] for name in HELD_OUT])
-        if error is not None:
-            points.append([float(len(train["common"]["training"])), error])
-    return points
 
 
 def curve_of(points: list[list[float]]) -> LearningCurve:

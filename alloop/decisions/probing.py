@@ -26,6 +26,14 @@ OBSERVABLES = {"4B": "of B", "5Si": "of Si", "3-membered rings": "per B", "B-O b
 """What is compared, and in which unit."""
 NEEDS = {"4B": "B", "5Si": "Si", "3-membered rings": "B", "B-O bond": "B", "Si-O bond": "Si"}
 """The element a glass must hold to have it."""
+TOLERANCES = {
+    "4B": "fraction",
+    "5Si": "fraction",
+    "3-membered rings": "rings_per_B",
+    "B-O bond": "bond_A",
+    "Si-O bond": "bond_A",
+}
+"""Which of the tolerances in `param.json` it has."""
 _BOND_END_A = 2.0
 """End of the first peak of g(r) of B-O and Si-O."""
 _CURVES_END_A = 5.0
@@ -192,7 +200,8 @@ def _structure(campaign: Campaign, replicas: list[list[dict[str, Any]]]) -> _Str
 def probe_criteria(campaign: Campaign, param: Param, iteration: int) -> list[Criterion]:
     """Return, per glass and observable, whether it is the same over the last ensembles, and over the cell sizes.
 
-    What its composition lets a glass have is asked for; what was not measured is unknown.
+    What its composition lets a glass have is asked for; what was not measured is unknown, and so is what could hide a
+    larger difference than is tolerated.
     """
     own = param.stop.probe
     if own is None:
@@ -214,10 +223,11 @@ def probe_criteria(campaign: Campaign, param: Param, iteration: int) -> list[Cri
                 for entry in entries
                 if (entry["glass"], entry["atoms"]) == (glass, smallest)
             ]
-            criteria.append(_stable(f"{name} of {glass}", unit, along, "iterations", own.iterations))
+            tolerance = getattr(own.tolerance, TOLERANCES[name])
+            criteria.append(_stable(f"{name} of {glass}", unit, along, "iterations", own.iterations, tolerance))
             if len(sizes) > 1:
                 places = [(entry["atoms"], entry[name]) for entry in sizes]
-                criteria.append(_stable(f"{name} of {glass}", unit, places, "atoms", len(sizes)))
+                criteria.append(_stable(f"{name} of {glass}", unit, places, "atoms", len(sizes), tolerance))
         atoms = [entry["atoms"] for entry in sizes]
         criteria += _structure_criteria(campaign, glass, atoms, range(first, iteration + 1), own.iterations)
     nothing = Criterion("glasses of the probe", "unknown", None, None, "", "no quench of the probe was asked for")
@@ -225,13 +235,18 @@ def probe_criteria(campaign: Campaign, param: Param, iteration: int) -> list[Cri
 
 
 def _stable(
-    name: str, unit: str, places: list[tuple[int, dict[str, float] | None]], along: str, wanted: int
+    name: str,
+    unit: str,
+    places: list[tuple[int, dict[str, float] | None]],
+    along: str,
+    wanted: int,
+    tolerance: float,
 ) -> Criterion:
     measured = [Measurement(float(at), **found) for at, found in places if found is not None]  # type: ignore[arg-type]
     if len(measured) < wanted:
         sentence = f"{name} over {along}: {len(measured)} of {wanted} values are known"
         return Criterion(f"stability of {name}", "unknown", None, None, unit, sentence)
-    return stability_criterion(stability(name, unit, measured, along=along))
+    return stability_criterion(stability(name, unit, measured, along=along, tolerance=tolerance))
 
 
 def _structure_criteria(

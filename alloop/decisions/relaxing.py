@@ -125,9 +125,10 @@ def relax_records(campaign: Campaign, decision: dict[str, Any] | None) -> list[d
 
 
 def relax_criteria(campaign: Campaign, param: Param, iteration: int) -> list[Criterion]:
-    """Return, per glass, whether 4B and 5Si stay as they are within two standard errors of the paired difference."""
-    if param.stop.relax is None:
+    """Return, per glass, whether 4B and 5Si stay as they are, on average and in each structure; see `unchanged`."""
+    if param.stop.relax is None or param.stop.probe is None:
         return []
+    tolerance = param.stop.probe.tolerance.fraction
     decision = campaign.state.decisions.get(("relax", iteration))
     if decision is None or not decision["tasks"]:
         told = "relaxing with the labeler waits until all else is met"
@@ -140,7 +141,7 @@ def relax_criteria(campaign: Campaign, param: Param, iteration: int) -> list[Cri
             mine = [one for one in records if one["glass"] == glass]
             own = [one for one in mine if one["before"][key] is not None]
             if own or not mine:  # a glass of which nothing could be relaxed is unknown, one without silicon has no 5Si
-                criteria.append(unchanged(f"{name} of {glass}", unit, [_pair(one, key) for one in own]))
+                criteria.append(unchanged(f"{name} of {glass}", unit, [_pair(one, key) for one in own], tolerance))
     return criteria
 
 
@@ -148,10 +149,12 @@ def _pair(record: dict[str, Any], key: str) -> tuple[float, float]:
     return float(record["before"][key]), float(record["after"][key])
 
 
-def unchanged(name: str, unit: str, pairs: list[tuple[float, float]]) -> Criterion:
+def unchanged(name: str, unit: str, pairs: list[tuple[float, float]], tolerance: float) -> Criterion:
     """Return the criterion that values before and after relaxing agree: mean difference within two standard errors.
 
-    The error is that of the paired differences between replicas; fewer than two pairs leave it unknown.
+    The error is that of the paired differences between replicas; fewer than two pairs leave it unknown. So does an
+    error that could hide a mean difference beyond the tolerance. Changes that cancel are changes: the mean absolute
+    one must be within the tolerance, too.
     """
     title = f"{name} before and after relaxing"
     if len(pairs) < 2:
@@ -159,11 +162,19 @@ def unchanged(name: str, unit: str, pairs: list[tuple[float, float]]) -> Criteri
         return Criterion(title, "unknown", None, 0.0, unit, told)
     before, after = np.array(pairs).T
     differences = after - before
-    error = float(differences.std(ddof=1) / math.sqrt(len(differences)))
-    state: State = "met" if abs(differences.mean()) <= STANDARD_ERRORS * error + 1e-12 else "unmet"
-    relation = "agree" if state == "met" else "differ"
-    told = (
+    mean, absolute = float(differences.mean()), float(np.abs(differences).mean())
+    hidden = STANDARD_ERRORS * float(differences.std(ddof=1)) / math.sqrt(len(differences))
+    agree = abs(mean) <= hidden + 1e-12
+    state: State = "met" if agree else "unmet"
+    found = (
         f"{name} is {before.mean():.3g} {unit} before relaxing with the labeler and {after.mean():.3g} after: they "
-        f"{relation} within {STANDARD_ERRORS:g} standard errors ({differences.mean():+.2g} +- {error:.2g})"
+        f"{'agree' if agree else 'differ'} within {STANDARD_ERRORS:g} standard errors "
+        f"({mean:+.2g} +- {hidden / STANDARD_ERRORS:.2g})"
     )
-    return Criterion(title, state, float(differences.mean()), 0.0, unit, told)
+    if absolute > tolerance + 1e-12:
+        state = "unmet"
+        found += f", but a structure changes by {absolute:.2g} on average, {tolerance:g} allowed"
+    elif agree and hidden > tolerance + 1e-12:
+        state = "unknown"
+        found += f", not resolved: up to {hidden:.2g} could go unnoticed, {tolerance:g} allowed; relax more structures"
+    return Criterion(title, state, mean, 0.0, unit, found)

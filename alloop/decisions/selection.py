@@ -289,6 +289,7 @@ class Statistics:
         entry = self.by_stratum.setdefault(stratum, Counter(accurate=0, candidate=0, failed=0, lost=0))
         entry.update(summary["classes"])
         entry["lost"] += summary["status"] == "lost"
+        entry["missed"] += summary.get("missed", 0)
         self.lost += summary["status"] == "lost"
         self.missed += summary.get("missed", 0)
         for event, by_band in events.items():

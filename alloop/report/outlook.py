@@ -41,6 +41,21 @@ def core_hours_per_iteration(campaign: Campaign) -> float | None:
     return (costs.core_hours - sum(spend.all_core_seconds for spend in first if spend) / 3600) / judged
 
 
+def error_lines(verdict: dict[str, Any] | None) -> list[str]:
+    """Return, of each set of labels that holds some near collapse, the error of these and that of the others."""
+    if not verdict:
+        return []
+    from alloop.decisions.convergence import apart_text, judged_part
+
+    lines = []
+    for name, what in (("new", "new labels"), ("held_out_explore", "held-out exploration labels")):
+        part = verdict["errors"][name]
+        rmse = judged_part(part)["force_rmse_eV_A"]
+        if told := apart_text(part):
+            lines.append(f"force RMSE on {what} {'-' if rmse is None else f'{rmse:.3g} eV/A'} ({told})")
+    return lines
+
+
 def audit_lines(verdict: dict[str, Any] | None) -> list[str]:
     """Return what the audit of a verdict says: the error in all that was explored, in its accurate part, coverage."""
     if not verdict or "audit" not in verdict:

@@ -33,7 +33,7 @@ from alloop.state import decision_tasks
 from alloop.store import live_records, progress, read_json, result_problem, write_bytes
 
 _FILE = "state.json"
-_FORM = 6
+_FORM = 7
 """Raised with every change of the record, so that no snapshot of another alloop's driver is taken for one's own."""
 WRITE_SECONDS = 5.0
 _SHARE_OF_TIME = 0.02

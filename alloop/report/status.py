@@ -15,7 +15,7 @@ from rich.table import Table
 
 from alloop.campaign import Campaign, flat
 from alloop.report.cost import budget_record, budget_text, budget_warnings, cost_record, cost_text, eta_hours, eta_text
-from alloop.report.outlook import audit_lines, missing, newest_verdict
+from alloop.report.outlook import audit_lines, error_lines, missing, newest_verdict
 from alloop.state import State, quench_runs
 from alloop.store import read_json, write_json
 
@@ -38,6 +38,7 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
         "converged": bool(verdict and verdict["converged"]),
         "reason": _reason(state),
         "missing": missing(campaign, cost["core_hours_per_label"]),
+        "errors": error_lines(newest_verdict(state)),
         "audit": audit_lines(newest_verdict(state)),
         "level": state.target_level,
         "level_now": state.level,
@@ -182,12 +183,14 @@ def _iteration(campaign: Campaign, number: int) -> dict[str, Any]:
     verdict = state.decisions.get(("verdict", number))
     if verdict:
         from alloop.decisions.convergence import (
+            judged_part,
             pooled_rmse,
         )  # brings NumPy, which a campaign without verdicts can spare
 
-        errors = verdict["errors"]
+        errors = {name: judged_part(part) for name, part in verdict["errors"].items()}
         record |= {
             "new_label_force_rmse_eV_A": errors["new"]["force_rmse_eV_A"],
+            "near_collapse_force_rmse_eV_A": verdict["errors"]["new"].get("near_collapse", {}).get("force_rmse_eV_A"),
             "audit_force_rmse_eV_A": errors["audit"]["force_rmse_eV_A"],
             "held_out_bootstrap_force_rmse_eV_A": errors["held_out_bootstrap"]["force_rmse_eV_A"],
             "held_out_explore_force_rmse_eV_A": errors["held_out_explore"]["force_rmse_eV_A"],
@@ -359,6 +362,8 @@ def print_status(status: dict[str, Any], console: Console) -> None:
     verdict = "[green]yes[/green]" if status["converged"] else "[yellow]no[/yellow]"
     said = status["reason"] if status["converged"] or not status["missing"] else status["missing"]
     console.print(f" converged? {verdict}: {said}", highlight=False)
+    for line in status["errors"]:
+        console.print(f" errors     {line}", highlight=False)
     for line in status["audit"]:
         console.print(f" audit      {line}", highlight=False)
     console.print(f" labels     {_labels_text(labels)}", highlight=False)
@@ -431,17 +436,22 @@ def number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def new_label_text(row: dict[str, Any]) -> str:
+    """Return an iteration's force error on new labels, and in brackets that of labels near collapse."""
+    near = row.get("near_collapse_force_rmse_eV_A")
+    return number(row.get("new_label_force_rmse_eV_A")) + (f" ({number(near)})" if near is not None else "")
+
+
 def _iteration_table(iterations: list[dict[str, Any]]) -> Table:
     table = Table("iter", "trained on", "accurate", "candidate", "failed", "lost", "labels", title="iterations")
     for column in ("F-RMSE new", "audit", "held out"):
         table.add_column(column, justify="right")
-    table.caption = "force RMSE in eV/Å; of new labels before training on them"
+    table.caption = "force RMSE in eV/Å; of new labels before training on them, in brackets of those near collapse"
     for row in iterations:
         counts = [str(row.get(key, "-")) for key in ("accurate", "candidate", "failed", "lost_chunks", "labels")]
-        errors = ("new_label_force_rmse_eV_A", "audit_force_rmse_eV_A", "test_force_rmse_eV_A")
-        table.add_row(
-            str(row["iteration"]), str(row["training_labels"]), *counts, *(number(row.get(key)) for key in errors)
-        )
+        errors = (number(row.get(key)) for key in ("audit_force_rmse_eV_A", "test_force_rmse_eV_A"))
+        new = new_label_text(row)
+        table.add_row(str(row["iteration"]), str(row["training_labels"]), *counts, new, *errors)
     return table
 
 

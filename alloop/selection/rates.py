@@ -86,7 +86,7 @@ class RateComparison:
     """Rates of the ensemble and the labeler, their difference, and the verdict.
 
     standard_error: of the difference; noticeable: least difference that would have been called one, k times that.
-    verdict: "agrees", "differs" or "too few replicas".
+    verdict: "agrees", "differs", "not resolved" (a larger difference than tolerated could hide) or "too few replicas".
     """
 
     event: str
@@ -111,12 +111,13 @@ def compare_rates(
     least_replicas: int = 3,
     *,
     rarer_is_fine: bool = False,
+    tolerance: float | None = None,
 ) -> RateComparison:
     """Tell whether two rates agree within `k` standard errors of their difference, sqrt(SE_1^2 + SE_2^2).
 
     rarer_is_fine: only an ensemble in which the event is more frequent differs. Agreement of rates that are poorly
-    known says little: `noticeable` is how little. ValueError for different units, or fewer than two replicas to be
-    content with.
+    known says little: `noticeable` is how little, and with a `tolerance` (in the unit) agreement that could hide more
+    is none. ValueError for different units, or fewer than two replicas to be content with.
     """
     if ensemble.unit != labeler.unit:
         raise ValueError(f"{event}: rates in {ensemble.unit!r} and {labeler.unit!r}; give both in one unit")
@@ -131,12 +132,16 @@ def compare_rates(
     else:
         excess = difference if rarer_is_fine else abs(difference)
         verdict = "agrees" if excess <= k * error else "differs"
+        hidden = difference + k * error if rarer_is_fine else k * error
+        if verdict == "agrees" and tolerance is not None and hidden > tolerance:
+            verdict = "not resolved"
         bounds = ((one.upper_bound, one.mean, one.standard_error) for one in (ensemble, labeler))
         both = [f"{m:.3g} +- {se:.2g}" if b is None else f"never seen, below {b:.2g} with 95 %" for b, m, se in bounds]
         told = f"ensemble {both[0]}, labeler {both[1]} {ensemble.unit}: {verdict}"
         told += f" within {k:g} standard errors" if abs(difference) <= k * error else ""
         told += ", being rarer" if verdict == "agrees" and abs(difference) > k * error else ""
-        told += f" ({difference:+.2g}; {k * error:.2g} would be noticed)"
+        told += f" ({difference:+.2g}; {k * error:.2g} would be noticed"
+        told += f", {tolerance:.2g} should be; more or longer trajectories tell)" if verdict == "not resolved" else ")"
     return RateComparison(
         event=event,
         unit=ensemble.unit,

@@ -87,10 +87,11 @@ def stability(
     noticeable = float((critical * errors).max())
     pair = (float(at[first[worst]]), float(at[second[worst]]))
     allowed = "" if tolerance is None else f", {tolerance:g} allowed"
+    remedy = "; more replicas or larger cells would tell" if verdict == "not resolved" else ""
     sentence = (
         f"{observable} over {along} {min(at):g} to {max(at):g}: {verdict}; largest change {differences[worst]:+.3g} "
         f"{unit} from {pair[0]:g} to {pair[1]:g}, {standardised[worst]:.1f} standard errors "
-        f"({critical[worst]:.1f} by chance; up to {noticeable:.2g} {unit} could go unnoticed{allowed})"
+        f"({critical[worst]:.1f} by chance; up to {noticeable:.2g} {unit} could go unnoticed{allowed}){remedy}"
     )
     return Stability(
         observable=observable,

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import poisson
 
+from alloop.selection.convergence import rate_criterion
 from alloop.selection.rates import Replicas, compare_rates, paired_agreement, replicas_from_counts
 from alloop.selection.record import plain
 
@@ -40,6 +41,16 @@ def test_of_some_events_fewer_are_fine() -> None:
     found = compare_rates("overlap", few, many, rarer_is_fine=True)
     assert found.verdict == "agrees" and "agrees, being rarer" in found.sentence
     assert compare_rates("overlap", many, few, rarer_is_fine=True).verdict == "differs"
+
+
+def test_agreement_that_could_hide_too_much_is_not_resolved() -> None:
+    noisy, none = share(0.0, 0.1, 0.2), share(0.0, 0.0, 0.0)
+    found = compare_rates("5Si", noisy, none, tolerance=0.05)
+    assert found.verdict == "not resolved" and "more or longer trajectories" in found.sentence
+    assert rate_criterion(found).state == "unknown"
+    assert compare_rates("5Si", noisy, none, tolerance=0.12).verdict == "agrees"
+    assert compare_rates("5Si", none, noisy, tolerance=0.05, rarer_is_fine=True).verdict == "agrees", "surely rarer"
+    assert compare_rates("5Si", share(0.3, 0.31, 0.32), none, tolerance=0.05).verdict == "differs"
 
 
 @pytest.mark.parametrize("few", [(), (0.1,), (0.1, 0.1)])

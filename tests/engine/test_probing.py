@@ -94,6 +94,16 @@ def test_the_last_ensembles_must_make_the_same_glass(probes: Any) -> None:
     assert states(probes, 2, iterations=3)[name] == "unmet"
 
 
+def test_noise_that_could_hide_a_change_is_not_stability(probes: Any) -> None:
+    for iteration, middle in enumerate((0.3, 0.4, 0.5)):
+        probes.add(iteration, 63, [middle - 0.14, middle, middle + 0.14])  # +- 0.08
+    own = param(stop={"probe": {"iterations": 3}})
+    (found,) = [one for one in probe_criteria(probes, own, 2) if one.name == f"stability of 4B of {GLASS}"]
+    assert found.state == "unknown"
+    assert "not resolved" in found.sentence and "0.15 allowed" in found.sentence and "more replicas" in found.sentence
+    assert states(probes, 2, iterations=3, tolerance={"fraction": 1.0})[found.name] == "met"
+
+
 def test_cell_sizes_are_compared_for_the_newest_ensemble(probes: Any) -> None:
     for iteration in range(2):
         probes.add(iteration, 63, [0.40, 0.41, 0.42])

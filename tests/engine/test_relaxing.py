@@ -122,20 +122,32 @@ def test_a_structure_that_does_not_settle_is_given_up(tmp_path: Path) -> None:
 
 
 def test_equal_pairs_agree_and_a_common_shift_does_not() -> None:
-    assert unchanged("5Si", "of Si", [(0.0, 0.0)] * 3).state == "met"
-    assert unchanged("5Si", "of Si", [(0.1, 0.0), (0.0, 0.0), (0.0, 0.0)]).state == "met"
-    assert unchanged("5Si", "of Si", [(0.2, 0.05), (0.25, 0.1), (0.2, 0.1)]).state == "unmet"
-    assert unchanged("5Si", "of Si", [(0.1, 0.0)] * 3).state == "unmet", "no scatter makes it sure, not unknown"
-    assert unchanged("5Si", "of Si", [(0.1, 0.1)]).state == "unknown"
+    assert unchanged("5Si", "of Si", [(0.0, 0.0)] * 3, 0.15).state == "met"
+    assert unchanged("5Si", "of Si", [(0.1, 0.0), (0.0, 0.0), (0.0, 0.0)], 0.15).state == "met"
+    assert unchanged("5Si", "of Si", [(0.2, 0.05), (0.25, 0.1), (0.2, 0.1)], 0.15).state == "unmet"
+    assert unchanged("5Si", "of Si", [(0.1, 0.0)] * 3, 0.15).state == "unmet", "no scatter makes it sure, not unknown"
+    assert unchanged("5Si", "of Si", [(0.1, 0.1)], 0.15).state == "unknown"
+
+
+def test_changes_that_cancel_are_changes() -> None:
+    found = unchanged("4B", "of B", [(0.5, 0.1), (0.3, 0.3), (0.1, 0.5)], 0.15)
+    assert found.state == "unmet" and "changes by 0.27 on average, 0.15 allowed" in found.sentence
+
+
+def test_an_error_that_could_hide_more_than_is_tolerated_leaves_it_unknown() -> None:
+    pairs = [(0.0, 0.06), (0.1, 0.0)]
+    assert unchanged("4B", "of B", pairs, 0.2).state == "met"
+    found = unchanged("4B", "of B", pairs, 0.1)
+    assert found.state == "unknown" and "up to 0.16 could go unnoticed" in found.sentence
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=6), st.randoms())
 def test_the_order_of_replicas_and_of_before_and_after_changes_nothing(pairs: Any, random: Any) -> None:
-    own = unchanged("4B", "of B", pairs)
+    own = unchanged("4B", "of B", pairs, 0.15)
     shuffled = list(pairs)
     random.shuffle(shuffled)
-    assert unchanged("4B", "of B", shuffled).state == own.state
-    assert unchanged("4B", "of B", [(after, before) for before, after in pairs]).state == own.state
+    assert unchanged("4B", "of B", shuffled, 0.15).state == own.state
+    assert unchanged("4B", "of B", [(after, before) for before, after in pairs], 0.15).state == own.state
 
 
 class Probed:

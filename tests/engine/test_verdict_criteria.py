@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from alloop.cost import Costs
-from alloop.decisions.convergence import audit_criteria, error_criteria, improvement_criteria, unmeasured
+from alloop.decisions.convergence import (
+    accuracy_criterion,
+    audit_criteria,
+    error_criteria,
+    improvement_criteria,
+    unmeasured,
+)
 from alloop.report.outlook import audit_lines, core_hours_per_iteration
 from alloop.stop_params import StopParam
 
@@ -35,7 +41,7 @@ def classes(accurate: int = 98, candidate: int = 2, failed: int = 0) -> dict[str
 
 def problems(of_classes: dict[str, int], of_errors: dict[str, Any]) -> list[str]:
     before = copy.deepcopy(of_errors)
-    found = error_criteria(of_classes, of_errors, STOP)
+    found = [accuracy_criterion(of_classes, STOP, 0, {}), *error_criteria(of_errors, STOP)]
     assert of_errors == before
     return [criterion.sentence for criterion in found if criterion.state != "met"]
 
@@ -53,9 +59,26 @@ def test_too_few_accurate_frames_alone(found: dict[str, int]) -> None:
 @pytest.mark.parametrize(("missed", "met"), [(0, True), (2, False), (5000, False)])
 def test_records_that_lost_trajectories_never_made_count_against(missed: int, met: bool) -> None:
     """Hot runs that are lost at their first record must not vanish among the good ones."""
-    first = error_criteria(classes(), errors(), STOP, missed)[0]
+    first = accuracy_criterion(classes(), STOP, missed, {})
     assert (first.state == "met") is met
     assert met or f"{missed} records of lost trajectories" in first.sentence
+
+
+def test_one_bad_glass_and_temperature_is_not_hidden_by_the_others() -> None:
+    good, bad = classes(1000, 0), classes(46, 50, 4)
+    strata = {f"LBS-20-60-20 {number}K": good for number in range(26)} | {"LBS-5-35-60 3000K": bad}
+    pooled = classes(26046, 50, 4)
+    found = accuracy_criterion(pooled, STOP, 0, strata)
+    assert found.state == "unmet"
+    assert "0.998, as wanted" in found.sentence, "of all records together it is enough"
+    assert "worst of 27 glasses and temperatures: LBS-5-35-60 3000K, 0.46, below the wanted 0.784" in found.sentence
+    for level, state in ((0.0, "met"), (0.46, "met"), (0.47, "unmet")):
+        asked = STOP.model_copy(update={"accurate_fraction_worst": level})
+        assert accuracy_criterion(pooled, asked, 0, strata).state == state
+    few = strata | {"LBS-5-35-60 3000K": classes(10, 39)}
+    assert accuracy_criterion(pooled, STOP, 0, few).state == "met", "49 records are too few to judge by"
+    lost = few | {"LBS-5-35-60 3000K": classes(10, 0) | {"missed": 40}}
+    assert accuracy_criterion(pooled, STOP, 0, lost).state == "unmet", "records that lost runs never made count"
 
 
 @pytest.mark.parametrize("name", list(NAMES))

@@ -19,7 +19,7 @@ from alloop.store import Task, make_task
 
 SPEND = {"core_hours": 1.0, "gpu_hours": 0.0, "core_hours_per_label": None, "by_kind": {}, "by_glass": {}}
 EMPTY: dict[str, Any] = {
-    "status": {"missing": "", "audit": [], "config_changes": [], "iterations": []},
+    "status": {"missing": "", "errors": [], "audit": [], "config_changes": [], "iterations": []},
     "statistics": {
         "iterations": [],
         "final_held_out": [],

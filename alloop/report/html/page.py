@@ -112,7 +112,7 @@ def _labels(labels: dict[str, int]) -> str:
 def _story(report: dict[str, Any]) -> Section:
     status = report["status"]
     texts = [status["missing"]] if status["missing"] else []
-    texts += status["audit"]
+    texts += status["errors"] + status["audit"]
     texts += [f"Changed since the campaign began: {change}." for change in status["config_changes"]]
     columns: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
         ("iteration", lambda row: str(row["iteration"])),
