@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from alloop.campaign import Campaign
 from alloop.config import Param, SelectParam
 from alloop.selection.audit_error import AuditError, AuditLabel, audit_errors
-from alloop.selection.bands import band_of
+from alloop.selection.bands import band_names, band_of
 from alloop.selection.calibration import AuditPair, CalibrationMap, fit_map
 from alloop.selection.classes import CLASSES
 from alloop.selection.coverage import Coverage, Widening, coverage, prequential, widened, widening
@@ -120,15 +121,56 @@ def trust_moves(campaign: Campaign, param: Param, groups: Iterable[Group]) -> di
     """Return the trust levels of each group for an ensemble that begins to explore, and why they are what they are.
 
     Fixed levels are those of `param.json`; calibrated ones begin there, and move from where the last exploration had
-    them once the audit tells enough.
+    them once the audit tells enough, never to where most of what was explored would be beyond trust.
     """
     own = param.select
     start = TrustLevels(own.trust_low_eV_A, own.trust_high_eV_A)
     if own.trust == "fixed":
         return {group: TrustMove(start, *own_levels(start), False, "", "fixed") for group in groups}
     last = newest_trust(campaign)
-    calibration, rule = calibrate(campaign), trust_rule(own)
-    return {group: next_levels(calibration.map, *group, last.get(group, start), rule) for group in groups}
+    calibration, rule, wanted = calibrate(campaign), trust_rule(own), set(groups)
+    explored = explored_quantiles(campaign, wanted, own.temperature_bands_K, rule.explored_share)
+    return {
+        group: next_levels(calibration.map, *group, last.get(group, start), rule, explored.get(group, math.nan))
+        for group in wanted
+    }
+
+
+def explored_quantiles(
+    campaign: Campaign, groups: Iterable[Group], edges_K: Sequence[float], share: float
+) -> dict[Group, float]:
+    """Return the deviation that a share of each group's records lies below, eV/Å; groups never explored are left out.
+
+    Of the newest exploration that has records of the group: all of its finished chunks inside the hard gates.
+    """
+    state, missing, found = campaign.state, set(groups), dict[Group, float]()
+    for iteration in sorted((number for kind, number in state.decisions if kind == "explore"), reverse=True):
+        decision = state.decisions["explore", iteration]
+        here = missing & {(entry["glass"], entry["band"]) for entry in decision.get("trust", ())}
+        records: dict[Group, list[np.ndarray]] = {group: [] for group in here}
+        for entry in decision.get("tasks", ()) if here else ():
+            glass = max((own for own, _ in here if entry["name"].startswith(f"{own}.n")), key=len, default=None)
+            if glass is None or entry["key"] not in state.done:
+                continue
+            deviation, bands = _usable_records(campaign, entry["key"], edges_K)
+            for band in set(bands.tolist()):
+                if (glass, band) in records:
+                    records[glass, band].append(deviation[bands == band])
+        own = {group: np.concatenate(parts) for group, parts in records.items() if parts}
+        found |= {group: float(np.quantile(values, share)) for group, values in own.items()}
+        missing -= own.keys()
+    return found
+
+
+def _usable_records(campaign: Campaign, key: str, edges_K: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Return deviation (eV/Å) and temperature band of a chunk's records, without the one it was lost at."""
+    with np.load(campaign.result(key) / "table.npz") as table:
+        deviation, target_K = table["max_force_deviation_eV_A"], table["target_temperature_K"]
+    usable = np.isfinite(deviation)
+    if campaign.summary(key)["status"] == "lost":
+        usable[-1:] = False
+    bands = np.array(band_names(edges_K))[np.searchsorted(np.array(edges_K), target_K, side="right")]
+    return deviation[usable], bands[usable]
 
 
 def own_levels(levels: TrustLevels) -> tuple[float, float]:

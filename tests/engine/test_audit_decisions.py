@@ -15,6 +15,7 @@ from alloop.decisions.calibration import (
     audit_record,
     audited,
     calibrate,
+    explored_quantiles,
     levels_at,
     newest_trust,
     trust_entries,
@@ -33,9 +34,13 @@ class Audits:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.state: Any = SimpleNamespace(decisions={}, done=set(), picks={}, level="own")
+        self.status: dict[str, str] = {}
 
     def result(self, key: str) -> Path:
         return self.folder / key
+
+    def summary(self, key: str) -> dict[str, str]:
+        return {"status": self.status[key]}
 
     def judge(self, iteration: int, labels: dict[str, tuple[float, float]], **picks: dict[str, Any]) -> None:
         """Measure labels, (deviation, error) in eV/Å, all drawn at random unless `picks` says otherwise."""
@@ -67,6 +72,18 @@ class Audits:
     def explore(self, iteration: int, trust: dict[tuple[str, str], TrustLevels]) -> None:
         moves = {group: SimpleNamespace(levels=levels, reason="as told") for group, levels in trust.items()}
         self.state.decisions["explore", iteration] = {"trust": trust_entries(moves)}  # type: ignore[arg-type]
+
+    def chunk(
+        self, iteration: int, name: str, deviations: list[float], target_K: list[float], status: str = "finished"
+    ) -> None:
+        """Add a finished chunk to an exploration: its records' largest deviations (eV/A) at target temperatures."""
+        key = f"x{iteration}.{name}"
+        self.state.decisions["explore", iteration].setdefault("tasks", []).append({"key": key, "name": name})
+        self.state.done.add(key)
+        self.status[key] = status
+        self.result(key).mkdir()
+        table = {"max_force_deviation_eV_A": np.array(deviations), "target_temperature_K": np.array(target_K)}
+        write_arrays(self.result(key) / "table.npz", table)
 
 
 @pytest.fixture
@@ -150,6 +167,37 @@ def test_levels_move_step_by_step_to_where_the_error_is(audits: Any) -> None:
     assert levels.low_eV_A == pytest.approx(0.1, rel=0.15)
     assert levels.high_eV_A == pytest.approx(0.5, rel=0.15)
     assert calibrate(audits).coverage[0].verdict == "kept"
+
+
+def test_high_goes_no_lower_than_most_of_what_was_explored(audits: Any) -> None:
+    """With errors of nine deviations 3 eV/A are met at 0.33 eV/A, below most records of the hot band."""
+    groups, param = {(GLASS, COLD), (GLASS, HOT)}, own()
+    for iteration in range(9):
+        moves = trust_moves(audits, param, groups)
+        audits.explore(iteration, {group: move.levels for group, move in moves.items()})
+        ramp = np.linspace(0.4, 0.8, 11).tolist() + [0.05] * 40
+        audits.chunk(iteration, f"{GLASS}.n63.2000-300K.t00.c00", ramp, [2000.0] * 11 + [300.0] * 40)
+        audits.judge(iteration, drawn(40, f"i{iteration}.", 9.0))
+    assert moves[GLASS, HOT].levels.high_eV_A == pytest.approx(0.76), "nine of ten records are below"
+    assert moves[GLASS, COLD].levels.high_eV_A == pytest.approx(0.33, rel=0.15)
+    assert "90% of what was explored is below 0.760 eV/A" in moves[GLASS, HOT].reason
+    assert "of what was explored" not in moves[GLASS, COLD].reason
+
+
+def test_what_was_explored_is_that_of_the_newest_exploration_inside_the_gates(audits: Any) -> None:
+    bands, both = SelectParam().temperature_bands_K, {GLASS, f"{GLASS}.n2"}
+    levels = TrustLevels(0.1, 0.5)
+    for iteration in (0, 1):
+        audits.explore(iteration, {(glass, band): levels for glass in both for band in (COLD, HOT)})
+    audits.chunk(0, f"{GLASS}.n63.300K.t00.c00", [0.1, 0.1], [300.0] * 2)
+    audits.chunk(0, f"{GLASS}.n63.2000K.t00.c00", [9.0, 9.0], [2000.0] * 2)
+    audits.chunk(1, f"{GLASS}.n63.2000K.t00.c01", [0.2, 0.3, 50.0], [2000.0] * 3, "lost")
+    audits.chunk(1, f"{GLASS}.n63.2000K.t01.c01", [0.4, np.nan], [2000.0] * 2)
+    audits.chunk(1, f"{GLASS}.n2.n63.2000K.t00.c01", [0.7], [2000.0])
+    audits.state.decisions["explore", 1]["tasks"].append({"key": "withdrawn", "name": f"{GLASS}.n63.2000K.t02.c01"})
+    groups = {(glass, band) for glass in both for band in (COLD, HOT)} | {("new", HOT)}
+    found = explored_quantiles(audits, groups, bands, 0.5)
+    assert found == pytest.approx({(GLASS, COLD): 0.1, (GLASS, HOT): 0.3, (f"{GLASS}.n2", HOT): 0.7})
 
 
 def test_levels_hold_for_their_glass_and_band_only() -> None:
