@@ -35,6 +35,7 @@ from alloop.pools.troubles import pool_troubles
 from alloop.potential.checkpoints import backend_named
 from alloop.resources import find_template
 from alloop.selection.calibration import DEFAULT_SETTINGS, needed_scores
+from alloop.selection.trust import EDITED
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,23 @@ def require(campaign: Campaign, param: Param) -> None:
         raise InputError("\n".join([f"{count} found before any work:", *map(str, problems)]))
 
 
-def remarks(param: Param) -> list[Problem]:
-    """Return what keeps no campaign from running, but hardly is what is wanted."""
-    return [*_short_audit(param)]
+def remarks(campaign: Campaign, param: Param) -> list[Problem]:
+    """Return what keeps no campaign from running, but hardly is what is wanted; the campaign is loaded if it exists."""
+    return [*_short_audit(param), *_edited_levels(campaign, param)]
+
+
+def _edited_levels(campaign: Campaign, param: Param) -> Iterator[Problem]:
+    explored = [decision for (kind, _), decision in campaign.state.decisions.items() if kind == "explore"]
+    if param.select.trust == "fixed" or not explored:
+        return
+    newest = max(explored, key=lambda decision: decision["number"])
+    start = next(start for start in reversed(campaign.state.starts) if start["number"] <= newest["number"])
+    for name in ("trust_low_eV_A", "trust_high_eV_A"):
+        now, then = getattr(param.select, name), start["config"]["select"][name]
+        if now != then:
+            remedy = 'move them by select.error_low_eV_A and error_high_eV_A, or set select.trust to "fixed"'
+            found = f"changed from {then:g} to {now:g} eV/A: {EDITED}"
+            yield Problem(_at(f"select.{name}"), found, remedy)
 
 
 def _short_audit(param: Param) -> Iterator[Problem]:
