@@ -22,6 +22,8 @@ from typing import Any
 from alloop import config, labelers
 from alloop.campaign import Campaign
 from alloop.config import Param
+from alloop.decisions.calibration import LEAST_AUDIT_LABELS
+from alloop.decisions.exploration import explored_groups
 from alloop.errors import AlloopError, InputError
 from alloop.event_params import never_seen
 from alloop.glass.composition import TABLE_1, stoichiometric_counts
@@ -149,6 +151,15 @@ def _short_audit(param: Param) -> Iterator[Problem]:
         )
         remedy = f'set it to {math.ceil(needed / iterations)} or more, or select.trust to "fixed"'
         yield Problem(_at("select.audit"), found, remedy)
+    groups = len(explored_groups(param))
+    if param.stop.audit_force_rmse_eV_A is not None and drawn < LEAST_AUDIT_LABELS * groups:
+        found = (
+            f"{own.audit_labels} random labels in each of at most {iterations} iteration(s) are {drawn}; "
+            f"stop.audit_force_rmse_eV_A wants {LEAST_AUDIT_LABELS} in each of {groups} glasses and temperature bands, "
+            "so it will never be met"
+        )
+        least = math.ceil(LEAST_AUDIT_LABELS * groups / iterations)
+        yield Problem(_at("select.audit"), found, f"set it well above {least}, or leave the criterion out")
 
 
 def _templates(campaign: Campaign, param: Param) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from alloop.campaign import Campaign
 from alloop.config import Param, SelectParam
-from alloop.selection.audit_error import AuditError, AuditLabel, audit_errors
+from alloop.selection.audit_error import AuditError, AuditLabel, audit_error, audit_errors
 from alloop.selection.bands import band_names, band_of
 from alloop.selection.calibration import AuditPair, CalibrationMap, fit_map
 from alloop.selection.classes import CLASSES
@@ -21,6 +21,9 @@ from alloop.selection.trust import TrustLevels, TrustMove, TrustRule, next_level
 
 REMEMBERED = 50
 """Audits of so many iterations calibrate: errors of much older ensembles say little of the present one's."""
+
+LEAST_AUDIT_LABELS, LEAST_AUDIT_TRAJECTORIES = 5, 2
+"""With so many labels, of so many trajectories, the audit's error of one glass and temperature band is judged."""
 
 Group = tuple[str, str]
 """A glass and a temperature band, as in `bands.band_names`."""
@@ -95,6 +98,33 @@ def audit_record(campaign: Campaign, iteration: int, seed: int) -> dict[str, Any
         "errors": _told(audit_errors([one.label for one in found], seed=seed)),
         "by_class": {name: _told(audit_errors(own, seed=seed)[:1])[0] for name, own in by_class.items() if own},
     }
+
+
+def audit_groups(campaign: Campaign, iteration: int, explored: Iterable[Group], seed: int) -> list[dict[str, Any]]:
+    """Return the audit's force error of each glass and temperature band, as plain JSON; of those without labels none.
+
+    A random sample of a few labels has hardly enough of every group. So the audits of earlier iterations join, newest
+    first, as far back as a group needs to be judged (``since``), each label measured with the ensemble of its own
+    iteration before anything trained on it: older ensembles were worse, the error is rather too large.
+    """
+    labels: dict[Group, list[AuditLabel]] = {group: [] for group in explored}
+    since: dict[Group, int] = {}
+    for number in range(iteration, max(-1, iteration - REMEMBERED), -1):
+        short = {group for group, own in labels.items() if lacking(own)}
+        if not short:
+            break
+        for one in audited(campaign, number):
+            group = one.label.glass, one.label.band
+            if group in short:
+                labels[group].append(one.label)
+                since[group] = number
+    errors = {group: audit_error(own, *group, seed=seed) for group, own in sorted(labels.items()) if own}
+    return [told | {"since": since[group]} for group, told in zip(errors, _told(errors.values()), strict=True)]
+
+
+def lacking(labels: Sequence[AuditLabel]) -> bool:
+    """Tell whether labels are too few, or of too few trajectories, for the audit's error of a group to be judged."""
+    return len(labels) < LEAST_AUDIT_LABELS or len({own.trajectory for own in labels}) < LEAST_AUDIT_TRAJECTORIES
 
 
 def audit_pairs(campaign: Campaign) -> list[AuditPair]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from alloop.campaign import Campaign
 from alloop.config import ExploreParam, GlassParam, Param, steps
-from alloop.decisions.calibration import levels_at, trust_entries, trust_moves
+from alloop.decisions.calibration import Group, levels_at, trust_entries, trust_moves
 from alloop.decisions.seeding import draw_roles
 from alloop.errors import NeedsPersonError
 from alloop.event_params import definitions
@@ -90,12 +90,7 @@ def decide_explore(campaign: Campaign, param: Param, iteration: int) -> dict[str
         "describer": state.describer,
     }
     last = _last_good_chunks(campaign, iteration)
-    bands = {
-        band_of(_chunk_K(t, own, chunk), param.select.temperature_bands_K)
-        for t in planned
-        for chunk in range(own.chunks)
-    }
-    moves = trust_moves(campaign, param, {(t.glass, band) for t in planned for band in bands})
+    moves = trust_moves(campaign, param, explored_groups(param))
     trust = {group: move.levels for group, move in moves.items()}
     tasks: list[Task] = []
     for trajectory in planned:
@@ -119,6 +114,17 @@ def decide_explore(campaign: Campaign, param: Param, iteration: int) -> dict[str
         "trust": trust_entries(moves),
         "withdrawn": outdated_chunks(state, iteration, own.max_lag),
     }
+
+
+def explored_groups(param: Param) -> set[Group]:
+    """Return the glasses and temperature bands that an iteration explores, by the middle of each chunk."""
+    own, planned = param.explore, trajectories(param)
+    bands = {
+        band_of(_chunk_K(t, own, chunk), param.select.temperature_bands_K)
+        for t in planned
+        for chunk in range(own.chunks)
+    }
+    return {(t.glass, band) for t in planned for band in bands}
 
 
 def _last_good_chunks(campaign: Campaign, iteration: int) -> dict[str, str]:

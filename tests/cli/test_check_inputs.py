@@ -272,6 +272,20 @@ def test_check_remarks_an_audit_too_short_to_calibrate(campaign, alloop_main, au
     )["remarks"]
 
 
+def test_check_remarks_an_audit_too_short_for_its_criterion(campaign, alloop_main):
+    def remarked(audit: int) -> list[str]:
+        explore, stop = (
+            {"temperatures_K": [300, 1000, 2000], "ramps": []},
+            {"max_iterations": 4, "audit_force_rmse_eV_A": 0.3},
+        )
+        folder = campaign(select={"audit": audit}, explore=explore, stop=stop)
+        return [own["found"] for own in json.loads(alloop_main("check", "-C", folder, "--json").out)["remarks"]]
+
+    assert remarked(4) == []
+    (found,) = remarked(3)
+    assert "are 12; stop.audit_force_rmse_eV_A wants 5 in each of 3 glasses and temperature bands" in found
+
+
 @pytest.mark.parametrize("trust", ["calibrated", "fixed"])
 def test_check_and_status_say_that_levels_where_calibrated_ones_began_are_past(campaign, alloop_main, trust):
     folder = campaign(select={"trust": trust})

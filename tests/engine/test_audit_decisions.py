@@ -11,6 +11,7 @@ import pytest
 
 from alloop.config import SelectParam
 from alloop.decisions.calibration import (
+    audit_groups,
     audit_pairs,
     audit_record,
     audited,
@@ -139,6 +140,29 @@ def test_errors_of_the_accurate_part_stand_apart(audits: Any) -> None:
     assert record["by_class"]["accurate"]["rmse_eV_A"] == pytest.approx(0.3)
     assert record["errors"][0]["rmse_eV_A"] == pytest.approx(np.sqrt((0.09 + 0.09 + 81) / 3))
     assert "on 3 audit label" in record["errors"][0]["sentence"]
+
+
+def test_groups_take_in_earlier_audits_only_as_far_as_they_need(audits: Any) -> None:
+    """Labels of the newest audit count first; 2 a time of one band, 5 of another, one of a third."""
+    for iteration in range(5):
+        error = 2.0 - 0.4 * iteration
+        labels = {f"i{iteration}.{n}": (0.1, error) for n in range(8)}
+        hot = {f"i{iteration}.{n}": {"band": HOT} for n in range(2, 7)}
+        lone = {f"i{iteration}.7": {"band": "lone", "trajectory": "same"}}
+        audits.judge(iteration, labels, **hot, **lone)
+    found = {
+        group["band"]: group
+        for group in audit_groups(audits, 4, [(GLASS, band) for band in (COLD, HOT, "lone", "none")], 1)
+    }
+    assert {band: (own["labels"], own["since"]) for band, own in found.items()} == {
+        COLD: (6, 2),
+        HOT: (5, 4),
+        "lone": (5, 0),
+    }
+    assert found[HOT]["rmse_eV_A"] == pytest.approx(0.4)
+    assert found[COLD]["rmse_eV_A"] == pytest.approx(np.sqrt((0.4**2 + 0.8**2 + 1.2**2) / 3))
+    assert found["lone"]["trajectories"] == 1
+    assert audit_groups(audits, 0, [(GLASS, COLD)], 1)[0]["labels"] == 2, "what came later is not known yet"
 
 
 def test_fixed_levels_stay_whatever_the_audit_says(audits: Any) -> None:
