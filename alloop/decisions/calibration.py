@@ -129,8 +129,18 @@ def lacking(labels: Sequence[AuditLabel]) -> bool:
 
 def audit_pairs(campaign: Campaign) -> list[AuditPair]:
     """Return the pairs of the last `REMEMBERED` audits, oldest first."""
-    iterations = sorted(iteration for kind, iteration in campaign.state.decisions if kind == "select")
-    return [one.pair for iteration in iterations[-REMEMBERED:] for one in audited(campaign, iteration)]
+    return [one.pair for iteration in measured_audits(campaign) for one in audited(campaign, iteration)]
+
+
+def measured_audits(campaign: Campaign) -> list[int]:
+    """Return of which iterations the audits calibrate now: the last `REMEMBERED` that have been measured."""
+    state = campaign.state
+    measured = (
+        number
+        for (kind, number), decision in state.decisions.items()
+        if kind == "evaluate" and decision["tasks"][0]["key"] in state.done and ("select", number) in state.decisions
+    )
+    return sorted(measured)[-REMEMBERED:]
 
 
 def _told(found: Iterable[AuditError | Coverage]) -> list[dict[str, Any]]:
@@ -139,9 +149,14 @@ def _told(found: Iterable[AuditError | Coverage]) -> list[dict[str, Any]]:
 
 
 def calibrate(campaign: Campaign) -> Calibration:
-    """Return the calibration by the audits so far: each pair is tested against the map of earlier iterations first."""
+    """Return the calibration by the audits so far: each pair is tested against the map its exploration began with.
+
+    An ensemble may explore before the audit of the one before it is measured; its decision records which were.
+    """
     pairs = audit_pairs(campaign)
-    tested = prequential(pairs)
+    explored = {number: own for (kind, number), own in campaign.state.decisions.items() if kind == "explore"}
+    had = {number: set(own["audits"]) for number, own in explored.items() if "audits" in own}
+    tested = prequential(pairs, had=had)
     found = fit_map(pairs)
     broader = widening(tested, found.settings.level)
     return Calibration(widened(found, broader), broader, tuple(coverage(tested, found.settings.level)), len(pairs))

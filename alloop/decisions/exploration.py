@@ -10,7 +10,7 @@ import numpy as np
 
 from alloop.campaign import Campaign
 from alloop.config import ExploreParam, GlassParam, Param, steps
-from alloop.decisions.calibration import Group, levels_at, trust_entries, trust_moves
+from alloop.decisions.calibration import Group, levels_at, measured_audits, trust_entries, trust_moves
 from alloop.decisions.seeding import draw_roles
 from alloop.errors import NeedsPersonError
 from alloop.event_params import definitions
@@ -112,6 +112,7 @@ def decide_explore(campaign: Campaign, param: Param, iteration: int) -> dict[str
         "tasks": task_entries(tasks, common),
         "trajectories": roles,
         "trust": trust_entries(moves),
+        "audits": measured_audits(campaign),
         "withdrawn": outdated_chunks(state, iteration, own.max_lag),
     }
 

@@ -18,6 +18,7 @@ from alloop.decisions.calibration import (
     calibrate,
     explored_quantiles,
     levels_at,
+    measured_audits,
     newest_trust,
     trust_entries,
     trust_moves,
@@ -70,9 +71,9 @@ class Audits:
         }
         write_arrays(self.result(f"e{iteration}") / "errors.npz", table)
 
-    def explore(self, iteration: int, trust: dict[tuple[str, str], TrustLevels]) -> None:
+    def explore(self, iteration: int, trust: dict[tuple[str, str], TrustLevels], **more: Any) -> None:
         moves = {group: SimpleNamespace(levels=levels, reason="as told") for group, levels in trust.items()}
-        self.state.decisions["explore", iteration] = {"trust": trust_entries(moves)}  # type: ignore[arg-type]
+        self.state.decisions["explore", iteration] = {"trust": trust_entries(moves)} | more  # type: ignore[arg-type]
 
     def chunk(
         self, iteration: int, name: str, deviations: list[float], target_K: list[float], status: str = "finished"
@@ -222,6 +223,24 @@ def test_what_was_explored_is_that_of_the_newest_exploration_inside_the_gates(au
     groups = {(glass, band) for glass in both for band in (COLD, HOT)} | {("new", HOT)}
     found = explored_quantiles(audits, groups, bands, 0.5)
     assert found == pytest.approx({(GLASS, COLD): 0.1, (GLASS, HOT): 0.3, (f"{GLASS}.n2", HOT): 0.7})
+
+
+def test_pairs_are_tested_by_the_map_that_was_there_when_their_exploration_began(audits: Any) -> None:
+    """Streaming: ensemble 1 explores before the audit of ensemble 0 is measured, so its labels had no bound yet."""
+    audits.explore(0, {}, audits=measured_audits(audits))
+    audits.explore(1, {}, audits=measured_audits(audits))
+    audits.judge(0, drawn(40, "a"))
+    audits.explore(2, {}, audits=measured_audits(audits))
+    audits.judge(1, drawn(40, "b"))
+    audits.judge(2, drawn(40, "c"))
+    assert audits.state.decisions["explore", 2]["audits"] == [0]
+    assert measured_audits(audits) == [0, 1, 2]
+    assert (calibrate(audits).coverage[0].tested, calibrate(audits).coverage[0].untested) == (40, 80)
+    for iteration in range(3):
+        del audits.state.decisions["explore", iteration]["audits"]
+    assert calibrate(audits).coverage[0].tested == 80, "where it is not recorded all earlier ones count"
+    audits.state.done.clear()
+    assert measured_audits(audits) == []
 
 
 def test_levels_hold_for_their_glass_and_band_only() -> None:
