@@ -129,7 +129,7 @@ def check(
 
     campaign = Campaign(folder)
     problems, description = examine(campaign), describe(campaign)
-    remarked = [] if problems else remarks(load(campaign.root / "param.json"))
+    remarked = [] if problems else remarks(campaign, load(campaign.root / "param.json"))
     if description and not as_json:
         print_description(description, console)
     if inputs is not None and description:

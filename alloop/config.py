@@ -32,6 +32,7 @@ from alloop.param_types import (
 )
 from alloop.pool_params import LOCAL, LocalPoolParam, PoolsParam, check_pools, pool_slots
 from alloop.quench_params import MeltQuenchParam, QuenchParam, RelaxParam, must_cool
+from alloop.selection.trust import LEAST_RATIO
 from alloop.stop_params import StopParam
 
 Strain = Annotated[Real, Field(ge=0, lt=0.3)]
@@ -322,6 +323,12 @@ class SelectParam(Section):
             raise ValueError(
                 f"trust_low_eV_A is {self.trust_low_eV_A}, trust_high_eV_A {self.trust_high_eV_A}; "
                 "low must be below high"
+            )
+        if self.trust == "calibrated" and self.trust_high_eV_A < LEAST_RATIO * self.trust_low_eV_A:
+            raise ValueError(
+                f"trust_low_eV_A is {self.trust_low_eV_A}, trust_high_eV_A {self.trust_high_eV_A}; calibrated levels "
+                f"leave room for candidates, high being {LEAST_RATIO:g} times low or more: expected trust_high_eV_A "
+                f"from {LEAST_RATIO * self.trust_low_eV_A:g} on; set it higher, or trust to fixed"
             )
         if self.error_low_eV_A >= self.error_high_eV_A:
             raise ValueError(

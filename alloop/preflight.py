@@ -22,6 +22,8 @@ from typing import Any
 from alloop import config, labelers
 from alloop.campaign import Campaign
 from alloop.config import Param
+from alloop.decisions.calibration import LEAST_AUDIT_LABELS
+from alloop.decisions.exploration import explored_groups
 from alloop.errors import AlloopError, InputError
 from alloop.event_params import never_seen
 from alloop.glass.composition import TABLE_1, stoichiometric_counts
@@ -35,6 +37,7 @@ from alloop.pools.troubles import pool_troubles
 from alloop.potential.checkpoints import backend_named
 from alloop.resources import find_template
 from alloop.selection.calibration import DEFAULT_SETTINGS, needed_scores
+from alloop.selection.trust import EDITED
 
 
 @dataclass(frozen=True)
@@ -119,9 +122,23 @@ def require(campaign: Campaign, param: Param) -> None:
         raise InputError("\n".join([f"{count} found before any work:", *map(str, problems)]))
 
 
-def remarks(param: Param) -> list[Problem]:
-    """Return what keeps no campaign from running, but hardly is what is wanted."""
-    return [*_short_audit(param)]
+def remarks(campaign: Campaign, param: Param) -> list[Problem]:
+    """Return what keeps no campaign from running, but hardly is what is wanted; the campaign is loaded if it exists."""
+    return [*_short_audit(param), *_edited_levels(campaign, param)]
+
+
+def _edited_levels(campaign: Campaign, param: Param) -> Iterator[Problem]:
+    explored = [decision for (kind, _), decision in campaign.state.decisions.items() if kind == "explore"]
+    if param.select.trust == "fixed" or not explored:
+        return
+    newest = max(explored, key=lambda decision: decision["number"])
+    start = next(start for start in reversed(campaign.state.starts) if start["number"] <= newest["number"])
+    for name in ("trust_low_eV_A", "trust_high_eV_A"):
+        now, then = getattr(param.select, name), start["config"]["select"][name]
+        if now != then:
+            remedy = 'move them by select.error_low_eV_A and error_high_eV_A, or set select.trust to "fixed"'
+            found = f"changed from {then:g} to {now:g} eV/A: {EDITED}"
+            yield Problem(_at(f"select.{name}"), found, remedy)
 
 
 def _short_audit(param: Param) -> Iterator[Problem]:
@@ -134,6 +151,15 @@ def _short_audit(param: Param) -> Iterator[Problem]:
         )
         remedy = f'set it to {math.ceil(needed / iterations)} or more, or select.trust to "fixed"'
         yield Problem(_at("select.audit"), found, remedy)
+    groups = len(explored_groups(param))
+    if param.stop.audit_force_rmse_eV_A is not None and drawn < LEAST_AUDIT_LABELS * groups:
+        found = (
+            f"{own.audit_labels} random labels in each of at most {iterations} iteration(s) are {drawn}; "
+            f"stop.audit_force_rmse_eV_A wants {LEAST_AUDIT_LABELS} in each of {groups} glasses and temperature bands, "
+            "so it will never be met"
+        )
+        least = math.ceil(LEAST_AUDIT_LABELS * groups / iterations)
+        yield Problem(_at("select.audit"), found, f"set it well above {least}, or leave the criterion out")
 
 
 def _templates(campaign: Campaign, param: Param) -> Iterator[Problem]:

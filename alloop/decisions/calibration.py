@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,8 @@ import numpy as np
 
 from alloop.campaign import Campaign
 from alloop.config import Param, SelectParam
-from alloop.selection.audit_error import AuditError, AuditLabel, audit_errors
-from alloop.selection.bands import band_of
+from alloop.selection.audit_error import AuditError, AuditLabel, audit_error, audit_errors
+from alloop.selection.bands import band_names, band_of
 from alloop.selection.calibration import AuditPair, CalibrationMap, fit_map
 from alloop.selection.classes import CLASSES
 from alloop.selection.coverage import Coverage, Widening, coverage, prequential, widened, widening
@@ -20,6 +21,9 @@ from alloop.selection.trust import TrustLevels, TrustMove, TrustRule, next_level
 
 REMEMBERED = 50
 """Audits of so many iterations calibrate: errors of much older ensembles say little of the present one's."""
+
+LEAST_AUDIT_LABELS, LEAST_AUDIT_TRAJECTORIES = 5, 2
+"""With so many labels, of so many trajectories, the audit's error of one glass and temperature band is judged."""
 
 Group = tuple[str, str]
 """A glass and a temperature band, as in `bands.band_names`."""
@@ -96,10 +100,47 @@ def audit_record(campaign: Campaign, iteration: int, seed: int) -> dict[str, Any
     }
 
 
+def audit_groups(campaign: Campaign, iteration: int, explored: Iterable[Group], seed: int) -> list[dict[str, Any]]:
+    """Return the audit's force error of each glass and temperature band, as plain JSON; of those without labels none.
+
+    A random sample of a few labels has hardly enough of every group. So the audits of earlier iterations join, newest
+    first, as far back as a group needs to be judged (``since``), each label measured with the ensemble of its own
+    iteration before anything trained on it: older ensembles were worse, the error is rather too large.
+    """
+    labels: dict[Group, list[AuditLabel]] = {group: [] for group in explored}
+    since: dict[Group, int] = {}
+    for number in range(iteration, max(-1, iteration - REMEMBERED), -1):
+        short = {group for group, own in labels.items() if lacking(own)}
+        if not short:
+            break
+        for one in audited(campaign, number):
+            group = one.label.glass, one.label.band
+            if group in short:
+                labels[group].append(one.label)
+                since[group] = number
+    errors = {group: audit_error(own, *group, seed=seed) for group, own in sorted(labels.items()) if own}
+    return [told | {"since": since[group]} for group, told in zip(errors, _told(errors.values()), strict=True)]
+
+
+def lacking(labels: Sequence[AuditLabel]) -> bool:
+    """Tell whether labels are too few, or of too few trajectories, for the audit's error of a group to be judged."""
+    return len(labels) < LEAST_AUDIT_LABELS or len({own.trajectory for own in labels}) < LEAST_AUDIT_TRAJECTORIES
+
+
 def audit_pairs(campaign: Campaign) -> list[AuditPair]:
     """Return the pairs of the last `REMEMBERED` audits, oldest first."""
-    iterations = sorted(iteration for kind, iteration in campaign.state.decisions if kind == "select")
-    return [one.pair for iteration in iterations[-REMEMBERED:] for one in audited(campaign, iteration)]
+    return [one.pair for iteration in measured_audits(campaign) for one in audited(campaign, iteration)]
+
+
+def measured_audits(campaign: Campaign) -> list[int]:
+    """Return of which iterations the audits calibrate now: the last `REMEMBERED` that have been measured."""
+    state = campaign.state
+    measured = (
+        number
+        for (kind, number), decision in state.decisions.items()
+        if kind == "evaluate" and decision["tasks"][0]["key"] in state.done and ("select", number) in state.decisions
+    )
+    return sorted(measured)[-REMEMBERED:]
 
 
 def _told(found: Iterable[AuditError | Coverage]) -> list[dict[str, Any]]:
@@ -108,9 +149,14 @@ def _told(found: Iterable[AuditError | Coverage]) -> list[dict[str, Any]]:
 
 
 def calibrate(campaign: Campaign) -> Calibration:
-    """Return the calibration by the audits so far: each pair is tested against the map of earlier iterations first."""
+    """Return the calibration by the audits so far: each pair is tested against the map its exploration began with.
+
+    An ensemble may explore before the audit of the one before it is measured; its decision records which were.
+    """
     pairs = audit_pairs(campaign)
-    tested = prequential(pairs)
+    explored = {number: own for (kind, number), own in campaign.state.decisions.items() if kind == "explore"}
+    had = {number: set(own["audits"]) for number, own in explored.items() if "audits" in own}
+    tested = prequential(pairs, had=had)
     found = fit_map(pairs)
     broader = widening(tested, found.settings.level)
     return Calibration(widened(found, broader), broader, tuple(coverage(tested, found.settings.level)), len(pairs))
@@ -120,15 +166,56 @@ def trust_moves(campaign: Campaign, param: Param, groups: Iterable[Group]) -> di
     """Return the trust levels of each group for an ensemble that begins to explore, and why they are what they are.
 
     Fixed levels are those of `param.json`; calibrated ones begin there, and move from where the last exploration had
-    them once the audit tells enough.
+    them once the audit tells enough, never to where most of what was explored would be beyond trust.
     """
     own = param.select
     start = TrustLevels(own.trust_low_eV_A, own.trust_high_eV_A)
     if own.trust == "fixed":
         return {group: TrustMove(start, *own_levels(start), False, "", "fixed") for group in groups}
     last = newest_trust(campaign)
-    calibration, rule = calibrate(campaign), trust_rule(own)
-    return {group: next_levels(calibration.map, *group, last.get(group, start), rule) for group in groups}
+    calibration, rule, wanted = calibrate(campaign), trust_rule(own), set(groups)
+    explored = explored_quantiles(campaign, wanted, own.temperature_bands_K, rule.explored_share)
+    return {
+        group: next_levels(calibration.map, *group, last.get(group, start), rule, explored.get(group, math.nan))
+        for group in wanted
+    }
+
+
+def explored_quantiles(
+    campaign: Campaign, groups: Iterable[Group], edges_K: Sequence[float], share: float
+) -> dict[Group, float]:
+    """Return the deviation that a share of each group's records lies below, eV/Å; groups never explored are left out.
+
+    Of the newest exploration that has records of the group: all of its finished chunks inside the hard gates.
+    """
+    state, missing, found = campaign.state, set(groups), dict[Group, float]()
+    for iteration in sorted((number for kind, number in state.decisions if kind == "explore"), reverse=True):
+        decision = state.decisions["explore", iteration]
+        here = missing & {(entry["glass"], entry["band"]) for entry in decision.get("trust", ())}
+        records: dict[Group, list[np.ndarray]] = {group: [] for group in here}
+        for entry in decision.get("tasks", ()) if here else ():
+            glass = max((own for own, _ in here if entry["name"].startswith(f"{own}.n")), key=len, default=None)
+            if glass is None or entry["key"] not in state.done:
+                continue
+            deviation, bands = _usable_records(campaign, entry["key"], edges_K)
+            for band in set(bands.tolist()):
+                if (glass, band) in records:
+                    records[glass, band].append(deviation[bands == band])
+        own = {group: np.concatenate(parts) for group, parts in records.items() if parts}
+        found |= {group: float(np.quantile(values, share)) for group, values in own.items()}
+        missing -= own.keys()
+    return found
+
+
+def _usable_records(campaign: Campaign, key: str, edges_K: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Return deviation (eV/Å) and temperature band of a chunk's records, without the one it was lost at."""
+    with np.load(campaign.result(key) / "table.npz") as table:
+        deviation, target_K = table["max_force_deviation_eV_A"], table["target_temperature_K"]
+    usable = np.isfinite(deviation)
+    if campaign.summary(key)["status"] == "lost":
+        usable[-1:] = False
+    bands = np.array(band_names(edges_K))[np.searchsorted(np.array(edges_K), target_K, side="right")]
+    return deviation[usable], bands[usable]
 
 
 def own_levels(levels: TrustLevels) -> tuple[float, float]:

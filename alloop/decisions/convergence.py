@@ -8,7 +8,13 @@ from typing import Any
 
 from alloop.campaign import Campaign
 from alloop.config import Param
-from alloop.decisions.calibration import audit_record, calibrate
+from alloop.decisions.calibration import (
+    LEAST_AUDIT_LABELS,
+    LEAST_AUDIT_TRAJECTORIES,
+    audit_groups,
+    audit_record,
+    calibrate,
+)
 from alloop.decisions.measured import by_reason, learning_points
 from alloop.decisions.probing import probe_criteria, probed
 from alloop.decisions.reference import reference_criteria
@@ -25,9 +31,6 @@ NOTICEABLE_SHARE = 0.05
 
 LEAST_STRATUM_RECORDS = 50
 """Of a glass and temperature with fewer records the accurate fraction is not judged by itself."""
-
-LEAST_AUDIT_LABELS, LEAST_AUDIT_TRAJECTORIES = 5, 2
-"""With so many labels, of so many trajectories, the audit's error of one glass and temperature band is judged."""
 
 
 def decide_verdict(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
@@ -57,9 +60,14 @@ def _measured(campaign: Campaign, param: Param, iteration: int) -> tuple[Errors,
     errors = campaign.summary(campaign.state.decisions["evaluate", iteration]["tasks"][0]["key"])
     more = by_reason(campaign, param, iteration)
     errors = {name: own | more.get(name, {}) for name, own in errors.items()}
-    audit = audit_record(campaign, iteration, derived_seed(param.seed, "audit", iteration))
-    explored = campaign.state.decisions.get(("explore", iteration), {}).get("trust", [])
-    audit["unmeasured"] = unmeasured(audit["errors"], explored)
+    seed = derived_seed(param.seed, "audit", iteration)
+    explored = [
+        (entry["glass"], entry["band"])
+        for entry in campaign.state.decisions.get(("explore", iteration), {}).get("trust", ())
+    ]
+    audit = audit_record(campaign, iteration, seed)
+    audit["groups"] = audit_groups(campaign, iteration, explored, seed)
+    audit["unmeasured"] = unmeasured(audit["groups"], explored)
     return errors, audit, learning_points(campaign, param, iteration)
 
 
@@ -69,7 +77,7 @@ def judged(campaign: Campaign, param: Param, iteration: int) -> list[Criterion]:
     errors, audit, points = _measured(campaign, param, iteration)
     criteria = [accuracy_criterion(select["classes"], own, select.get("missed_records", 0), select.get("strata", {}))]
     criteria += error_criteria(errors, own)
-    criteria += audit_criteria(audit["errors"], own) + improvement_criteria(points, own)
+    criteria += audit_criteria(audit, own) + improvement_criteria(points, own)
     criteria += reference_criteria(campaign, param, iteration) + probe_criteria(campaign, param, iteration)
     return criteria + exploration_criteria(campaign, iteration)
 
@@ -145,23 +153,26 @@ def apart_text(part: dict[str, Any]) -> str:
     return f"{others}; near collapse {near['force_rmse_eV_A']:.3g} eV/A on {near['labels']} by {why}"
 
 
-def audit_criteria(errors: list[dict[str, Any]], own: StopParam) -> list[Criterion]:
+def audit_criteria(audit: dict[str, Any], own: StopParam) -> list[Criterion]:
     """Return the criteria on the audit's force error, if `param.json` asks for them.
 
-    Of all labels together the whole interval must be as wanted; of each glass and temperature band with enough labels
-    the error itself, as few labels make for a wide interval. The worst of these is named.
+    Of all labels of the iteration together the whole interval must be as wanted; of each glass and temperature band the
+    error itself, as few labels make for a wide interval. The worst of these is named, and all that have too few labels
+    to be judged: with these nothing is met.
     """
     if own.audit_force_rmse_eV_A is None:
         return []
     name, wanted = "force RMSE of the audit", own.audit_force_rmse_eV_A
-    if not errors:
-        return [at_most(name, None, wanted)]
-    first, groups = errors[0], [own for own in errors if _enough(own)]
-    criteria = [at_most(name, first["rmse_eV_A"], wanted, interval=_interval(first))]
+    first, groups = audit["errors"][:1], [group for group in audit["groups"] if not _lacks(group)]
+    criteria = [at_most(name, one["rmse_eV_A"], wanted, interval=_interval(one)) for one in first]
+    criteria += [] if first else [at_most(name, None, wanted)]
     if groups:
         worst = max(groups, key=lambda own: own["rmse_eV_A"] if math.isfinite(own["rmse_eV_A"]) else math.inf)
-        where = f"{name}, worst of {len(groups)} measured: {_group(worst)},"
+        where = f"{name}, worst of {len(groups)} measured: {_group(worst)} (audits since iteration {worst['since']}),"
         criteria.append(replace(at_most(where, worst["rmse_eV_A"], wanted), name=f"{name} by glass and temperature"))
+    if audit["unmeasured"]:
+        said = f"{name} is not known for want of random labels: {', '.join(audit['unmeasured'])}"
+        criteria.append(Criterion(f"{name} everywhere", "unknown", None, float(LEAST_AUDIT_LABELS), "labels", said))
     return criteria
 
 
@@ -169,23 +180,22 @@ def _interval(error: dict[str, Any]) -> tuple[float | None, float | None]:
     return error["low_eV_A"], error["high_eV_A"]
 
 
-def _enough(error: dict[str, Any]) -> bool:
-    """Tell whether an error of the audit is of one glass and band, and of enough labels to be judged."""
-    enough = error["labels"] >= LEAST_AUDIT_LABELS and error["trajectories"] >= LEAST_AUDIT_TRAJECTORIES
-    return bool(enough and error["glass"] and error["band"])
+def _lacks(error: dict[str, Any]) -> str:
+    """Return what an error of the audit lacks to be judged, for people; empty if nothing."""
+    if (more := LEAST_AUDIT_LABELS - error["labels"]) > 0:
+        return f"{more} more"
+    return "of another trajectory" if error["trajectories"] < LEAST_AUDIT_TRAJECTORIES else ""
 
 
 def _group(entry: dict[str, Any]) -> str:
     return f"{entry['glass']} at {entry['band']}"
 
 
-def unmeasured(errors: list[dict[str, Any]], explored: list[dict[str, Any]]) -> list[str]:
-    """Return the glasses and bands that were explored and of which the audit has too few labels to be judged.
-
-    explored: records with glass and band, as an exploration's trust levels have them.
-    """
-    known = {_group(error) for error in errors if _enough(error)}
-    return [where for where in dict.fromkeys(map(_group, explored)) if where not in known]
+def unmeasured(groups: list[dict[str, Any]], explored: list[tuple[str, str]]) -> list[str]:
+    """Return which of the glasses and bands that were explored the audit has too few labels of, and what each lacks."""
+    lacks = dict.fromkeys((f"{glass} at {band}" for glass, band in explored), f"{LEAST_AUDIT_LABELS} more")
+    lacks |= {where: _lacks(group) for group in groups if (where := _group(group)) in lacks}
+    return [f"{where} ({what})" for where, what in lacks.items() if what]
 
 
 def improvement_criteria(points: list[list[float]], own: StopParam) -> list[Criterion]:

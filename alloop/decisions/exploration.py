@@ -11,7 +11,7 @@ import numpy as np
 
 from alloop.campaign import Campaign
 from alloop.config import ExploreParam, GlassParam, Param, steps
-from alloop.decisions.calibration import levels_at, trust_entries, trust_moves
+from alloop.decisions.calibration import Group, levels_at, measured_audits, trust_entries, trust_moves
 from alloop.decisions.seeding import draw_roles
 from alloop.errors import NeedsPersonError
 from alloop.event_params import definitions
@@ -91,12 +91,7 @@ def decide_explore(campaign: Campaign, param: Param, iteration: int) -> dict[str
         "describer": state.describer,
     }
     last = _last_good_chunks(campaign, iteration)
-    bands = {
-        band_of(_chunk_K(t, own, chunk), param.select.temperature_bands_K)
-        for t in planned
-        for chunk in range(own.chunks)
-    }
-    moves = trust_moves(campaign, param, {(t.glass, band) for t in planned for band in bands})
+    moves = trust_moves(campaign, param, explored_groups(param))
     trust = {group: move.levels for group, move in moves.items()}
     tasks: list[Task] = []
     for trajectory in planned:
@@ -118,8 +113,20 @@ def decide_explore(campaign: Campaign, param: Param, iteration: int) -> dict[str
         "tasks": task_entries(tasks, common),
         "trajectories": roles,
         "trust": trust_entries(moves),
+        "audits": measured_audits(campaign),
         "withdrawn": outdated_chunks(state, iteration, own.max_lag),
     }
+
+
+def explored_groups(param: Param) -> set[Group]:
+    """Return the glasses and temperature bands that an iteration explores, by the middle of each chunk."""
+    own, planned = param.explore, trajectories(param)
+    bands = {
+        band_of(_chunk_K(t, own, chunk), param.select.temperature_bands_K)
+        for t in planned
+        for chunk in range(own.chunks)
+    }
+    return {(t.glass, band) for t in planned for band in bands}
 
 
 def _last_good_chunks(campaign: Campaign, iteration: int) -> dict[str, str]:

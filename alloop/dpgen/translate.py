@@ -18,6 +18,7 @@ from alloop.dpgen.programs import label_section, pool_section
 from alloop.dpgen.translation import BACKENDS, Known, Translation, as_list
 from alloop.errors import InputError
 from alloop.glass.events import ON_BY_DEFAULT
+from alloop.selection.trust import LEAST_RATIO
 
 _DEFAULTS: Any = Param.model_fields
 _UNSET_V_TRUST = 1e9
@@ -238,6 +239,11 @@ def _select(param: Mapping[str, Any], job: Mapping[str, Any], known: Known, foun
         if len(set(levels["lo"])) > 1 or len(set(levels["hi"])) > 1:
             found.leave_out(
                 "model_devi_f_trust_lo/hi", "alloop has one pair for all; the lowest and the highest are used"
+            )
+        if own["trust_high_eV_A"] < LEAST_RATIO * own["trust_low_eV_A"]:
+            own["trust"] = "fixed"
+            found.leave_out(
+                "model_devi_f_trust_lo/hi", f"less than a factor of {LEAST_RATIO:g} apart, they cannot follow the error"
             )
         if own["trust_high_eV_A"] > found.param["explore"].get("lost_eV_A", _default("explore", "lost_eV_A")):
             found.param["explore"]["lost_eV_A"] = 2 * own["trust_high_eV_A"]

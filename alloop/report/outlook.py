@@ -65,6 +65,6 @@ def audit_lines(verdict: dict[str, Any] | None) -> list[str]:
     accurate = audit["by_class"].get("accurate")
     lines += [f"of its accurate part: {accurate['sentence']}"] if accurate else []
     if audit.get("unmeasured"):
-        lines.append(f"not measured, with too few audit labels: {', '.join(audit['unmeasured'])}")
+        lines.append(f"not measured, for want of random labels: {', '.join(audit['unmeasured'])}")
     lines += [f"calibration: {record['sentence']}" for record in calibration["coverage"][:1]]
     return lines + ([calibration["widened"]] if calibration["widened"] else [])

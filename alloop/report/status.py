@@ -16,6 +16,7 @@ from rich.table import Table
 from alloop.campaign import Campaign, flat
 from alloop.report.cost import budget_record, budget_text, budget_warnings, cost_record, cost_text, eta_hours, eta_text
 from alloop.report.outlook import audit_lines, error_lines, missing, newest_verdict
+from alloop.selection.trust import EDITED
 from alloop.state import State, quench_runs
 from alloop.store import read_json, write_json
 
@@ -243,8 +244,10 @@ def config_changes(state: State) -> list[str]:
     if not state.starts:
         return []
     before, after = flat(state.identity["config"]), flat(state.starts[-1]["config"])
+    moved_on = after.get("select.trust") == "calibrated" and any(kind == "explore" for kind, _ in state.decisions)
+    notes = dict.fromkeys(("select.trust_low_eV_A", "select.trust_high_eV_A"), f" ({EDITED})") if moved_on else {}
     return [
-        f"{key}: {json.dumps(before.get(key))} -> {json.dumps(after.get(key))}"
+        f"{key}: {json.dumps(before.get(key))} -> {json.dumps(after.get(key))}{notes.get(key, '')}"
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
     ]

@@ -1,14 +1,15 @@
 """Whether a calibration keeps its promise: every pair is tested against the map made before the pair was known.
 
-The order is that of the iterations: the pairs of an iteration are tested against the map of all earlier ones, then
-join (prequential testing: A. P. Dawid, J. R. Stat. Soc. A 147, 278 (1984)). A shortfall says that frames are no longer
-exchangeable with those calibrated on: a new ensemble, other temperatures, dynamics that went somewhere else.
+The order is that of the iterations: the pairs of an iteration are tested against the map it began with, of all earlier
+ones or of those that had been measured by then, and then join (prequential testing: A. P. Dawid, J. R. Stat. Soc. A
+147, 278 (1984)). A shortfall says that frames are no longer exchangeable with those calibrated on: a new ensemble,
+other temperatures, dynamics that went somewhere else.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from alloop.selection.calibration import (
@@ -123,18 +124,24 @@ def widened(calibration: CalibrationMap, widening: Widening) -> CalibrationMap:
 
 
 def prequential(
-    pairs: Sequence[AuditPair], settings: MapSettings = DEFAULT_SETTINGS, rule: WideningRule = DEFAULT_RULE
+    pairs: Sequence[AuditPair],
+    settings: MapSettings = DEFAULT_SETTINGS,
+    rule: WideningRule = DEFAULT_RULE,
+    had: Mapping[int, Collection[int]] | None = None,
 ) -> list[Foretold]:
-    """Return every pair tested against the map of earlier iterations, ordered by iteration and identity.
+    """Return every pair tested against the map its iteration began with, ordered by iteration and identity.
 
-    The order in which pairs are given does not matter. Raises what `fit_map` raises.
+    had: by iteration, of which iterations that map had the pairs; all earlier ones where it is not told. The
+    order in which pairs are given does not matter. Raises what `fit_map` raises.
     """
     fit_map(pairs, settings)
     ordered = sorted(pairs, key=lambda pair: (pair.iteration, pair.identity))
     tested: list[Foretold] = []
     for iteration in sorted({pair.iteration for pair in pairs}):
-        calibration = fit_map([pair for pair in ordered if pair.iteration < iteration], settings)
-        factor = widening(tested, settings.level, rule).bound_factor
+        known = (had or {}).get(iteration, range(iteration))
+        calibration = fit_map([pair for pair in ordered if pair.iteration in known], settings)
+        before = [one for one in tested if one.pair.iteration in known]
+        factor = widening(before, settings.level, rule).bound_factor
         tested += [_test(calibration, factor, pair) for pair in ordered if pair.iteration == iteration]
     return tested
 

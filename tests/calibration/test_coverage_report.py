@@ -52,6 +52,18 @@ def test_pairs_are_tested_before_they_join() -> None:
     assert coverage(found, 0.9)[0].covered == 0
 
 
+def test_a_map_has_the_pairs_that_were_known_when_its_iteration_began() -> None:
+    pairs = campaign(5, [1.0, 30.0, 30.0])
+    late = prequential(pairs, had={2: {0}})
+    alone = fit_map(pairs[:40])
+    for one in late[80:]:
+        assert one.bound_eV_A == alone.predict(one.pair.deviation_eV_A, "LBS", "2000K").bound_eV_A
+        assert one.issued_bound_eV_A == one.bound_eV_A, "that iteration 1 broke its promise was not known either"
+    at_once = prequential(pairs)
+    assert late[:80] == at_once[:80]
+    assert all(one.issued_bound_eV_A > one.bound_eV_A for one in at_once[80:])
+
+
 def test_the_order_of_the_pairs_does_not_matter() -> None:
     pairs = campaign(2, [1.0, 1.0, 2.0])
     shuffled = list(pairs)

@@ -77,6 +77,49 @@ def test_room_for_candidates_is_kept() -> None:
         assert levels.high_eV_A / levels.low_eV_A >= RULE.min_ratio * (1 - 1e-12)
 
 
+def test_candidates_are_not_closed_out_where_the_error_is_largest() -> None:
+    """Errors of nine deviations around 0.5 eV/A: by the map alone nearly all would be beyond trust, and never asked."""
+    rng = np.random.default_rng(7)
+    deviation = 0.5 * np.exp(rng.normal(0, 0.25, 40))
+    calibration = fit_map(pairs_of(deviation, 9 * deviation * np.exp(rng.normal(0, 0.1, 40))))
+    rule, levels, explored = TrustRule(0.8, 3.0), TrustLevels(0.25, 1.0), float(np.quantile(deviation, 0.9))
+    for _ in range(12):
+        move = next_levels(calibration, *HERE, levels, rule, explored)
+        levels = move.levels
+        assert levels.high_eV_A >= explored * (1 - 1e-12)
+    assert levels.high_eV_A == pytest.approx(explored) and levels.low_eV_A < 0.12
+    assert move.wanted_high_eV_A < 0.4 and f"90% of what was explored is below {explored:.3f} eV/A" in move.reason
+    assert np.mean((levels.low_eV_A <= deviation) & (deviation < levels.high_eV_A)) > 0.85
+
+
+def test_a_closed_window_opens_again_in_steps() -> None:
+    calibration = fit_map(pairs_of(np.linspace(0.3, 0.7, 40), np.linspace(2.7, 6.3, 40)))
+    move = next_levels(calibration, *HERE, TrustLevels(0.1, 0.35), TrustRule(0.8, 3.0), 0.6)
+    assert move.levels.high_eV_A == pytest.approx(0.35 * 1.25)
+
+
+def test_without_a_deviation_for_the_error_levels_stay() -> None:
+    deviation = np.exp(np.random.default_rng(8).normal(-2, 0.7, 200))
+    flat = fit_map(pairs_of(deviation, 5 * deviation**0.02))
+    move = next_levels(flat, *HERE, NOW, TrustRule(0.8, 3.0), 0.3)
+    assert flat.group(*HERE).informative
+    assert move.levels == NOW and math.isnan(move.wanted_high_eV_A)
+    assert "no deviation is small enough for an error of 3 eV/A; the trust levels stay" in move.reason
+
+
+@pytest.mark.parametrize("start", [(0.8, 0.9), (0.1, 0.4), (0.02, 0.03), (3.0, 4.9), (0.21, 0.3)])
+@pytest.mark.parametrize("wrong", [0.05, 1.0, 200.0])
+def test_no_step_and_no_end_of_the_range_is_exceeded(start: tuple[float, float], wrong: float) -> None:
+    deviation, _ = draw(np.random.default_rng(9), 400)
+    calibration, levels = fit_map(pairs_of(deviation, wrong * deviation)), TrustLevels(*start)
+    for _ in range(30):
+        before, levels = levels, next_levels(calibration, *HERE, levels, RULE).levels
+        for now, then in ((levels.low_eV_A, before.low_eV_A), (levels.high_eV_A, before.high_eV_A)):
+            assert then / 1.2501 <= now <= then * 1.2501
+            assert RANGE[0] * 0.999 <= now <= RANGE[1] * 1.001
+    assert levels.high_eV_A / levels.low_eV_A >= RULE.min_ratio * (1 - 1e-12)
+
+
 LEVEL = st.floats(0.02, 5)
 
 
@@ -105,6 +148,7 @@ def test_nan_moves_nothing_and_a_level_out_of_range_comes_back_in_steps() -> Non
         {"min_ratio": 1.0},
         {"range_eV_A": (1.0, 1.1)},
         {"range_eV_A": (0.0, 1.0)},
+        {"explored_share": 1.0},
     ],
 )
 def test_rules_that_contradict_themselves_are_refused(wrong: dict[str, Any]) -> None:

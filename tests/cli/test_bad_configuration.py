@@ -80,6 +80,10 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"select": {"trust_low_eV_A": 1.0, "trust_high_eV_A": 0.5}},
         ["select: trust_low_eV_A is 1.0, trust_high_eV_A 0.5; low must be below high"],
     ),
+    "trust levels too near to be calibrated": (
+        {"select": {"trust_low_eV_A": 0.8, "trust_high_eV_A": 0.9}},
+        ["trust_high_eV_A 0.9; calibrated levels", "expected trust_high_eV_A from 1.2 on", "or trust to fixed"],
+    ),
     "event misspelt": (
         {"select": {"events": {"five_coordinate_Si": {}}}},
         ["select.events: 'five_coordinate_Si' is no preset", "did you mean five_coordinated_Si?"],

@@ -20,6 +20,8 @@ from alloop.glass.composition import TABLE_1
 from alloop.labelers.code import RunSettings
 from alloop.labelers.levels import target_level
 from alloop.report.inputs import inputs_of
+from alloop.report.status import config_changes
+from alloop.selection.trust import EDITED
 from alloop.store import begin_attempt, publish
 
 GLASSES = [{"name": "LBS-20-60-20", "n_atoms": [105, 63]}, {"name": "LBS-15-25-60", "n_atoms": [70]}]
@@ -268,3 +270,42 @@ def test_check_remarks_an_audit_too_short_to_calibrate(campaign, alloop_main, au
     assert not json.loads(
         alloop_main("check", "-C", campaign(select={"audit": audit, "trust": "fixed"}), "--json").out
     )["remarks"]
+
+
+def test_check_remarks_an_audit_too_short_for_its_criterion(campaign, alloop_main):
+    def remarked(audit: int) -> list[str]:
+        explore, stop = (
+            {"temperatures_K": [300, 1000, 2000], "ramps": []},
+            {"max_iterations": 4, "audit_force_rmse_eV_A": 0.3},
+        )
+        folder = campaign(select={"audit": audit}, explore=explore, stop=stop)
+        return [own["found"] for own in json.loads(alloop_main("check", "-C", folder, "--json").out)["remarks"]]
+
+    assert remarked(4) == []
+    (found,) = remarked(3)
+    assert "are 12; stop.audit_force_rmse_eV_A wants 5 in each of 3 glasses and temperature bands" in found
+
+
+@pytest.mark.parametrize("trust", ["calibrated", "fixed"])
+def test_check_and_status_say_that_levels_where_calibrated_ones_began_are_past(campaign, alloop_main, trust):
+    folder = campaign(select={"trust": trust})
+    own = Campaign(folder)
+    own.take(config.load(folder / "param.json"), take_over=False, limit={"max_iterations": 1, "slots": 1})
+    own.decide("explore", iteration=0, inputs=[], common={}, tasks=[], trajectories={}, trust=[], withdrawn=[])
+    own.release()
+
+    def remarked() -> list[str]:
+        told = alloop_main("check", "-C", folder, "--json")
+        assert told.code == 0
+        return [f"{own['where']}: {own['found']}" for own in json.loads(told.out)["remarks"]]
+
+    assert remarked() == []
+    campaign(select={"trust": trust, "trust_low_eV_A": 0.2})
+    assert [text for text in remarked() if "no effect" in text] == (
+        [f"param.json: select.trust_low_eV_A: changed from 0.25 to 0.2 eV/A: {EDITED}"] if trust == "calibrated" else []
+    )
+    own = Campaign(folder)
+    own.take(config.load(folder / "param.json"), take_over=False, limit={"max_iterations": 1, "slots": 1})
+    (change,) = config_changes(own.state)
+    assert change == "select.trust_low_eV_A: 0.25 -> 0.2" + (f" ({EDITED})" if trust == "calibrated" else "")
+    own.release()

@@ -125,7 +125,8 @@ def parameters(draw: st.DrawFn) -> dict[str, Any]:
             "ensembles": draw(st.sampled_from([["nvt"], ["npt"], ["npt", "nvt"]])),
             "pressure_bar": draw(st.floats(-1e5, 1e5)),
         },
-        "select": {"trust_low_eV_A": low, "trust_high_eV_A": high, "events": draw(quotas)},
+        "select": {"trust_low_eV_A": low, "trust_high_eV_A": high, "events": draw(quotas)}
+        | ({} if high >= 1.5 * low else {"trust": "fixed"}),
         "label": {
             "labeler": "ase.calculators.lj:LennardJones",
             "options": draw(st.dictionaries(st.text(max_size=5), plain_values, max_size=3)),

@@ -150,6 +150,13 @@ def test_what_dynamics_alloop_has_not() -> None:
     assert "classical" in found["model_devi_jobs[0].nbeads"]
 
 
+def test_levels_too_near_to_be_calibrated_are_fixed() -> None:
+    found = translated(model_devi_jobs=[job(model_devi_f_trust_lo=0.2, model_devi_f_trust_hi=0.25)])
+    assert parse(found.param | {"name": "imported"}).select.trust == "fixed"
+    assert "cannot follow the error" in left_out(found)["model_devi_f_trust_lo/hi"]
+    assert "trust" not in translated().param["select"]
+
+
 def test_virial_trust_levels_count_only_if_set() -> None:
     assert "model_devi_v_trust_lo" not in left_out(translated(model_devi_v_trust_lo=1e10))
     assert "deviation of forces" in left_out(translated(model_devi_v_trust_lo=0.1))["model_devi_v_trust_lo"]

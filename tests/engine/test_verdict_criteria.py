@@ -16,6 +16,7 @@ from alloop.decisions.convergence import (
     unmeasured,
 )
 from alloop.report.outlook import audit_lines, core_hours_per_iteration
+from alloop.selection.convergence import verdict
 from alloop.stop_params import StopParam
 
 SETS = ("new", "audit", "held_out_bootstrap", "held_out_explore")
@@ -115,53 +116,63 @@ def test_every_problem_is_named() -> None:
     assert len(found) == 4
 
 
-def audit(rmse: float, low: float | None, high: float | None) -> list[dict[str, Any]]:
-    return [{"rmse_eV_A": rmse, "low_eV_A": low, "high_eV_A": high, "glass": None, "band": None} | MANY]
-
-
-MANY = {"labels": 20, "trajectories": 9}
+def audit(rmse: float, low: float | None, high: float | None, **more: Any) -> dict[str, Any]:
+    pooled = {"rmse_eV_A": rmse, "low_eV_A": low, "high_eV_A": high, "glass": None, "band": None}
+    return {"errors": [pooled | {"labels": 20, "trajectories": 9}], "groups": [], "unmeasured": []} | more
 
 
 def group(glass: str, band: str, rmse: float, labels: int = 8, trajectories: int = 4) -> dict[str, Any]:
-    found = audit(rmse, 0.5 * rmse, 2 * rmse)[0]
-    return found | {"glass": glass, "band": band, "labels": labels, "trajectories": trajectories}
+    interval = {"rmse_eV_A": rmse, "low_eV_A": 0.5 * rmse, "high_eV_A": 2 * rmse}
+    return interval | {"glass": glass, "band": band, "labels": labels, "trajectories": trajectories, "since": 3}
+
+
+ASKED = STOP.model_copy(update={"audit_force_rmse_eV_A": 0.3})
 
 
 def test_audit_is_a_criterion_only_if_asked_for() -> None:
     assert audit_criteria(audit(9.0, 8.0, 10.0), STOP) == []
-    asked = STOP.model_copy(update={"audit_force_rmse_eV_A": 0.3})
     states = {
         "met": audit(0.2, 0.1, 0.29),
         "unmet": audit(0.4, 0.2, 0.9),
         "unknown": audit(0.2, 0.1, 0.5),
     }
     for state, found in states.items():
-        assert [one.state for one in audit_criteria(found, asked)] == [state]
-    assert audit_criteria(audit(0.2, None, None), asked)[0].state == "unknown", "one trajectory tells nothing of others"
-    assert audit_criteria([], asked)[0].state == "unknown"
+        assert [one.state for one in audit_criteria(found, ASKED)] == [state]
+    assert audit_criteria(audit(0.2, None, None), ASKED)[0].state == "unknown", "one trajectory tells nothing of others"
+    assert audit_criteria(audit(0.2, 0.1, 0.2, errors=[]), ASKED)[0].state == "unknown"
 
 
 def test_a_bad_glass_or_band_is_not_hidden_by_the_rest() -> None:
-    asked = STOP.model_copy(update={"audit_force_rmse_eV_A": 0.3})
-    pooled, cold = audit(0.2, 0.15, 0.25), group("LBS-20-60-20", "below 600 K", 0.1)
-    hot, few, one = (group("LBS-40-40-20", "from 2250 K", 0.5, *n) for n in ((5, 2), (4, 2), (6, 1)))
-    marginals = [group("LBS-40-40-20", "", 0.5), group("", "from 2250 K", 0.5)]
-    assert [one.state for one in audit_criteria([*pooled, cold], asked)] == ["met", "met"]
-    found = audit_criteria([*pooled, cold, hot], asked)
-    assert [one.state for one in found] == ["met", "unmet"]
-    assert "worst of 2 measured: LBS-40-40-20 at from 2250 K, is 0.5 eV/A" in found[1].sentence
-    for hidden in ([few], [one], marginals):
-        assert [one.state for one in audit_criteria([*pooled, cold, *hidden], asked)] == ["met", "met"]
-    assert [one.state for one in audit_criteria([*pooled, cold, group("a", "b", math.inf)], asked)] == ["met", "unmet"]
+    cold = group("LBS-20-60-20", "below 600 K", 0.1)
+    hot = group("LBS-40-40-20", "from 2250 K", 0.5, 5, 2)
+
+    def states(*groups: dict[str, Any]) -> list[str]:
+        return [one.state for one in audit_criteria(audit(0.2, 0.15, 0.25, groups=list(groups)), ASKED)]
+
+    assert states(cold) == ["met", "met"]
+    assert states(cold, hot) == ["met", "unmet"]
+    sentence = audit_criteria(audit(0.2, 0.15, 0.25, groups=[cold, hot]), ASKED)[1].sentence
+    assert "worst of 2 measured: LBS-40-40-20 at from 2250 K (audits since iteration 3), is 0.5 eV/A" in sentence
+    assert states(cold, group("a", "b", math.inf)) == ["met", "unmet"]
+    for few in ((4, 2), (6, 1)):
+        assert states(cold, group("LBS-40-40-20", "from 2250 K", 0.5, *few)) == ["met", "met"]
 
 
-def test_what_the_audit_does_not_measure_is_said() -> None:
-    explored = [{"glass": "a", "band": band} for band in ("cold", "hot", "mild")]
-    errors = [*audit(0.2, 0.1, 0.3), group("a", "cold", 0.1), group("a", "hot", 0.1, labels=4)]
-    assert unmeasured(errors, explored) == ["a at hot", "a at mild"]
-    told = {"audit": {"errors": [], "by_class": {}, "unmeasured": ["a at hot", "a at mild"]}}
+def test_what_the_audit_does_not_measure_is_said_and_not_met() -> None:
+    explored = [("a", band) for band in ("cold", "hot", "mild", "warm")]
+    groups = [group("a", "cold", 0.1), group("a", "hot", 0.1, labels=4), group("a", "warm", 0.1, 7, 1)]
+    lacking = unmeasured(groups, explored)
+    assert lacking == ["a at hot (1 more)", "a at mild (5 more)", "a at warm (of another trajectory)"]
+    found = audit_criteria(audit(0.2, 0.1, 0.3, groups=groups, unmeasured=lacking), ASKED)
+    assert [one.state for one in found] == ["met", "met", "unknown"]
+    assert not verdict(found).converged
+    assert (
+        verdict(found).reason == f"force RMSE of the audit is not known for want of random labels: {', '.join(lacking)}"
+    )
+    assert audit_criteria(audit(0.2, 0.1, 0.3, unmeasured=lacking), STOP) == []
+    told = {"audit": {"errors": [], "by_class": {}, "unmeasured": lacking}}
     lines = audit_lines(told | {"calibration": {"coverage": [], "widened": ""}})
-    assert lines == ["not measured, with too few audit labels: a at hot, a at mild"]
+    assert lines == [f"not measured, for want of random labels: {', '.join(lacking)}"]
 
 
 def test_an_iteration_costs_what_was_spent_but_for_the_bootstrap() -> None:
