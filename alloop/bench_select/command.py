@@ -149,6 +149,8 @@ def _sentence(described: dict[str, Any]) -> str:
         own = described[side]
         events = ", ".join(f"{count} with {event}" for event, count in own["events"].items())
         parts.append(f"{own['frames']} frames of {own['trajectories']} trajectories {what} ({events})")
+    if described["past_gate"]:
+        parts.append(f"{described['past_gate']} more are past a hard gate and not chosen from")
     return f"pool {described['key']}: " + "; ".join(parts)
 
 

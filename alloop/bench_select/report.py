@@ -21,9 +21,12 @@ BASE = "random"
 
 
 def describe_pool(pool: Pool) -> dict[str, Any]:
-    """Return what a pool holds: frames, atoms, trajectories, glasses and events of both sides."""
+    """Return what a pool holds: frames, atoms, trajectories, glasses and events of both sides.
+
+    ``past_gate``: how many further frames are not chosen from because they are past a hard gate.
+    """
     sides = {"choose": (pool.frames, pool.events), "test": (pool.test, pool.test_events)}
-    return {"key": pool.key, "type_map": list(pool.type_map)} | {
+    return {"key": pool.key, "type_map": list(pool.type_map), "past_gate": pool.past_gate} | {
         side: {
             "frames": len(frames),
             "atoms": sum(len(frame.label.atoms) for frame in frames),
