@@ -20,6 +20,7 @@ from typing import Any
 
 import ase.io
 import numpy as np
+from checkout import commit
 
 from alloop.campaign import Campaign
 from alloop.frames import read_all_structures
@@ -135,6 +136,7 @@ def main() -> None:
     first = coverage(pairs["rows"], arguments.calibration, 0)
     others = [coverage(pairs["rows"], arguments.calibration, seed)["coverage"] for seed in range(1, SPLITS + 1)]
     record = {
+        "commit": commit(),
         "recorded_frames": pairs["recorded"],
         "calibration": arguments.calibration,
         "level": 0.9,

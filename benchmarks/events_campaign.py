@@ -298,20 +298,26 @@ def drive(told: dict[str, Any]) -> None:
 
 
 def compared(models: list[dict[str, Any]], labeler: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the comparison of the shares of five-coordinated silicon, over replicas that lived."""
-    rates = [
-        Replicas(tuple(one["share_5Si"] for one in replicas if one["frames"] > 1 and not one["lost"]), "of Si")
-        for replicas in (models, labeler)
-    ]
-    return plain(asdict(compare_rates("five_coordinated_Si", *rates)))  # type: ignore[no-any-return]
+    """Return the comparison of the shares of five-coordinated silicon over replicas that lived, and how many did not.
+
+    What holds of the others says nothing of those that are `left_out`.
+    """
+    lived = [[one for one in replicas if one["frames"] > 1 and not one["lost"]] for replicas in (models, labeler)]
+    rates = [Replicas(tuple(one["share_5Si"] for one in replicas), "of Si") for replicas in lived]
+    left_out = {"left_out": len(models) - len(lived[0]), "labeler_left_out": len(labeler) - len(lived[1])}
+    return plain(asdict(compare_rates("five_coordinated_Si", *rates))) | left_out  # type: ignore[no-any-return]
 
 
 def no_overlap(models: list[dict[str, Any]], labeler: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return whether no replica was lost and none shows overlaps in more frames than the labeler's worst."""
+    """Return whether no replica was lost and none shows an overlap in any frame (`none_at_all`).
+
+    `no_more_than_labeler`: the same with as many frames with overlaps allowed as the labeler's worst replica has.
+    """
     lost = sum(bool(one["lost"]) for one in models)
     frames = [[one["overlap_frames"] for one in replicas] for replicas in (models, labeler)]
     return {
-        "holds": not lost and max(frames[0]) <= max(frames[1]),
+        "none_at_all": not lost and max(frames[0]) == 0,
+        "no_more_than_labeler": not lost and max(frames[0]) <= max(frames[1]),
         "lost_replicas": lost,
         "replicas": len(models),
         "overlap_frames": frames[0],

@@ -1,4 +1,4 @@
-"""How long one selection from ten million explored frames takes, and how much memory.
+"""How long the rules of selection take on the columns of ten million explored frames, and how much memory.
 
     python benchmarks/selection_scale.py [--chunks 10000] [--labels 2000] [--json FILE]
 
@@ -11,6 +11,10 @@ Timed as selection: classes of all records and their counts per stratum, collect
 distances to training data, and the picks. Apart: making up the frames, which explorations and their tasks do in a
 campaign, and thinning the training data, which a task does once per ensemble. Memory is that of the whole process.
 Then the same kind of frames one chunk after the other into a backlog from which labels are asked for one by one.
+
+These are the library's columns in memory, not the decision of a campaign: no result of a chunk is opened, no frame is
+named for a label and nothing is recorded. What `decide_select` costs per frame that came home, with all that, is what
+`decide_select.py` measures.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from checkout import commit
 
 from alloop.selection.backlog import Backlog
 from alloop.selection.classes import ACCURATE, CANDIDATE, CLASSES, class_codes
@@ -309,7 +314,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    found = run(arguments.chunks, arguments.labels, arguments.seed)
+    found = {"commit": commit()} | run(arguments.chunks, arguments.labels, arguments.seed)
     found["streamed"] = streamed(max(1, arguments.chunks // 10), arguments.labels // 4, arguments.seed)
     text = json.dumps(found, indent=1)
     print(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -25,8 +26,8 @@ HELP = (
     "FOLDER holds labelled frames as .extxyz (test.extxyz apart); without it the campaign's own labels are used, the "
     "held-out ones to test on, with its own events and rules of selection. Every method begins from the same random "
     "labels, trains small ensembles on more and more labels, and chooses by what they say of the rest of the pool. "
-    "Shown is how many labels each method needs for the error that random choice ends with. Every round is kept in "
-    "--out and never repeated: Ctrl-C is safe, and the same command goes on.\n\n"
+    "Shown is how many labels each method needs for the error that random choice ends with, and for --target. Every "
+    "round is kept in --out and never repeated: Ctrl-C is safe, and the same command goes on.\n\n"
     "Example: python benchmarks/labelled_pool.py pool, then: alloop bench-select pool --plot curves.png"
 )
 
@@ -46,6 +47,9 @@ def bench_select(
         tuple[float, float] | None,
         typer.Option(metavar="LOW HIGH", help="fixed trust levels, eV/Å; quantiles of the pool if not given"),
     ] = None,
+    target: Annotated[
+        float | None, typer.Option(metavar="ERROR", help="also labels needed for this force RMSE, eV/Å")
+    ] = None,
     slots: Annotated[int | None, typer.Option(min=1, help="rounds at a time, a core each; all cores")] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="where rounds and summary are kept")] = Path("bench-select"),
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="draw the curves (.png, .pdf, .svg)")] = None,
@@ -55,6 +59,8 @@ def bench_select(
     from alloop.bench_select.report import compare, describe_pool, plot_comparison, print_comparison
     from alloop.store import write_json
 
+    if target is not None and not (target > 0 and math.isfinite(target)):
+        raise InputError(f"--target is {target:g}; give a force RMSE above zero, in eV/Å")
     experiment = _experiment(folder, pool, out, methods, seeds, sizes, profile, trust)
     console = Console(stderr=True)
 
@@ -71,7 +77,7 @@ def bench_select(
         "pool": described,
         "settings": experiment.settings(),
         "seconds": round(time.monotonic() - began, 1),
-        "comparison": compare(records),
+        "comparison": compare(records, target),
         "rounds": records,
     }
     write_json(experiment.folder / "summary.json", found)
@@ -149,6 +155,8 @@ def _sentence(described: dict[str, Any]) -> str:
         own = described[side]
         events = ", ".join(f"{count} with {event}" for event, count in own["events"].items())
         parts.append(f"{own['frames']} frames of {own['trajectories']} trajectories {what} ({events})")
+    if described["past_gate"]:
+        parts.append(f"{described['past_gate']} more are past a hard gate and not chosen from")
     return f"pool {described['key']}: " + "; ".join(parts)
 
 

@@ -71,6 +71,16 @@ def labels_needed(sizes: np.ndarray, method: np.ndarray, random: np.ndarray) -> 
     return LabelsNeeded(labels, ratio)
 
 
+def labels_for(sizes: np.ndarray, method: np.ndarray, target: float) -> Estimate:
+    """Return the labels with which `method`, errors (S, sizes) above zero, reaches a given error.
+
+    The interval is that of `labels_needed`.
+    """
+    sizes = np.asarray(sizes, dtype=float)
+    drawn = [labels_to_reach(sizes, mean_curve(method[chosen]), target) for chosen in resamples(len(method))]
+    return Estimate(labels_to_reach(sizes, mean_curve(method), target), *_interval(np.array(drawn)))
+
+
 def resamples(count: int) -> np.ndarray:
     """Return draws with replacement of `count` seeds, (R, count): all of them, or thousands where there are more."""
     if count <= _LARGEST_ENUMERATED:

@@ -67,13 +67,15 @@ class PoolFrame:
 class Pool:
     """Frames to choose from and frames to test on; type_map: the elements of both, in the models' order.
 
-    ruleset: the events that are told apart, and how the full selector chooses.
+    ruleset: the events that are told apart, and how the full selector chooses; past_gate: how many frames are not
+    chosen from because a pair of atoms is closer than a hard gate.
     """
 
     frames: tuple[PoolFrame, ...]
     test: tuple[PoolFrame, ...]
     type_map: tuple[str, ...]
     ruleset: Ruleset = DEFAULT
+    past_gate: int = 0
 
     @cached_property
     def key(self) -> str:
@@ -105,22 +107,33 @@ class Pool:
 
 
 def make_pool(frames: Sequence[PoolFrame], test: Sequence[PoolFrame], source: str, ruleset: Ruleset = DEFAULT) -> Pool:
-    """Return the pool of these frames; InputError if nothing can be compared on it, or the test set is not apart."""
-    for part, what in ((frames, "frames to choose from"), (test, "test frames")):
+    """Return the pool of these frames, without those to choose from that are past a hard gate.
+
+    No campaign asks for such. InputError if nothing can be compared on it, or the test set is not apart.
+    """
+    inside = _inside_gates(frames, ruleset)
+    past_gate = len(frames) - len(inside)
+    for part, what in ((inside, "frames to choose from"), (test, "test frames")):
         if not part:
+            left_out = f" ({past_gate} are past a hard gate)" if part is inside and past_gate else ""
             raise InputError(
-                f"{source} holds no {what}\n"
+                f"{source} holds no {what}{left_out}\n"
                 f"  a folder needs {' or '.join(TEST_FILES)} and at least one other .extxyz file; "
                 "a campaign needs labels of both roles, training and held_out"
             )
-    shared = sorted({frame.trajectory for frame in frames} & {frame.trajectory for frame in test})
+    shared = sorted({frame.trajectory for frame in inside} & {frame.trajectory for frame in test})
     if shared:
         raise InputError(
             f"{source}: trajectory {shared[0]} is both chosen from and tested on ({len(shared)} such); frames of one "
             "trajectory resemble each other\n  move all frames of a trajectory to one side"
         )
-    type_map = sorted({symbol for frame in (*frames, *test) for symbol in set(frame.label.atoms.symbols)})
-    return Pool(tuple(frames), tuple(test), tuple(type_map), ruleset)
+    type_map = sorted({symbol for frame in (*inside, *test) for symbol in set(frame.label.atoms.symbols)})
+    return Pool(tuple(inside), tuple(test), tuple(type_map), ruleset, past_gate)
+
+
+def _inside_gates(frames: Sequence[PoolFrame], ruleset: Ruleset) -> list[PoolFrame]:
+    watch = Watch({name: settings for name, settings in ruleset.events.items() if settings.get("gate_A")})
+    return [frame for frame in frames if watch.look(frame.label.atoms).lost_reason is None]
 
 
 # ---------------------------------------------------------------------------------------- from a folder

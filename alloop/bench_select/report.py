@@ -12,18 +12,23 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from alloop.bench_select.curves import Estimate, labels_needed, mean_curve
+from alloop.bench_select.curves import Estimate, labels_for, labels_needed, mean_curve
 from alloop.bench_select.errors import meaning, unit
 from alloop.bench_select.pool import Pool
 from alloop.errors import InputError
 
 BASE = "random"
+TARGETED = "forces"
+"""The kind of error that a person may name a target for."""
 
 
 def describe_pool(pool: Pool) -> dict[str, Any]:
-    """Return what a pool holds: frames, atoms, trajectories, glasses and events of both sides."""
+    """Return what a pool holds: frames, atoms, trajectories, glasses and events of both sides.
+
+    ``past_gate``: how many further frames are not chosen from because they are past a hard gate.
+    """
     sides = {"choose": (pool.frames, pool.events), "test": (pool.test, pool.test_events)}
-    return {"key": pool.key, "type_map": list(pool.type_map)} | {
+    return {"key": pool.key, "type_map": list(pool.type_map), "past_gate": pool.past_gate} | {
         side: {
             "frames": len(frames),
             "atoms": sum(len(frame.label.atoms) for frame in frames),
@@ -35,11 +40,12 @@ def describe_pool(pool: Pool) -> dict[str, Any]:
     }
 
 
-def compare(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def compare(records: Sequence[dict[str, Any]], target_eV_A: float | None = None) -> dict[str, Any]:
     """Return per kind of error and method the learning curve and the labels needed for random's final error.
 
     records: of every method, seed and size (see `Experiment.to_json`). A kind of error that the test set cannot show is
-    left out. ``labels`` and ``ratio`` are {value, low, high}, null for more labels than the largest size.
+    left out. ``labels`` and ``ratio`` are {value, low, high}, null for more labels than the largest size. With a target
+    the force error has it as ``target_eV_A``, and each method beside the others ``labels_to_target``.
     """
     methods = list(dict.fromkeys(record["method"] for record in records))
     sizes = sorted({record["labels"] for record in records})
@@ -57,6 +63,10 @@ def compare(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 "ratio": _plain(needed.ratio),
             }
         found[kind] = {"unit": unit(kind), "meaning": meaning(kind), "methods": rows}
+        if kind == TARGETED and target_eV_A is not None:
+            found[kind]["target_eV_A"] = target_eV_A
+            for method, errors in tables.items():
+                rows[method]["labels_to_target"] = _plain(labels_for(np.array(sizes), errors, target_eV_A))
     return {"sizes": sizes, "errors": found}
 
 
@@ -91,6 +101,19 @@ def print_comparison(comparison: dict[str, Any], console: Console) -> None:
         f"labels needed: for random's error at {sizes[-1]} labels, with the 95 % interval over seeds; "
         f">{sizes[-1]}: not reached"
     )
+    console.print(table)
+    _print_target(comparison, console)
+
+
+def _print_target(comparison: dict[str, Any], console: Console) -> None:
+    """Print the labels each method needs for the force error that was named, if one was."""
+    sizes, entry = comparison["sizes"], comparison["errors"].get(TARGETED, {})
+    if "target_eV_A" not in entry:
+        return
+    table = Table("method")
+    table.add_column(f"labels needed for a force RMSE of {entry['target_eV_A']:g} {entry['unit']}", justify="right")
+    for method, row in entry["methods"].items():
+        table.add_row(method, _interval(row["labels_to_target"], sizes, ".0f"))
     console.print(table)
 
 
@@ -140,6 +163,8 @@ def _draw(axes: Any, kind: str, entry: dict[str, Any], sizes: Sequence[int]) -> 
         spread = np.abs(np.stack([errors.min(axis=0), errors.max(axis=0)]) - mean)
         axes.errorbar(sizes, mean, yerr=spread, fmt="o-", color=f"C{number}", capsize=2, label=method, markersize=4)
     axes.axhline(entry["methods"][BASE]["mean"][-1], color="grey", linestyle="--", linewidth=1)
+    if "target_eV_A" in entry:
+        axes.axhline(entry["target_eV_A"], color="black", linestyle=":", linewidth=1)
     axes.set(xscale="log", yscale="log", xlabel="labels", ylabel=entry["unit"], title=kind.replace("_", " "))
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.xaxis.set_minor_formatter(NullFormatter())

@@ -244,7 +244,7 @@ class Choice:
         times = self._times.get(self._trajectories[number], ())
         at_ps = self._at_ps[number]
         return len(times) < self.rules.max_per_trajectory and all(
-            abs(at_ps - time) >= self.rules.min_separation_ps for time in times
+            not (abs(at_ps - time) < self.rules.min_separation_ps) for time in times
         )
 
     def _head(self, queue: Queue) -> int | None:

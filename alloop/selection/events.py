@@ -11,8 +11,8 @@ An event is declared as plain settings, a mapping with its `kind` and what that 
 - ``edge_sharing``: two of the `formers` that share two or more atoms of species `by` closer than `cutoff_A`
   (by former); both formers and the shared atoms;
 - ``ring``: the formers and oxygen atoms of every ring of `size` `formers`, by `definition`, see `alloop.glass.rings`;
-- ``density``: outside `lowest_g_cm3` to `highest_g_cm3`, or farther from the density that the run began with than
-  the fraction `relative_excursion` of it (None: no bound); all atoms;
+- ``density``: outside `lowest_g_cm3` to `highest_g_cm3`, or farther from the density that the chunk began with
+  than the fraction `relative_excursion` of it (None: no bound); all atoms;
 - ``temperature``: farther than `excursion_K` from the thermostat's target, or not finite; all atoms.
 
 All bounds on lengths, density and temperature are strict: what lies exactly at one is no event, and no bond.
@@ -96,7 +96,7 @@ class Event(Protocol):
 class Watch:
     """Watches frames for declared events.
 
-    definitions: settings by name, as described on top of this module; start: the frame that the run begins with, if
+    definitions: settings by name, as described on top of this module; start: the frame that the chunk begins with, if
     densities are to be compared with its own. ValueError if a definition is of no known kind, lacks a setting or has
     one too many.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from alloop.selection.classes import classify
 from alloop.store import write_json
 from alloop.structure import content_key, to_record
 from alloop.tasks.describe import describe_kept
-from alloop.tasks.dynamics import Chunk, event_columns, run_chunk, write_restart
+from alloop.tasks.dynamics import Chunk, event_columns, lost_reason, run_chunk, write_restart
 
 _EVENT_FRAMES = 4
 _BEFORE_LOSS_FRAMES = 2
@@ -50,8 +51,8 @@ def run(context: Context) -> None:
 def worth_asking(chunk: Chunk, classes: np.ndarray, spec: dict[str, Any]) -> dict[int, str]:
     """Return record index -> why its frame comes home, in order of time.
 
-    Candidates (evenly spaced if there are more than `frames_per_chunk`), the last good frames before a loss, frames
-    with events whatever their deviation, and those drawn for the audit. A frame past a hard gate never does.
+    Candidates (evenly spaced if there are more than `frames_per_chunk`), the last good frames before a loss and frames
+    with events, both whatever their deviation, and those drawn for the audit. A frame past a hard gate never does.
     """
     usable = _usable(chunk)
     kept: dict[int, str] = dict.fromkeys(drawn_for_audit(chunk, spec)[0], "audit")
@@ -62,7 +63,9 @@ def worth_asking(chunk: Chunk, classes: np.ndarray, spec: dict[str, Any]) -> dic
     for index in _spread(np.flatnonzero(usable & (classes == "candidate")), spec["frames_per_chunk"]):
         kept[int(index)] = "candidate"
     if chunk.status == "lost":
-        for index in _last_apart(np.flatnonzero(usable & (classes != "failed")), spec):
+        lost_eV_A = spec.get("lost_eV_A", math.inf)
+        good = np.array([lost_reason(record, lost_eV_A) is None for record in chunk.records], dtype=bool)
+        for index in _last_apart(np.flatnonzero(good), spec):
             kept[int(index)] = "before_loss"
     return dict(sorted(kept.items()))
 

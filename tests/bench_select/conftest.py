@@ -15,6 +15,7 @@ import pytest
 
 from alloop import export
 from alloop.bench_select import experiment
+from alloop.bench_select.events import lost_reason
 from alloop.bench_select.experiment import PROFILES, Experiment
 from alloop.bench_select.pool import read_folder
 from alloop.bench_select.view import PoolView
@@ -73,7 +74,8 @@ def pool_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for number in range(count):
                 temperature_K = 3500.0 * (number + 1) / count
                 rattle_A = 0.16 * (temperature_K / 3500) ** 0.5
-                atoms = perturbed(ideal, rattle_A=rattle_A, max_strain=0.02, rng=rng)
+                while lost_reason(atoms := perturbed(ideal, rattle_A=rattle_A, max_strain=0.02, rng=rng)):
+                    pass
                 told = {"trajectory": trajectory, "glass": "quartz"}
                 told |= {"temperature_K": temperature_K, "time_ps": 0.1 * number}
                 frames.append(as_atoms(label(atoms), told))

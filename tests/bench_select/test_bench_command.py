@@ -45,6 +45,8 @@ def bench_select(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
         (["--sizes", "20,40"], "the largest size is 40 labels, the pool has 30 frames"),
         (["--profile", "huge"], "--profile 'huge' is none of quick, full"),
         (["--trust", "1.0", "0.3"], "--trust is 1 0.3; give two numbers, LOW below HIGH"),
+        (["--target", "0"], "--target is 0; give a force RMSE above zero"),
+        (["--target", "nan"], "--target is nan; give a force RMSE above zero"),
     ],
 )
 def test_options_that_cannot_be_meant(
@@ -84,6 +86,17 @@ def test_json_alone_on_stdout_with_plot_and_summary(
     assert "labels needed" in out
     assert "ratio to random" in out
     assert "1.00 [1.00, 1.00]" in out
+    assert "for a force RMSE" not in out
+    before = found["comparison"]["errors"]["forces"]
+    code, out, _ = bench_select(
+        pool_folder, *options, "--json", "--target", str(1.01 * before["methods"]["full"]["mean"][0])
+    )
+    entry = json.loads(out)["comparison"]["errors"]["forces"]
+    assert entry["methods"]["full"].pop("labels_to_target")["value"] == 6, "all are there from the first size on"
+    assert entry["methods"]["random"].pop("labels_to_target") is not None and entry.pop("target_eV_A") > 0
+    assert (entry, fake_rounds()) == (before, begun), "all else is as without, and nothing is made for it"
+    code, out, _ = bench_select(pool_folder, *options, "--target", "1e-9", "--plot", "curves.png")
+    assert code == 0 and "labels needed for a force RMSE of 1e-09 eV/Å" in out and ">16 [>16, >16]" in out
     code, _, said = bench_select(pool_folder, *options, "--plot", "curves.nonsense")
     assert code == 2
     assert "cannot write the plot to" in said

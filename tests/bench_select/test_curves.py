@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alloop.bench_select.curves import labels_needed, labels_to_reach, mean_curve, resamples
+from alloop.bench_select.curves import labels_for, labels_needed, labels_to_reach, mean_curve, resamples
 
 SIZES = np.array([60.0, 120.0, 240.0, 480.0])
 
@@ -64,6 +64,13 @@ def test_interval_tells_of_a_method_that_may_never_reach_it() -> None:
     assert needed.labels.value < 480
     assert needed.labels.low < needed.labels.value
     assert needed.labels.high == needed.ratio.high == math.inf
+
+
+def test_labels_for_an_error_that_was_named() -> None:
+    errors = np.array([[0.8], [1.0], [1.25]]) * SIZES**-0.5
+    found = labels_for(SIZES, errors, 0.1)
+    assert found.value == pytest.approx(100) and found.low == pytest.approx(64) and found.high == pytest.approx(156.25)
+    assert labels_for(SIZES, errors, 0.01).low == math.inf
 
 
 def test_one_seed_has_no_interval() -> None:

@@ -101,6 +101,24 @@ def test_frames_that_are_no_labels_are_refused(changed: Callable[..., Path]) -> 
             read_folder(changed(change))
 
 
+def test_frames_past_a_hard_gate_are_not_chosen_from(
+    pool_folder: Path, changed: Callable[..., Path], labelled_campaign: Callable[..., Any]
+) -> None:
+    def collapse(atoms: Atoms) -> None:
+        atoms.positions[1] = atoms.positions[0] + [0.5, 0.0, 0.0]
+
+    whole, pool = read_folder(pool_folder), read_folder(changed(collapse))
+    assert (whole.past_gate, pool.past_gate) == (0, 1)
+    assert [frame.label.energy_eV for frame in pool.frames] == [
+        frame.label.energy_eV for number, frame in enumerate(whole.frames) if number != 2
+    ]
+    assert (describe_pool(pool)["past_gate"], describe_pool(pool)["choose"]["frames"]) == (1, 29)
+    assert len(read_folder(changed(collapse, "test.extxyz")).test) == 8, "a test frame stays"
+    wide = {"O-Si": 2.0}
+    with pytest.raises(InputError, match=r"no frames to choose from \(3 are past a hard gate\)"):
+        read_campaign(labelled_campaign(train=3, events={"overlap": {"gate_A": wide, "below_A": {"O-Si": 2.1}}}))
+
+
 def test_a_test_set_that_is_not_apart_is_refused(changed: Callable[..., Path]) -> None:
     with pytest.raises(InputError, match="trajectory b is both chosen from and tested on"):
         read_folder(changed(lambda atoms: atoms.info.update(trajectory="b"), "test.extxyz"))

@@ -122,6 +122,13 @@ def test_frames_close_in_time_are_not_both_chosen(make_view: Views) -> None:
     assert min(b - a for a, b in pairwise(chosen)) >= 0.05
 
 
+def test_frames_without_a_time_are_near_none_in_time(make_view: Views) -> None:
+    columns = {"trajectory": np.array(["t"] * 60), "max_deviation_eV_A": np.full(60, 1.0)}
+    view = make_view(60, time_ps=np.full(60, np.nan), **columns)
+    chosen, own = choose("full", view, 20, seed=0)
+    assert len(chosen) == own == 20, "none is filled up at random"
+
+
 def test_a_copy_of_a_labelled_frame_is_not_chosen(make_view: Views) -> None:
     identity = np.array(["same", "same", *(f"frame{index}" for index in range(18))])
     view = make_view(20, identity=identity, labelled=np.arange(20) == 0, max_deviation_eV_A=np.full(20, 1.0), seed=4)

@@ -34,6 +34,8 @@ EVENTS = definitions(
 )
 CALM, KNOWN = 0.1, {"trust_low_eV_A": 0.2, "trust_high_eV_A": 1.0, "lost_eV_A": 20.0}
 
+HOLD = {"stage": "melt", "stage_kind": "hold", "analyse_from_step": None}
+
 
 def frame(n_oxygen: int = 4, length_A: float = 1.75) -> Atoms:
     """A silicon atom, number 1, with so many oxygen atoms, and lithium far from them."""
@@ -74,7 +76,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(dynamics, "starting_state", lambda context: frame())
         condition = CONDITION | {"n_steps": 20 * len(story)} | more.pop("condition", {})
         spec = {"engine": "scripted", "models": [], "seed": 1, "deviation_every": 20, "frames_per_chunk": 20}
-        spec |= {"audit_frames": 3}
+        spec |= {"audit_frames": 3, "start": {}}
         spec |= {"condition": condition, "events": EVENTS} | KNOWN | more
         out = tmp_path / "out"
         out.mkdir()
@@ -135,8 +137,9 @@ def test_between_gate_and_threshold_asked_for_below_lost_and_the_last_good_frame
     assert summary["reason"].startswith("step 260: Si 1 and O 2 are 1.15 Å apart, closer than the hard gate of 1.20")
     assert summary["events"]["overlap"] == 2
     kept = dict(kept_for(out))
-    assert kept[10] == "before_loss", "the last good one, which is the near-overlap"
-    assert kept[5] == "before_loss", "and one at least 100 fs before"
+    assert kept[11] == "before_loss", "the last good one, although beyond the trust levels"
+    assert kept[6] == "before_loss", "and one at least 100 fs before"
+    assert kept[10] == "overlap"
     assert 12 not in kept, "what is below the gate is never asked about"
     columns = read_columns(out)
     at = columns["step"].tolist().index(220)
@@ -148,6 +151,25 @@ def test_a_chunk_brings_home_as_many_random_frames_as_the_audit_may_want_of_it(r
     out = run(explore, [(frame(), CALM)] * 40, audit_frames=9)
     columns = read_columns(out)
     assert columns["audit_of"].tolist() == [40] * 9 and set(columns["kept_for"]) == {"audit"}
+
+
+def test_near_collapse_is_brought_home_although_all_of_it_is_beyond_trust(run) -> None:
+    """A calibrated upper level may be lower than the deviations of the whole way into the failure."""
+    out = run(explore, [(frame(), CALM)] * 4 + [(frame(), 2.0)] * 8 + [(frame(), 21.0)])
+    assert "21.00 > 20 eV/A" in read_json(out / "summary.json")["reason"]
+    assert [index for index, reason in kept_for(out) if reason == "before_loss"] == [6, 11], "not what ran off itself"
+
+
+@pytest.mark.parametrize("task", [explore, quench])
+def test_a_deviation_that_is_no_number_loses_the_trajectory_and_is_never_asked_about(run, task) -> None:
+    """NaN is smaller than no limit and larger than none: only a check of its own finds it."""
+    about = HOLD | {"frame_every": 20, "guard_records": 3} if task is quench else {"audit_frames": 99}
+    out = run(task, [(frame(), CALM)] * 2 + [(frame(), np.nan)] + [(frame(), CALM)] * 2, **about)
+    summary = read_json(out / "summary.json")
+    assert (summary["status"], summary["records"]) == ("lost", 3)
+    assert summary["reason"] == "step 60: force deviation is not finite"
+    assert 2 not in [index for index, reason in kept_for(out) if reason]
+    assert read_json(out / "restart.json")["end"] is None
 
 
 @pytest.mark.parametrize(("good", "expected"), [(0, []), (1, [0]), (5, [4]), (6, [0, 5])])
@@ -170,9 +192,6 @@ def test_target_temperature_of_a_ramp(run) -> None:
         assert table["event:hot"].tolist() == [False, False, False, True], "the frames are at 350 K"
     hot = read_columns(out)["event:hot"]
     assert [len(atoms) for atoms in read_ragged(out)["offending:hot"]] == [7 * seen for seen in hot]
-
-
-HOLD = {"stage": "melt", "stage_kind": "hold", "analyse_from_step": None}
 
 
 def test_the_quench_watches_the_same_events(run) -> None:
