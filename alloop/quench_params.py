@@ -180,6 +180,12 @@ class QuenchParam(MeltQuenchParam):
         "short, and for urata2022 the lowest of 1500, 1600 ... 2000 at which Si and B move by 2 Å in 20 ps with the "
         "force field",
     )
+    force_field: str | None = Field(
+        None,
+        description="what drives classical stages, packs atoms where there are no cells to begin with, and tells where "
+        "a glass melts: teter, bmp-shrm, shik, or the file of pair tables of your own; if not given the first of "
+        "bootstrap.force_fields",
+    )
     n_atoms: list[CellSize] | None = Field(
         None, min_length=1, description="cell sizes to quench; each glass's own if not given"
     )

@@ -172,6 +172,13 @@ def read_user_table(settings: Path, counts: Mapping[str, int]) -> UserTable:
     return table
 
 
+def table_name(settings: Path) -> str:
+    """Return the name of a potential of one's own, for people; ValueError as `read_user_table`."""
+    values = tomllib.loads(settings.read_text())
+    _check_keys(values, _KEYS, {"tables", "cutoff_A", "coulomb"}, str(settings))
+    return str(values.get("name", Path(values["tables"]).stem))
+
+
 def table_files(settings: Path) -> list[Path]:
     """Return the files a potential of one's own is made of, its settings first; ValueError as `read_user_table`."""
     values = tomllib.loads(settings.read_text())
