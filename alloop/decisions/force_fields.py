@@ -7,8 +7,7 @@ from pathlib import Path
 
 from alloop.config import Param
 from alloop.glass.seed_force_fields import SEED_FORCE_FIELDS
-from alloop.glass.user_table import table_name
-from alloop.tasks.sources import table_hash
+from alloop.glass.user_table import table_hash, table_name
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from alloop.attempt import Context, TaskError
 from alloop.glass.pair_potential import PairPotential
 from alloop.glass.seed_force_fields import seed_potential
-from alloop.tasks.sources import table_hash
+from alloop.glass.user_table import table_hash
 
 
 def force_field(context: Context, told: Mapping[str, str], counts: Mapping[str, int]) -> PairPotential:

@@ -26,17 +26,6 @@ def file_hash(path: Path) -> str:
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
-def table_hash(settings: Path) -> str:
-    """Return the SHA-256 of a potential of one's own: its settings and all files they name; no path of theirs enters.
-
-    ValueError or OSError for one that cannot be read.
-    """
-    from alloop.glass.user_table import table_files
-
-    listing = "".join(f"{_sha256(file)}\n" for file in table_files(settings))
-    return hashlib.sha256(listing.encode()).hexdigest()
-
-
 def checkpoint_hash(prefix: Path, backend: str) -> str:
     """Return the SHA-256 of all files of a DeePMD checkpoint; ValueError names those that are missing."""
     files = backend_named(backend).files(prefix)

@@ -26,9 +26,9 @@ from alloop.glass.force_field import TeterParameters, teter_parameters
 from alloop.glass.melt_quench import Snapshot
 from alloop.glass.pair_potential import write_lammps_table
 from alloop.glass.seed_force_fields import seed_potential
+from alloop.glass.user_table import table_hash
 from alloop.structure import from_record
 from alloop.tasks import bootstrap
-from alloop.tasks.sources import table_hash
 
 GLASS = TABLE_1["LBS-20-60-20"]
 COUNTS = stoichiometric_counts(GLASS, 63)
