@@ -225,7 +225,7 @@ class Campaign:
         """Return the levels of theory a configuration and its files make, as a start records them."""
         from alloop.labelers import levels
 
-        foundation = levels.foundation_level(param.label.foundation)
+        foundation = levels.foundation_level(param.label.foundation, self.root)
         return {
             "target": levels.target_level(param.label, param.elements, self.root).to_json(),
             "foundation": foundation.to_json() if foundation else None,

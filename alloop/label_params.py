@@ -61,7 +61,9 @@ class FoundationParam(Section):
     """A cheap labeler for the first iterations: models learn from it first, and from label.labeler's labels last."""
 
     labeler: str = Field(
-        "sevennet-0", description="sevennet-0, chgnet, teter-rehearsal, shik-rehearsal, or package.module:Calculator"
+        "sevennet-0",
+        description="sevennet-0, chgnet, a force field (teter-rehearsal, shik-rehearsal, bmp-rehearsal, "
+        "table-rehearsal), or package.module:Calculator",
     )
     options: dict[str, Any] = Field({}, description="keyword arguments of the calculator")
     iterations: CountOrZero = Field(2, description="iterations labelled by it, besides the bootstrap")
@@ -75,9 +77,12 @@ class LabelParam(Section):
 
     labeler: str = Field(
         "sevennet-0",
-        description="vasp, cp2k, sevennet-0, chgnet, teter-rehearsal, shik-rehearsal, or package.module:Calculator",
+        description="vasp, cp2k, sevennet-0, chgnet, a force field (teter-rehearsal, shik-rehearsal, bmp-rehearsal, "
+        "table-rehearsal), or package.module:Calculator",
     )
-    options: dict[str, Any] = Field({}, description="keyword arguments of a calculator")
+    options: dict[str, Any] = Field(
+        {}, description='keyword arguments of a calculator; for table-rehearsal the file: {"table": "my.toml"}'
+    )
     vasp: VaspParam | None = Field(None, description="for labeler vasp")
     cp2k: Cp2kParam | None = Field(None, description="for labeler cp2k")
     run: RunParam = Field(RunParam(), description="for labelers vasp and cp2k")

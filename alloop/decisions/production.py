@@ -9,11 +9,13 @@ from alloop.config import GlassParam, Param
 from alloop.decisions.calibration import levels_at, newest_trust
 from alloop.decisions.exploration import Starts
 from alloop.decisions.final_training import LONGER, models_to_quench
+from alloop.decisions.force_fields import force_field, quench_force_field
 from alloop.decisions.quenching import (
     Sample,
     chunk_count,
-    force_field_glass,
+    force_field_uses,
     outdated,
+    packed_by,
     packed_start,
     quench_chains,
     quench_common,
@@ -68,18 +70,19 @@ def decide_melting(campaign: Campaign, param: Param, iteration: int) -> dict[str
     tasks = []
     for entry in melting_glasses(param):
         assert param.quench is not None
-        glass = entry.glass()
+        field, glass = force_field(campaign.root, quench_force_field(param)), entry.glass()
         size = min(quench_sizes(param.quench, entry))
         spec = _MELTING | {
             "glass": entry.name,
             "atoms": size,
             "stage": "melting",
             "stage_kind": "melting",
-            "start": packed_start(glass, size),
-            "force_field": {"name": "teter", "glass": force_field_glass(glass)},
+            "start": packed_by(packed_start(glass, size), field),
+            "force_field": field.spec,
             "seed": derived_seed(param.seed, "melting", entry.name, size),
         }
-        tasks.append(make_task("quench", "production/melting", f"{entry.name}.n{size}.melting", spec))
+        name = f"{entry.name}.n{size}.melting"
+        tasks.append(make_task("quench", "production/melting", name, spec, files=field.files))
     withdrawn = outdated(campaign, {task.key for task in tasks}, ("melting",))
     return {"section": quench_section(param), "tasks": task_entries(tasks, {}), "withdrawn": withdrawn}
 
@@ -103,6 +106,8 @@ def decide_quench(campaign: Campaign, param: Param, iteration: int) -> dict[str,
     def levels(glass: str, temperature_K: float) -> tuple[float, float]:
         return levels_at(trust, glass, temperature_K, param.select)
 
+    classical = any(force_field_uses(own, entry) for entry in param.glasses)
+    field = force_field(campaign.root, quench_force_field(param)) if classical else None
     starts = Starts(campaign)
     melting = _melting(campaign, param, iteration)
     tasks: list[Task] = []
@@ -112,7 +117,7 @@ def decide_quench(campaign: Campaign, param: Param, iteration: int) -> dict[str,
         for size in quench_sizes(own, entry):
             begin = _starts(starts, param, entry, size, next(iter(stages.values()))[0])
             for replica, start in enumerate(begin):
-                sample = Sample(entry.glass(), size, replica, start, (param.seed, iteration))
+                sample = Sample(entry.glass(), size, replica, start, (param.seed, iteration), field)
                 more, records = quench_chains(own, common, sample, stages, "production", levels)
                 tasks += more
                 runs += records

@@ -9,6 +9,7 @@ from typing import Any
 
 from alloop.campaign import Campaign
 from alloop.config import GlassParam, Param, steps
+from alloop.decisions.force_fields import ForceField, quench_force_field
 from alloop.decisions.seeding import glass_record
 from alloop.event_params import definitions
 from alloop.glass.composition import Glass, stoichiometric_counts
@@ -28,7 +29,8 @@ _MINIMISE = {"force_eV_A": 0.02, "steps": 5000}
 class Sample:
     """What a melt-quench is made of: so many atoms of a glass, the replica's number, and where its runs begin.
 
-    seed: what its seeds derive from, without the part that stands for stage and chunk. start: as a chunk's spec has it.
+    seed: what its seeds derive from, without the part that stands for stage and chunk. start: as a chunk's spec has
+    it, but for the force field, which packs atoms and drives stages; None where nothing needs one.
     """
 
     glass: Glass
@@ -36,16 +38,41 @@ class Sample:
     replica: int
     start: dict[str, Any]
     seed: tuple[int, ...]
+    force_field: ForceField | None = None
 
 
 def packed_start(glass: Glass, n_atoms: int) -> dict[str, Any]:
-    """Return the start of a run from atoms that are packed at random by the force field."""
-    return {"packed": {"counts": stoichiometric_counts(glass, n_atoms), "glass": force_field_glass(glass)}}
+    """Return the start of a run from atoms that are packed at random by the force field, see `packed_by`.
+
+    What experiment found is no part of the record of the glass.
+    """
+    record = glass_record(glass) | {"experimental_4B": None}
+    return {"packed": {"counts": stoichiometric_counts(glass, n_atoms), "glass": record}}
 
 
-def force_field_glass(glass: Glass) -> dict[str, Any]:
-    """Return the record of a glass from which the force field is made; what experiment found is no part of it."""
-    return glass_record(glass) | {"experimental_4B": None}
+def packed_by(start: dict[str, Any], field: ForceField | None) -> dict[str, Any]:
+    """Return a start with the force field that packs its atoms, as specs have it; other starts as they are."""
+    if "packed" not in start:
+        return start
+    return {"packed": start["packed"] | {"force_field": _needed(field).spec}}
+
+
+def _needed(field: ForceField | None) -> ForceField:
+    if field is None:
+        raise ValueError("these stages or this start need a force field; give the Sample one")
+    return field
+
+
+def force_field_uses(own: QuenchParam, entry: GlassParam) -> list[str]:
+    """Return, for people, what of a glass's quench needs the force field; nothing if the ensemble does it all."""
+    runs = own.stages_of(own.given_melting_K(entry.name)).values()
+    driven = dict.fromkeys(stage.name for stages in runs for stage in stages if stage.driver == "force_field")
+    found = [f"stage{'s' if len(driven) > 1 else ''} {', '.join(driven)}"] if driven else []
+    if own.melting_sought(entry.name):
+        found.append("the search for where it melts")
+    of_bootstrap = {sum(stoichiometric_counts(entry.glass(), wanted).values()) for wanted in entry.n_atoms}
+    packs = [str(size) for size in quench_sizes(own, entry) if driven or size not in of_bootstrap]
+    return found + ([f"packing {' and '.join(packs)} atoms"] if packs else [])
 
 
 def quench_common(param: Param, own: MeltQuenchParam, models: list[str]) -> dict[str, Any]:
@@ -81,12 +108,14 @@ def quench_chains(
     chains: dict[str, list[Task]] = {}
     for label, stages in runs.items():
         chain: list[Task] = []
-        start = sample.start
+        start = packed_by(sample.start, sample.force_field)
         for chunk in chunks(stages, own.chunk_ps):
             spec = _spec(own, common, sample, chunk, levels) | {"start": start}
             inputs = (start["task"],) if "task" in start else ()
             name = f"{_name(sample, label)}.s{len(chain):02d}-{chunk.stage.name}"
-            chain.append(make_task("quench", group, name, spec, inputs))
+            classical = "force_field" in spec or "packed" in start
+            files = _needed(sample.force_field).files if classical else {}
+            chain.append(make_task("quench", group, name, spec, inputs, files))
             start = {"task": chain[-1].key, "state": "end"}
         chains[label] = chain
     uses = Counter(task.key for chain in chains.values() for task in chain)
@@ -148,8 +177,7 @@ def _spec(
         "n_steps": n_steps,
     }
     if classical:
-        field = {"name": "teter", "glass": force_field_glass(sample.glass)}
-        return _records(own) | spec | {"events": {}, "force_field": field}
+        return _records(own) | spec | {"events": {}, "force_field": _needed(sample.force_field).spec}
     if levels is not None:
         low, high = levels(sample.glass.name, (chunk.start_K + chunk.end_K) / 2)
         spec |= {"trust_low_eV_A": low, "trust_high_eV_A": high}
@@ -158,7 +186,8 @@ def _spec(
 
 def chunk_count(own: MeltQuenchParam, glass: Glass, runs: Mapping[str, Sequence[Stage]]) -> int:
     """Return how many tasks the runs of one sample take, those that they share counted once."""
-    return len(quench_chains(own, {}, Sample(glass, 0, 0, {"task": "", "frame": 0}, (0,)), runs, "")[0])
+    sample = Sample(glass, 0, 0, {"task": "", "frame": 0}, (0,), ForceField({}, {}))
+    return len(quench_chains(own, {}, sample, runs, "")[0])
 
 
 def quench_section(param: Param) -> str:
@@ -169,7 +198,8 @@ def quench_section(param: Param) -> str:
     if param.quench is None:
         return ""
     sizes = {entry.name: quench_sizes(param.quench, entry) for entry in param.glasses}
-    return content_key({"quench": param.quench.model_dump(mode="json", exclude={"when", "relax"}), "sizes": sizes})
+    own = param.quench.model_dump(mode="json", exclude={"when", "relax"})
+    return content_key({"quench": own | {"force_field": quench_force_field(param)}, "sizes": sizes})
 
 
 def quench_sizes(own: QuenchParam, entry: GlassParam) -> list[int]:

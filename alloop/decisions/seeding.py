@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,15 @@ import numpy as np
 
 from alloop.campaign import Campaign, given_labels, label_task
 from alloop.config import DataParam, Param
+from alloop.decisions.force_fields import ForceField, force_field
 from alloop.frames import read_all_structures, read_columns
 from alloop.glass.composition import Glass, stoichiometric_counts
 from alloop.glass.crystals import CRYSTALS
-from alloop.glass.seed_force_fields import SEED_FORCE_FIELDS
 from alloop.resources import find_template
 from alloop.seeds import derived_seed
 from alloop.state import task_entries
 from alloop.store import Task, make_task
-from alloop.tasks.sources import file_hash, table_hash
+from alloop.tasks.sources import file_hash
 
 _GROUP = "bootstrap/seed"
 
@@ -89,22 +89,9 @@ def _melt_quenches(campaign: Campaign, param: Param) -> list[list[Task]]:
     return groups
 
 
-@dataclass(frozen=True)
-class _ForceField:
-    """A seed force field as a task knows it: its part of the spec, and the file of a person's own tables."""
-
-    spec: dict[str, str]
-    files: dict[str, str]
-
-
-def _force_fields(campaign: Campaign, param: Param) -> list[_ForceField]:
-    """The seed force fields in their order; of tables their content counts, wherever they are."""
-    return [
-        _ForceField({"name": name}, {})
-        if name in SEED_FORCE_FIELDS
-        else _ForceField({"sha256": table_hash(campaign.root / name)}, {"force_field": name})
-        for name in param.bootstrap.force_fields
-    ]
+def _force_fields(campaign: Campaign, param: Param) -> list[ForceField]:
+    """The seed force fields in their order."""
+    return [force_field(campaign.root, name) for name in param.bootstrap.force_fields]
 
 
 def _crystals(campaign: Campaign, param: Param) -> list[Task]:

@@ -23,6 +23,7 @@ trust; see `read_user_table` for what is checked.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import re
@@ -170,6 +171,22 @@ def read_user_table(settings: Path, counts: Mapping[str, int]) -> UserTable:
     table = UserTable(values.get("name", path.stem), curves, cutoff_A, coulomb, three_body)
     table.check_composition(counts)
     return table
+
+
+def table_hash(settings: Path) -> str:
+    """Return the SHA-256 of a potential of one's own: its settings and all files they name; no path of theirs enters.
+
+    ValueError or OSError for one that cannot be read.
+    """
+    hashes = (hashlib.sha256(file.read_bytes()).hexdigest() for file in table_files(settings))
+    return hashlib.sha256("".join(f"{found}\n" for found in hashes).encode()).hexdigest()
+
+
+def table_name(settings: Path) -> str:
+    """Return the name of a potential of one's own, for people; ValueError as `read_user_table`."""
+    values = tomllib.loads(settings.read_text())
+    _check_keys(values, _KEYS, {"tables", "cutoff_A", "coulomb"}, str(settings))
+    return str(values.get("name", Path(values["tables"]).stem))
 
 
 def table_files(settings: Path) -> list[Path]:
@@ -323,7 +340,9 @@ class UserTableCalculator(PairCalculator):
     table begins. ValueError for a potential with a three-body term: LAMMPS alone computes that one.
     """
 
-    def __init__(self, table: UserTable, **kwargs: Any) -> None:
+    def __init__(self, table: UserTable | Path | str, **kwargs: Any) -> None:
+        """Take a potential, or the path of its settings, for which errors are those of `read_user_table`."""
+        table = table if isinstance(table, UserTable) else read_user_table(Path(table), {})
         if table.three_body is not None:
             raise ValueError(f"{table.name} has a three-body term, {table.three_body.style}; run it in LAMMPS")
         super().__init__(**kwargs)

@@ -18,6 +18,8 @@ BUILT_IN: dict[str, tuple[str, dict[str, Any]]] = {
     "chgnet": ("chgnet.model.dynamics:CHGNetCalculator", {"use_device": "cpu"}),
     "teter-rehearsal": ("alloop.glass.force_field:TeterCalculator", {}),
     "shik-rehearsal": ("alloop.glass.shik:ShikCalculator", {}),
+    "bmp-rehearsal": ("alloop.glass.bmp:BmpCalculator", {}),
+    "table-rehearsal": ("alloop.glass.user_table:UserTableCalculator", {}),
 }
 """Names a person may write, the ASE calculator behind each, and its fixed options."""
 

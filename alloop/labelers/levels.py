@@ -1,7 +1,8 @@
 """The level of theory: everything that decides a label's numbers, as content that enters the label's key.
 
-For a calculator that is its import path and options. For VASP it is the INCAR's deciding tags, the k-point rule, and
-the TITEL and hash of every POTCAR; for CP2K the template without its SCF block, and the basis sets and potentials.
+For a calculator that is its import path and options, of a person's pair tables their hash. For VASP it is the INCAR's
+deciding tags, the k-point rule, and the TITEL and hash of every POTCAR; for CP2K the template without its SCF block,
+and the basis sets and potentials.
 How a code is run (commands, modules, scratch) is no part of it and is handed to attempts separately.
 """
 
@@ -33,6 +34,9 @@ from alloop.labelers.vasp.inputs import (
 from alloop.resources import find_template
 from alloop.structure import content_key
 
+TABLES = "table-rehearsal"
+"""The labeler whose numbers a file of pair tables decides."""
+
 
 @dataclass(frozen=True)
 class Level:
@@ -54,21 +58,45 @@ def relax_content(labeler: str, force_eV_A: float, steps: int, *, cell: bool) ->
     return {"force_eV_A": force_eV_A, "steps": steps, "cell": cell}
 
 
-def calculator_level(labeler: str, options: dict[str, Any]) -> Level:
-    """Return the level of an ASE calculator: named as it is, with a hash of its options if it has any."""
+def calculator_level(labeler: str, options: dict[str, Any], root: Path) -> Level:
+    """Return the level of an ASE calculator: named as it is, with a hash of its options if it has any.
+
+    Of a person's pair tables their hash stands for their path. InputError if they cannot be read.
+    """
+    if labeler == TABLES:
+        options = {"sha256": next(iter(_tables(labeler, options, root)))}
     name = labeler + (f"-{content_key(options)[:6]}" if options else "")
     return Level(name, {"labeler": labeler, "options": options})
 
 
-def foundation_level(foundation: FoundationParam | None) -> Level | None:
-    """Return the level of the cheap labeler that begins a campaign, if there is one."""
-    return calculator_level(foundation.labeler, foundation.options) if foundation else None
+def _tables(labeler: str, options: dict[str, Any], root: Path) -> dict[str, str]:
+    """Return, for a labeler of a person's own pair tables, hash and path of their settings; {} for all others."""
+    if labeler != TABLES:
+        return {}
+    from alloop.glass.user_table import UserTableCalculator, table_hash
+
+    if options.keys() != {"table"} or not isinstance(options["table"], str):
+        raise InputError(
+            f"labeler {TABLES} has the options {options}\n  -> name the file of the tables, in param.json: "
+            '"options": {"table": "my.toml"}'
+        )
+    path = (root / Path(options["table"]).expanduser()).resolve()
+    try:
+        UserTableCalculator(path)
+        return {table_hash(path): str(path)}
+    except (OSError, ValueError) as error:
+        raise InputError(f"labeler {TABLES}: {error}\n  -> mend the tables, or name others in its options") from None
+
+
+def foundation_level(foundation: FoundationParam | None, root: Path) -> Level | None:
+    """Return the level of the cheap labeler that begins a campaign, if there is one; InputError as the other's."""
+    return calculator_level(foundation.labeler, foundation.options, root) if foundation else None
 
 
 def target_level(label: LabelParam, elements: list[str], root: Path) -> Level:
     """Return the level of theory that a configuration and its files make; InputError if they make none."""
     if label.labeler not in CODES:
-        return calculator_level(label.labeler, label.options)
+        return calculator_level(label.labeler, label.options, root)
     troubles = list(level_troubles(label, elements, root))
     if troubles:
         raise InputError("\n".join(f"{t.where}: {t.found}\n  -> {t.remedy}" for t in troubles))
@@ -107,12 +135,20 @@ def _potcars(label: LabelParam, elements: list[str], root: Path) -> dict[str, Po
 
 
 def run_settings(label: LabelParam, elements: list[str], root: Path) -> dict[str, Any]:
-    """Return, as JSON, how labels of a code are run now: what `open_code` needs besides a level; {} for calculators."""
+    """Return, as JSON, how labels of a code are run now: what `open_code` needs besides a level; {} for calculators.
+
+    Of a person's pair tables it tells where they are, by their hash, as ``tables``.
+    """
+    named = (label, *([label.foundation] if label.foundation else []))
+    where: dict[str, str] = {}
+    for own in named:
+        where |= _tables(own.labeler, own.options, root)
+    tables = {"tables": where} if where else {}
     if label.labeler not in CODES:
-        return {}
+        return tables
     run = label.run
     variants = {"default": run.command, "gamma": run.command_gamma, "safe": run.command_safe}
-    found: dict[str, Any] = {
+    found: dict[str, Any] = tables | {
         "labeler": label.labeler,
         "settings": {
             "commands": {name: command for name, command in variants.items() if command},
@@ -163,7 +199,14 @@ def open_code(content: dict[str, Any], how: dict[str, Any], about: dict[str, Any
 
 
 def level_troubles(label: LabelParam, elements: list[str], root: Path) -> Iterator[Trouble]:
-    """Yield everything that keeps vasp's or cp2k's level of theory from being whole: templates, POTCARs, data files."""
+    """Yield everything that keeps a level of theory from being whole: templates, POTCARs, data files, pair tables."""
+    for key, named in (("label", label), ("label.foundation", label.foundation)):
+        try:
+            if named is not None:
+                _tables(named.labeler, named.options, root)
+        except InputError as error:
+            found, _, remedy = str(error).partition("\n  -> ")
+            yield Trouble(f"param.json: {key}.options", found, remedy)
     if label.labeler == "cp2k":
         yield from _cp2k_troubles(label, elements, root)
     elif label.labeler == "vasp":

@@ -89,7 +89,7 @@ def describe(campaign: Campaign) -> Description | None:
         level = levels.target_level(param.label, param.elements, campaign.root)
     except InputError:
         return None
-    foundation = levels.foundation_level(param.label.foundation)
+    foundation = levels.foundation_level(param.label.foundation, campaign.root)
     if param.label.labeler not in CODES:
         return Description(level, foundation)
     groups = param.label.vasp.incar_by_event if param.label.vasp else {}

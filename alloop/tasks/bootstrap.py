@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,9 @@ from alloop.glass.composition import Glass
 from alloop.glass.crystal_md import crystal_md
 from alloop.glass.crystals import CRYSTALS, crystal, perturbed, supercell_near
 from alloop.glass.melt_quench import MeltQuench, melt_quench
-from alloop.glass.pair_potential import PairPotential
-from alloop.glass.seed_force_fields import seed_potential
 from alloop.store import write_json
-from alloop.tasks.sources import file_hash, read_labelled, read_structures_file, table_hash
+from alloop.tasks.force_fields import force_field
+from alloop.tasks.sources import file_hash, read_labelled, read_structures_file
 
 
 def run(context: Context) -> None:
@@ -46,7 +44,7 @@ def _melt_quench(context: Context) -> Frames:
         schedule,
         seed=spec["seed"],
         directory=context.work,
-        potential=_potential(context, spec["counts"]),
+        potential=force_field(context, spec["force_field"], spec["counts"]),
         template=template,
     )
     frames = [snapshot.atoms for snapshot in snapshots]
@@ -60,20 +58,6 @@ def _melt_quench(context: Context) -> Frames:
         temperatures.append(temperatures[index])
     strained = np.arange(len(frames)) >= len(snapshots)
     return frames, {"temperature_K": np.array(temperatures), "strained": strained}
-
-
-def _potential(context: Context, counts: Mapping[str, int]) -> PairPotential:
-    """The seed force field of the spec: a built-in one by name, or a person's tables, which must not have changed."""
-    told = context.spec["force_field"]
-    if "sha256" not in told:
-        return seed_potential(told["name"], counts)
-    path = context.files["force_field"]
-    try:
-        if table_hash(path) == told["sha256"]:
-            return seed_potential("", counts, path)
-    except OSError as error:
-        raise TaskError(f"{path}: {error}; put the tables back as they were", kind="bug") from None
-    raise TaskError(f"{path} and its tables are not those this task was made from; put them back", kind="bug")
 
 
 def _crystal(context: Context) -> Frames:
@@ -90,7 +74,7 @@ def _crystal(context: Context) -> Frames:
         frames += crystal_md(
             cell,
             temperature_K,
-            _potential(context, Counter(cell.symbols)),
+            force_field(context, spec["force_field"], Counter(cell.symbols)),
             ps=spec["md_ps"],
             frames=spec["copies"],
             seed=int(rng.integers(2**31)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,27 +10,30 @@ from ase.geometry import find_mic
 
 from alloop.attempt import Context
 from alloop.glass.composition import Glass
-from alloop.glass.force_field import teter_parameters
 from alloop.glass.melt_quench import MeltQuench, melt_quench
 from alloop.glass.pair_potential import PairPotential
 from alloop.glass.protocol import has_melted
 from alloop.potential.engines import ENGINES, Engine, MdCondition
 from alloop.store import write_json
+from alloop.tasks.force_fields import force_field
 
 
-def force_field(record: dict[str, Any]) -> PairPotential:
-    """Return the potential that ``force_field`` of a spec stands for: Teter's of a glass."""
-    return teter_parameters(Glass(**record["glass"]))
-
-
-def packed(record: dict[str, Any], temperature_K: float, melt_ps: float, seed: int, directory: Path) -> Atoms:
+def packed(context: Context, temperature_K: float, melt_ps: float) -> Atoms:
     """Return atoms of a melt: packed at random, pushed apart and held at a temperature by the force field.
 
-    record: ``counts`` of the elements and the ``glass`` whose density they get. Velocities are left out.
+    The start of the spec is ``packed``: ``counts`` of the elements, the ``glass`` whose density they get, and the
+    ``force_field``. Velocities are left out.
     """
+    spec, record = context.spec, context.spec["start"]["packed"]
     schedule = MeltQuench(temperature_K, 0.999 * temperature_K, melt_ps, temperature_K, n_snapshots=2)
-    glass = Glass(**record["glass"])
-    return melt_quench(glass, record["counts"], schedule, seed=seed, directory=directory / "packing")[0].atoms
+    return melt_quench(
+        Glass(**record["glass"]),
+        record["counts"],
+        schedule,
+        seed=spec["seed"],
+        directory=context.work / "packing",
+        potential=force_field(context, record["force_field"], record["counts"]),
+    )[0].atoms
 
 
 def run_melting(context: Context) -> None:
@@ -41,8 +43,8 @@ def run_melting(context: Context) -> None:
     equilibrate_ps, then ps, over which displacements are counted.
     """
     spec = context.spec
-    potential = force_field(spec["force_field"])
-    melt = packed(spec["start"]["packed"], spec["melt_K"], spec["melt_ps"], spec["seed"], context.work)
+    potential = force_field(context, spec["force_field"], spec["start"]["packed"]["counts"])
+    melt = packed(context, spec["melt_K"], spec["melt_ps"])
     found: list[dict[str, Any]] = []
     for number, temperature_K in enumerate(spec["temperatures_K"]):
         context.progress(number / len(spec["temperatures_K"]), f"{temperature_K:g} K")

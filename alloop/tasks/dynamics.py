@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,7 +95,7 @@ def run_chunk(context: Context, on_record: Callable[[Record], str | None] | None
     if start is None:
         return Chunk("void", "the chunk before it was lost", events=watch.names)
     condition = MdCondition(**spec["condition"])
-    name, driver = _driver(context)
+    name, driver = _driver(context, start)
     engine: Engine = ENGINES[name](
         driver,
         start,
@@ -122,14 +123,14 @@ def run_chunk(context: Context, on_record: Callable[[Record], str | None] | None
     return chunk
 
 
-def _driver(context: Context) -> tuple[str, Any]:
+def _driver(context: Context, start: Atoms) -> tuple[str, Any]:
     """Return the engine's name and what drives it: the ensemble's models, or a classical force field in LAMMPS."""
     spec = context.spec
     if "force_field" not in spec:
         return spec["engine"], driving_models(context)
-    from alloop.tasks.classical import force_field
+    from alloop.tasks.force_fields import force_field
 
-    return "lammps", force_field(spec["force_field"])
+    return "lammps", force_field(context, spec["force_field"], Counter(start.symbols))
 
 
 def driving_models(context: Context) -> list[Path]:
@@ -168,7 +169,7 @@ def starting_state(context: Context) -> Atoms | None:
         from alloop.tasks.classical import packed
 
         temperature_K = context.spec["condition"]["temperature_start_K"]
-        return packed(start["packed"], temperature_K, PACKING_PS, context.spec["seed"], context.work)
+        return packed(context, temperature_K, PACKING_PS)
     result = context.result_of(start["task"])
     if "frame" in start:
         return from_record(read_structure(result, start["frame"])).repeat(start.get("supercell", (1, 1, 1)))

@@ -16,7 +16,7 @@ from alloop import labelers
 from alloop.attempt import Context, TaskError
 from alloop.label_params import CODES
 from alloop.labelers.code import CodeFault, label_with_code, tried_before
-from alloop.labelers.levels import open_code
+from alloop.labelers.levels import TABLES, open_code
 from alloop.store import read_json, write_json
 from alloop.structure import LabeledFrame, from_record, to_record
 
@@ -56,12 +56,28 @@ def labelled(context: Context, level: dict[str, Any], atoms: Atoms) -> tuple[Lab
     if level["labeler"] in CODES:
         frame, more = _with_code(context, level, atoms)
     else:
-        labeler = labelers.load(level["labeler"], level["options"])
+        labeler = labelers.load(level["labeler"], _options(context, level))
         if "relax" in level:
             atoms, more = relaxed(labeler, atoms, level["relax"])
         frame = labeler.label(atoms)
     _judge(frame)
     return frame, more
+
+
+def _options(context: Context, level: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a level's calculator; pair tables of a person's own are looked for where they are now."""
+    if level["labeler"] != TABLES:
+        return dict(level["options"])
+    from alloop.glass.user_table import table_hash
+
+    wanted, remedy = level["options"]["sha256"], "put them back, or have all labels made anew: alloop relabel"
+    try:
+        path = read_json(context.label_settings)["tables"][wanted]
+        if table_hash(Path(path)) == wanted:
+            return {"table": path}
+    except (OSError, ValueError, KeyError) as error:
+        raise TaskError(f"this label's pair tables are not there ({error}); {remedy}", "config") from error
+    raise TaskError(f"{path} and its tables are not those this label was asked with; {remedy}", "config")
 
 
 def _judge(frame: LabeledFrame) -> None:

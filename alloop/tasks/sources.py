@@ -14,6 +14,7 @@ from alloop.potential.checkpoints import backend_named
 from alloop.structure import LabeledFrame
 
 _LEAST_VOLUME_A3 = 1e-6  # a cell with less is none
+_OCCUPANCY_ROUNDING = 1e-6
 
 
 def file_hash(path: Path) -> str:
@@ -22,17 +23,6 @@ def file_hash(path: Path) -> str:
         return _sha256(path)
     files = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
     listing = "".join(f"{_sha256(file)} {name}\n" for name, file in files)
-    return hashlib.sha256(listing.encode()).hexdigest()
-
-
-def table_hash(settings: Path) -> str:
-    """Return the SHA-256 of a potential of one's own: its settings and all files they name; no path of theirs enters.
-
-    ValueError or OSError for one that cannot be read.
-    """
-    from alloop.glass.user_table import table_files
-
-    listing = "".join(f"{_sha256(file)}\n" for file in table_files(settings))
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
@@ -72,9 +62,30 @@ def read_structures_file(path: Path) -> list[Atoms]:
             raise ValueError(f"{path}, frame {number}: position of atom {bad[0]} is not finite; mend or remove it")
         if not np.isfinite(np.asarray(atoms.cell)).all() or atoms.cell.volume < _LEAST_VOLUME_A3:
             raise ValueError(f"{path}, frame {number}: no cell; the models are trained on periodic structures")
+        if shared := _shared_site(atoms):
+            raise ValueError(
+                f"{path}, frame {number}: {shared}; give an ordered structure, with every site taken by one element "
+                "(in a supercell if need be), or leave the file out"
+            )
         atoms.pbc = True
         atoms.calc = None
     return list(frames)
+
+
+def _shared_site(atoms: Atoms) -> str | None:
+    """Return which site of a structure from a CIF file is occupied in part, or by several elements; None if none is.
+
+    ASE takes the element that is there most, everywhere, and keeps the occupancies apart.
+    """
+    kinds = atoms.arrays.get("spacegroup_kinds", np.arange(len(atoms)))
+    found = atoms.info.get("occupancy")
+    for kind, shares in found.items() if isinstance(found, dict) else ():
+        told = ", ".join(f"{element} {share}" for element, share in shares.items())
+        if not any(isinstance(share, float | int) and share < 1 - _OCCUPANCY_ROUNDING for share in shares.values()):
+            continue
+        place = atoms.get_scaled_positions()[np.flatnonzero(kinds == int(kind))[:1]].ravel()
+        return f"site {int(kind) + 1}, at {' '.join(f'{x:.4f}' for x in place)} of the cell, is occupied by {told}"
+    return None
 
 
 def read_labelled(path: Path, data_format: str) -> list[LabeledFrame]:

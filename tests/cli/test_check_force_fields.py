@@ -76,3 +76,39 @@ def test_a_crystal_the_force_field_does_not_know(checked):
     code, text = checked(corundum, **own)
     assert code == 2
     assert "bootstrap.force_fields[0]: for al.cif: no Teter parameters for Al" in text
+
+
+RICH = {"name": "LBS-90-8-2", "mole_fractions": {"SiO2": 90, "B2O3": 8, "Li2O": 2}, "density_g_cm3": 2.2}
+"""K = [SiO2]/[B2O3] = 11.25, beyond what Teter's B-O term is fitted for."""
+BEGIN = [{"name": "mix", "kind": "hold", "temperature_K": 2000, "ps": 5}]
+CLASSICAL = [{"name": "pack", "kind": "hold", "temperature_K": 3000, "ps": 5, "driver": "force_field"}, *BEGIN]
+
+
+@pytest.mark.parametrize(
+    ("quench", "uses"),
+    [
+        ({"protocol": "urata2022"}, "stages classical-melt, classical-cool, classical-glass; the search for where it "),
+        ({"protocol": CLASSICAL}, "(stage pack; packing 316 atoms)"),
+        ({"protocol": "short", "n_atoms": [632]}, "(packing 632 atoms)"),
+        ({"protocol": "short", "n_atoms": [316]}, None),
+        ({"protocol": BEGIN}, None),
+    ],
+)
+def test_a_glass_beyond_the_force_field_is_told_before_any_work_whatever_needs_it(campaign, alloop_main, quench, uses):
+    glasses = ["LBS-20-60-20", RICH | {"n_atoms": [316]}]
+
+    def found(own: dict[str, Any], seeds: str) -> str:
+        changes = {"glasses": glasses, "quench": quench | own, "bootstrap": {"force_fields": [seeds]}}
+        return " ".join(alloop_main("check", "-C", campaign(**changes)).text.split())
+
+    for own, seeds in (({}, "shik"), ({"force_field": "shik"}, "shik"), ({"force_field": "bmp-shrm"}, "shik")):
+        assert "no problem found" in found(own, seeds)
+    text = found({"force_field": "teter"}, "shik")
+    if uses is None:
+        assert "no problem found" in text
+        return
+    assert "quench.force_field: for LBS-90-8-2 teter is needed" in text and uses in text
+    assert "K = [SiO2]/[B2O3] = 11.25 is outside 0 to 8" in text
+    assert "set it to one that knows this glass (teter, bmp-shrm, shik, or the file of tables of your own)" in text
+    assert "for LBS-20-60-20" not in text
+    assert "'none.toml' is neither one of" in found({"force_field": "none.toml"}, "shik")

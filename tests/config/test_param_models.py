@@ -66,6 +66,29 @@ def test_protocols_of_the_glass_page_are_possible_and_round_trip():
     assert not config.parse(MINIMAL | {"quench": {"protocol": "short"}}).quench.uses_force_field
 
 
+@pytest.mark.parametrize("protocol", ["urata2022", "short"])
+def test_named_protocols_are_at_constant_volume_or_at_pressure(protocol):
+    def ensembles(**own):
+        stages = config.parse(MINIMAL | {"quench": {"protocol": protocol} | own}).quench.stages_of(1700.0)
+        return {stage.name: (stage.driver, stage.kind, stage.ensemble) for run in stages.values() for stage in run}
+
+    volume, pressure = ensembles(), ensembles(ensemble="npt")
+    assert volume.keys() == pressure.keys()
+    assert {name for name, stage in volume.items() if stage[-1] == "npt"} <= {"transport"}
+    for name, (driver, kind, ensemble) in pressure.items():
+        moves = driver == "ensemble" and kind != "minimise"
+        assert ensemble == ("npt" if moves else "nvt") and volume[name][:2] == (driver, kind)
+    with pytest.raises(config.ConfigError, match="the ase engine has no NPT ramps"):
+        ensembles(ensemble="npt", engine="ase")
+
+
+def test_stages_of_ones_own_say_their_ensemble_themselves():
+    stages = [{"name": "glass", "kind": "hold", "temperature_K": 300, "ps": 5, "ensemble": "npt"}]
+    assert config.parse(MINIMAL | {"quench": {"protocol": stages}}).quench.stages_of(None)[""][0].ensemble == "npt"
+    with pytest.raises(config.ConfigError, match="say it in each of your own stages"):
+        config.parse(MINIMAL | {"quench": {"protocol": stages, "ensemble": "npt"}})
+
+
 def test_effective_configuration_names_every_default():
     dumped = config.parse(MINIMAL | {"quench": {}}).model_dump(mode="json")
     assert set(dumped) == set(config.Param.model_fields)

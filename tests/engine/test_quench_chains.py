@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from campaign_kit import param
 
+from alloop.decisions.force_fields import ForceField
 from alloop.decisions.production import decide_melting, decide_quench, quench_chunks, quench_section
 from alloop.decisions.quenching import Sample, chunk_count, packed_start, quench_chains
 from alloop.glass.composition import TABLE_1
@@ -21,9 +23,14 @@ PAPER = param(
 ).quench
 
 
-def chains(models: list[str], own: Any = PAPER, replica: int = 0, iteration: int = 4) -> tuple[Any, Any]:
+TETER = ForceField({"name": "teter"}, {})
+
+
+def chains(
+    models: list[str], own: Any = PAPER, replica: int = 0, iteration: int = 4, field: ForceField = TETER
+) -> tuple[Any, Any]:
     start = packed_start(GLASS, 42)
-    sample = Sample(GLASS, 42, replica, start, (7, iteration))
+    sample = Sample(GLASS, 42, replica, start, (7, iteration), field)
     common = {"models": models, "engine": "lammps", "deviation_every": 20, "frame_every": 500, "events": {}}
     return quench_chains(own, common, sample, own.stages_of(1700.0), "production")
 
@@ -120,8 +127,8 @@ def test_the_section_changes_with_what_is_quenched_and_not_with_when() -> None:
 class Finished:
     """A campaign of which the state and what melts are known."""
 
-    def __init__(self, displacements: dict[float, dict[str, float]]) -> None:
-        self.state = State()
+    def __init__(self, displacements: dict[float, dict[str, float]], root: Path = Path()) -> None:
+        self.state, self.root = State(), root
         self.state.starts = [{"config": {"glasses": []}}]
         self.state.decisions["bootstrap", -1] = {"tasks": []}
         self.displacements = displacements
@@ -213,3 +220,82 @@ def test_sizes_that_the_bootstrap_lacks_are_packed_and_its_own_are_taken_from_it
     assert asked == [("LBS-20-60-20", 84, 2000.0)]
     assert starts[0] == {"task": "b", "frame": 0}
     assert sum(starts[1]["packed"]["counts"].values()) == 168
+
+
+SETTINGS = 'name = "FMP-LBS"\ntables = "fmp.table"\ncutoff_A = 8.0\ncoulomb = "in tables"\n'
+
+
+def with_tables(folder: Path, text: str = "# rows") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "fmp.toml").write_text(SETTINGS)
+    (folder / "fmp.table").write_text(text)
+    return folder
+
+
+def told(decision: dict[str, Any]) -> list[tuple[Any, Any, Any]]:
+    """Force field that drives, force field that packs, and files, of every task of a decision."""
+    return [
+        (
+            entry["spec"].get("force_field"),
+            entry["spec"]["start"].get("packed", {}).get("force_field"),
+            entry.get("files", {}),
+        )
+        for entry in decision["tasks"]
+    ]
+
+
+def test_one_force_field_packs_drives_and_melts_the_one_told_or_the_first_of_the_bootstrap(tmp_path: Path) -> None:
+    with_tables(tmp_path)
+    section = {"protocol": "urata2022", "runs": ["10Kps"], "when": "always", "n_atoms": [42]}
+    melted = {1500.0: {"B": 3.0, "Si": 3.0}}
+    keys = []
+    for given, seeds, expected in (
+        ({}, ["shik", "teter"], "shik"),
+        ({"force_field": "bmp-shrm"}, ["shik", "teter"], "bmp-shrm"),
+        ({"force_field": "fmp.toml"}, ["teter"], "FMP-LBS"),
+        ({}, ["fmp.toml", "teter"], "FMP-LBS"),
+    ):
+        campaign = Finished(melted, tmp_path)
+        decision = campaign.decide(param(quench=section | given, bootstrap={"force_fields": seeds}), 0)
+        files = {"force_field": "fmp.toml"} if expected == "FMP-LBS" else {}
+        (search,) = told(campaign.state.decisions["melting", 2])
+        first, *rest = told(decision)
+        for drives, packs, own_files in (search, first):
+            assert drives == packs and drives["name"] == expected and own_files == files
+            assert ("sha256" in drives) == bool(files)
+        classical = [own for own in rest if own[0]]
+        assert len(classical) == 399 and all(own == (first[0], None, files) for own in classical)
+        assert not any(own[2] for own in rest if not own[0]), "what models drive needs no tables"
+        keys.append({entry["key"] for entry in decision["tasks"]})
+    assert not keys[0] & keys[1] and not keys[1] & keys[2], "no result is another force field's"
+    assert keys[2] == keys[3]
+
+
+def test_tables_of_ones_own_enter_the_keys_of_a_quench_by_their_content(tmp_path: Path) -> None:
+    section = {"when": "always", "protocol": [
+        {"name": "pack", "kind": "hold", "temperature_K": 3000, "ps": 1, "driver": "force_field"},
+        {"name": "mix", "kind": "hold", "temperature_K": 2000, "ps": 1},
+    ], "force_field": "fmp.toml"}  # fmt: skip
+    places = [with_tables(tmp_path / "one"), with_tables(tmp_path / "two"), with_tables(tmp_path / "three", "# others")]
+    found = [
+        [e["key"] for e in decide_quench(Finished({}, place), param(quench=section), 2)["tasks"]] for place in places
+    ]
+    assert found[0] == found[1] and not set(found[0]) & set(found[2])
+
+
+def test_another_force_field_is_another_section() -> None:
+    own = {"quench": {"protocol": "urata2022"}}
+    sections = [
+        quench_section(param(**own, bootstrap={"force_fields": seeds})) for seeds in (["teter"], ["shik", "teter"])
+    ]
+    given = param(quench={"protocol": "urata2022", "force_field": "teter"}, bootstrap={"force_fields": ["shik"]})
+    assert sections[0] != sections[1] and quench_section(given) == sections[0]
+
+
+def test_what_models_pack_by_the_force_field_tells_it_too(tmp_path: Path) -> None:
+    own = param(quench={"protocol": "short", "when": "always", "n_atoms": [168], "force_field": "shik"})
+    (first, *_) = told(decide_quench(Finished({}), own, 2))
+    assert first == (None, {"name": "shik"}, {})
+    nothing = Sample(GLASS, 168, 0, packed_start(GLASS, 168), (7, 2))
+    with pytest.raises(ValueError, match="need a force field"):
+        quench_chains(own.quench, {}, nothing, own.quench.stages_of(None), "g")

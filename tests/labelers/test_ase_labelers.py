@@ -18,8 +18,10 @@ from ase.calculators.lj import LennardJones
 
 import alloop
 from alloop import labelers
+from alloop.glass.bmp import BmpCalculator
 from alloop.glass.crystals import crystal
 from alloop.glass.force_field import TeterCalculator
+from alloop.glass.shik import ShikCalculator
 from alloop.labelers.ase_calculator import AseLabeler
 from alloop.structure import LabeledFrame
 
@@ -52,12 +54,16 @@ def energy_strain_derivative_eV(labeler: labelers.Labeler, atoms: Atoms, step: f
 # ---------------------------------------------------------------------------------------- the rehearsal force field
 
 
+@pytest.mark.parametrize(
+    ("labeler", "calculator"),
+    [("teter-rehearsal", TeterCalculator), ("shik-rehearsal", ShikCalculator), ("bmp-rehearsal", BmpCalculator)],
+)
 @pytest.mark.parametrize("name", ["Li2Si2O5", "B2O3-I"])
-def test_rehearsal_labeler_is_the_teter_calculator(name):
+def test_rehearsal_labelers_are_the_calculators_of_their_force_fields(name, labeler, calculator):
     atoms = rattled(name)
-    frame = labelers.load("teter-rehearsal", {}).label(atoms)
+    frame = labelers.load(labeler, {}).label(atoms)
     reference = atoms.copy()
-    reference.calc = TeterCalculator()
+    reference.calc = calculator()
     assert frame.energy_eV == pytest.approx(reference.get_potential_energy(), rel=1e-12)
     np.testing.assert_allclose(frame.forces_eV_A, reference.get_forces(), rtol=0, atol=1e-12)
     np.testing.assert_allclose(frame.virial_eV, -reference.get_stress(voigt=False) * atoms.get_volume(), atol=1e-12)

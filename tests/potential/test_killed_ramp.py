@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 
 from alloop.decisions import quenching
+from alloop.decisions.force_fields import ForceField
 from alloop.decisions.production import decide_melting
 from alloop.decisions.quenching import Sample, packed_start, quench_chains
 from alloop.frames import read_columns, read_structure, write_frames
-from alloop.glass.composition import TABLE_1, Glass
-from alloop.glass.force_field import TeterCalculator, teter_parameters
+from alloop.glass.composition import TABLE_1
 from alloop.glass.protocol import Stage, temperature_K
+from alloop.glass.shik import ShikCalculator
 from alloop.potential.environment import md_environment
 from alloop.quench_params import MeltQuenchParam
 from alloop.state import State
@@ -186,19 +187,18 @@ def test_the_force_field_packs_drives_and_finds_where_a_glass_melts(tmp_path: Pa
         Stage("pack", "hold", 1500.0, ps=0.1, driver="force_field"),
         Stage("cool", "ramp", 900.0, rate_K_ps=2000.0, driver="force_field"),
     )
-    sample = Sample(GLASS, 42, 0, packed_start(GLASS, 42), (1, 0))
+    sample = Sample(GLASS, 42, 0, packed_start(GLASS, 42), (1, 0), ForceField({"name": "shik"}, {}))
     tasks, _ = quench_chains(OWN, {}, sample, {"": stages}, "production")
     melting = melting_task()
     folders = prepared(store, [*tasks, melting], [])
     finish(*folders)
-    potential = teter_parameters(Glass(**tasks[0].spec["force_field"]["glass"]))
     for folder in folders[:2]:
         with np.load(folder / "result" / "table.npz") as table:
             energy_eV, deviation = table["potential_energy_eV"][-1], table["max_force_deviation_eV_A"]
         assert not deviation.any(), "no models, no spread"
         assert read_json(folder / "result" / "summary.json")["classes"] == {"accurate": 0, "candidate": 0, "failed": 0}
         atoms = from_record(read_json(folder / "result" / "restart.json")["end"])
-        atoms.calc = TeterCalculator(potential)
+        atoms.calc = ShikCalculator()
         assert energy_eV == pytest.approx(atoms.get_potential_energy(), abs=1e-3)
     assert (
         dict(zip(*np.unique(atoms.get_chemical_symbols(), return_counts=True), strict=True))
@@ -217,7 +217,7 @@ def melting_task() -> Task:
     param = parse(
         {"name": "t", "glasses": [{"name": "LBS-20-60-20", "n_atoms": [42]}], "quench": {"protocol": "urata2022"}}
     )
-    campaign: Any = SimpleNamespace(state=State())
+    campaign: Any = SimpleNamespace(state=State(), root=Path())
     (entry,) = decide_melting(campaign, param, 0)["tasks"]
     changes = {"temperatures_K": [300.0, 6000.0, 7000.0], "melt_ps": 0.2, "equilibrate_ps": 0.2, "ps": 3.0}
     return make_task("quench", "production/melting", "melting", entry["spec"] | changes)

@@ -30,7 +30,8 @@ def run(context: Context) -> None:
         still = {"condition": {"n_steps": 1}, "deviation_every": 1}
         put_in_place(replace(context, spec=still | context.spec), settings)
     replaced("alloop.potential.minimise", minimise=minimise)
-    replaced("alloop.tasks.classical", force_field=lambda record: None, packed=packed, run_melting=run_melting)
+    replaced("alloop.tasks.classical", packed=packed, run_melting=run_melting)
+    replaced("alloop.tasks.force_fields", force_field=lambda *_: None)
     replaced("alloop.glass.analysis", analyze_frame=analysis)
     replaced("alloop.glass.correlation", radial_distribution=lambda frames: NoDistribution())
     importlib.import_module("alloop.tasks.quench").run(context)
@@ -56,9 +57,10 @@ def analysis(atoms: Atoms) -> dict[str, Any]:
     }
 
 
-def packed(record: dict[str, Any], temperature_K: float, melt_ps: float, seed: int, directory: Path) -> Atoms:
+def packed(context: Context, temperature_K: float, melt_ps: float) -> Atoms:
     """Atoms on a shaken grid."""
-    return grid(record["counts"], record["glass"]["density_g_cm3"], np.random.default_rng(seed))
+    record, rng = context.spec["start"]["packed"], np.random.default_rng(context.spec["seed"])
+    return grid(record["counts"], record["glass"]["density_g_cm3"], rng)
 
 
 def minimise(model: Path, atoms: Atoms, **settings: Any) -> SimpleNamespace:

@@ -26,9 +26,9 @@ from alloop.glass.force_field import TeterParameters, teter_parameters
 from alloop.glass.melt_quench import Snapshot
 from alloop.glass.pair_potential import write_lammps_table
 from alloop.glass.seed_force_fields import seed_potential
+from alloop.glass.user_table import table_hash
 from alloop.structure import from_record
 from alloop.tasks import bootstrap
-from alloop.tasks.sources import table_hash
 
 GLASS = TABLE_1["LBS-20-60-20"]
 COUNTS = stoichiometric_counts(GLASS, 63)
@@ -50,14 +50,14 @@ def decided(root: Path, **own: Any) -> list[dict[str, Any]]:
 
 
 def fields(entries: list[dict[str, Any]]) -> list[str]:
-    return [entry["spec"]["force_field"].get("name", "table") for entry in entries if "force_field" in entry["spec"]]
+    return [entry["spec"]["force_field"]["name"] for entry in entries if "force_field" in entry["spec"]]
 
 
 def test_runs_take_the_force_fields_in_turn_over_all_glasses(tmp_path: Path) -> None:
     assert fields(decided(tmp_path)) == ["teter"] * 4
     tables(tmp_path)
     found = decided(tmp_path, force_fields=["bmp-shrm", "my.toml", "shik"])
-    assert fields(found) == ["bmp-shrm", "table", "shik", "bmp-shrm"]
+    assert fields(found) == ["bmp-shrm", "Mine", "shik", "bmp-shrm"]
     assert [entry.get("files") for entry in found] == [None, {"force_field": "my.toml"}, None, None]
 
 
@@ -94,7 +94,7 @@ def test_the_run_uses_the_force_field_of_its_spec(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(bootstrap, "melt_quench", fake)
     path = tables(tmp_path)
-    specs = [{"name": name} for name in ("teter", "bmp-shrm", "shik")] + [{"sha256": table_hash(path)}]
+    specs = [{"name": name} for name in ("teter", "bmp-shrm", "shik")] + [{"name": "Mine", "sha256": table_hash(path)}]
     for spec in specs:
         context = Context(spec=melt_spec(spec), out=tmp_path, work=tmp_path, files={"force_field": path})
         bootstrap.run(context)  # type: ignore[arg-type]
@@ -103,7 +103,7 @@ def test_the_run_uses_the_force_field_of_its_spec(tmp_path: Path, monkeypatch: p
     with pytest.raises(TaskError, match="put them back"):
         bootstrap.run(context)  # type: ignore[arg-type]
     path.unlink()
-    with pytest.raises(TaskError, match="put the tables back"):
+    with pytest.raises(TaskError, match="put them back"):
         bootstrap.run(context)  # type: ignore[arg-type]
 
 
