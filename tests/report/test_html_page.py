@@ -133,10 +133,12 @@ def test_fourfold_boron_after_minimising_stands_beside_that_of_the_glass() -> No
     assert "Emin" in drawing.caption
     canvas = plt.figure()
     drawing.draw(canvas)
-    labels = [text.get_text() for text in canvas.axes[0].get_legend().get_texts()]
+    labels = [text.get_text() for text in canvas.legends[0].get_texts()]
     heights = [float(bars.lines[0].get_ydata()[0]) for bars in canvas.axes[0].containers]
     plt.close(canvas)
-    assert len(labels) == 2 and labels[1].endswith("+ Emin") and heights == pytest.approx([0.4, 0.43])
+    assert labels == ["LBS-20-60-20", "about 300 atoms, 10 K/ps", "at the minimum (Emin)"] and heights == pytest.approx(
+        [0.4, 0.43]
+    )
 
 
 def part(report: dict[str, Any], anchor: str) -> Section:

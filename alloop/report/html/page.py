@@ -11,13 +11,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from alloop import __version__
-from alloop.report.html.figures import (
+from alloop.report.html.figures import Figure, campaign_figures, covered_glasses, error_figures
+from alloop.report.html.glass_figures import (
     LARGE_ATOMS,
-    Figure,
-    campaign_figures,
-    covered_glasses,
     distribution_figures,
-    error_figures,
     glass_figures,
     relaxed_figures,
     transport_figures,

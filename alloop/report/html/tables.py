@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alloop.glass.composition import TABLE_1
-from alloop.report.html.figures import compared_glasses, covered_glasses, fitted_lags, transport_covered
+from alloop.report.html.figures import covered_glasses
+from alloop.report.html.glass_figures import compared_glasses, fitted_lags, transport_covered
 from alloop.report.html.relaxed import FORCE_FIELD
 from alloop.report.html.replicas import Place, Replicas, place_of, replicas, told
 from alloop.report.status import number
