@@ -49,6 +49,7 @@ def errors(glasses: dict[str, int]) -> dict[str, Any]:
             "glass": name,
             "atoms": 60,
             "energy_eV_atom": -7.0,
+            "composition": name,
             "energy_error_eV_atom": 0.01,
             "force_rmse_eV_A": 0.4,
             "force_mae_eV_A": 0.3,
@@ -63,6 +64,8 @@ def errors(glasses: dict[str, int]) -> dict[str, Any]:
     sample = {"true": [0.0, 1.0, -2.0], "mean": [0.1, 0.8, -2.2]}
     return {
         "iteration": 2,
+        "longer": False,
+        "made_glasses": None,
         "rows": rows,
         "by_glass": [{"glass": name, "labels": count} | own for name, count in glasses.items()],
         "forces": dict.fromkeys(glasses, sample),

@@ -18,6 +18,7 @@ import numpy as np
 
 from alloop.glass.composition import TABLE_1
 from alloop.report.html.drawing import colours, in_order, legend_below, legend_in, names_below, wide_in
+from alloop.report.html.errors import models_text
 from alloop.report.statistics import draw_calibration, draw_classes, draw_histograms
 
 
@@ -99,11 +100,12 @@ def error_figures(report: dict[str, Any]) -> Iterator[Figure]:
     if errors is None:
         return
     covered = f"{len(errors['rows'])} labels, {covered_glasses(errors['forces'])}"
-    names = in_order(row["glass"] for row in errors["rows"])
+    names, models = in_order(row["glass"] for row in errors["rows"]), models_text(errors)
     width_in = wide_in(len(names))
     yield Figure(
         "energy_parity",
-        "Energy of the held-out labels by labeler and ensemble; below, the error by glass, mean offset left in.",
+        f"Energy of the held-out labels by labeler and the mean of the models; below, the error of that mean, offset "
+        f"left in. {models}.",
         partial(_parity, errors["rows"]),
         {"Fig. 1 energy": covered},
         (width_in, 7.0 + legend_in(names, width_in)),
@@ -112,14 +114,16 @@ def error_figures(report: dict[str, Any]) -> Iterator[Figure]:
     if components:
         yield Figure(
             "force_parity",
-            f"{components} force components of the held-out labels, drawn at random, by labeler and ensemble.",
+            f"{components} force components of the held-out labels, drawn at random, by labeler and the mean of the "
+            f"models. {models}.",
             lambda figure: _force_parity(figure, errors["forces"]),
             {"Fig. 1 force": covered},
             (max(4.8, 3.2 * min(3, len(errors["forces"]))), 3.4 * -(-len(errors["forces"]) // 3)),
         )
     yield Figure(
         "force_errors",
-        "Force errors of the held-out labels, by glass: mean absolute error of each label and its largest error.",
+        "Force errors of single models on the held-out labels, by glass: mean absolute error of a label's components, "
+        f"and the largest error of an atom's force by any model. {models}.",
         partial(_force_errors, errors["rows"]),
         size_in=(width_in, 4.8),
     )
@@ -184,7 +188,7 @@ def _parity(rows: list[dict[str, Any]], figure: plt.Figure) -> None:
         parity.plot(energy, predicted, ".", color=colour[name], label=name)
     ends = np.array(parity.get_xlim())
     parity.plot(ends, ends, color="black", linewidth=0.8)
-    parity.set(xlabel="labeler (eV/atom)", ylabel="ensemble (eV/atom)")
+    parity.set(xlabel="labeler (eV/atom)", ylabel="models' mean (eV/atom)")
     for place, (name, own) in enumerate(groups.items()):
         values = 1000 * np.array([row["energy_error_eV_atom"] for row in own])
         error.plot(np.full(len(values), place), values, ".", color=colour[name], alpha=0.6)
@@ -204,7 +208,7 @@ def _force_parity(figure: plt.Figure, forces: dict[str, dict[str, list[float]]])
         ends = np.array([min(true.min(), mean.min()), max(true.max(), mean.max())]) if len(true) else np.array([-1, 1])
         axes.plot(ends, ends, color="black", linewidth=0.8)
         axes.plot(true, mean, ".", markersize=3, alpha=0.4)
-        axes.set(title=name, xlabel="labeler (eV/Å)", ylabel="ensemble (eV/Å)")
+        axes.set(title=name, xlabel="labeler (eV/Å)", ylabel="models' mean (eV/Å)")
 
 
 def _force_errors(rows: list[dict[str, Any]], figure: plt.Figure) -> None:
@@ -212,7 +216,8 @@ def _force_errors(rows: list[dict[str, Any]], figure: plt.Figure) -> None:
     colour = colours(groups)
     for place, (name, own) in enumerate(groups.items()):
         for key, marker in (("force_mae_eV_A", "o"), ("max_force_error_eV_A", "x")):
-            axes.plot(np.full(len(own), place), [row[key] for row in own], marker, color=colour[name], alpha=0.6)
+            values = [np.nan if row[key] is None else row[key] for row in own]
+            axes.plot(np.full(len(own), place), values, marker, color=colour[name], alpha=0.6)
     axes.plot([], [], "o", color="grey", label="MAE of a label")
     axes.plot([], [], "x", color="grey", label="its largest error")
     axes.set(yscale="log", ylabel="force error (eV/Å)")

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from alloop import __version__
+from alloop.report.html.errors import models_text
 from alloop.report.html.figures import Figure, campaign_figures, covered_glasses, error_figures
 from alloop.report.html.glass_figures import (
     LARGE_ATOMS,
@@ -177,7 +178,7 @@ def _errors(report: dict[str, Any]) -> Section:
             row["glass"],
             str(row["labels"]),
             *(
-                f"{1000 * row[key]:.1f}"
+                number(row[key] if row[key] is None else 1000 * row[key], 1)
                 for key in (
                     "energy_mae_eV_atom",
                     "energy_max_eV_atom",
@@ -205,8 +206,10 @@ def _errors(report: dict[str, Any]) -> Section:
         "largest",
     )
     caption = (
-        f"Ensemble {errors['iteration']} on held-out labels: energies of the ensemble's mean in meV/atom, with and "
-        "without the glass's mean offset; forces in eV/Å, MAE and RMSE of one model and largest error of the mean."
+        f"{models_text(errors)}, on held-out labels. Errors are of single models, as one drives the dynamics: energies "
+        "in meV/atom, mean absolute error over models and labels and the largest of any model, with and without the "
+        "mean offset that a model has for the composition (of a single label it is not known); forces in eV/Å, MAE and "
+        "RMSE of components and the largest error vector of an atom by any model."
     )
     covered = f"{len(errors['rows'])} labels, {covered_glasses(errors['forces'])}"
     table = PageTable(caption, columns, rows, {"Fig. S1 energy": covered, "Fig. S1 force": covered})
