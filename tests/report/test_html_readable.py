@@ -147,6 +147,24 @@ def test_rings_while_cooling_have_a_panel_for_each_glass(figures: dict[str, Figu
         assert {len(axes.lines) for axes in panels} == {len(RATES) * 2}, "one line for all replicas"
 
 
+def test_glasses_of_equal_lithium_stand_apart(figures: dict[str, Figure]) -> None:
+    for figure in laid_out(figures["transport"]):
+        for axes in figure.axes:
+            assert [label.get_text() for label in axes.get_xticklabels()] == list(TABLE_1)
+            assert np.array(axes.containers[0].lines[0].get_xdata()).tolist() == list(range(11))
+
+
+def test_energies_have_the_error_of_the_table_beside_them() -> None:
+    """Two models that disagree drove two replicas each: their four values are no four independent ones."""
+    made = {"run": "r", "glass": "g", "atoms": 300, "cooling_rate_K_ps": 10.0, "driver": "models", "relaxed": False}
+    made |= {"made_by": "models, 10 K/ps"}
+    own = [made | {"driven_by": k % 2, "energy_eV_atom": -7 + 0.002 * (k % 2)} for k in range(4)]
+    (figure,) = relaxed_figures({"relaxed_glasses": [], "energies": own})
+    for drawn in laid_out(figure):
+        (bar,) = drawn.axes[0].containers[0].lines[2][0].get_segments()
+        assert bar[1, 1] - bar[0, 1] == pytest.approx(2 * 1.0), "meV/atom"
+
+
 def test_replicas_held_for_different_times_are_averaged_at_equal_temperature() -> None:
     quick = {"temperatures_K": [1200, 1000, 800, 600], "three_rings": [0, 2, 4, 6]}
     held = {"temperatures_K": [1200, 1000, 1000, 1000, 800, 600], "three_rings": [0, 4, 4, 4, 4, 8]}

@@ -147,7 +147,10 @@ def test_before_and_after_beside_the_bootstrap(made: tuple[Campaign, dict[str, T
     assert [own["energy_eV_atom"] for own in classical] == [pytest.approx(-6.8 + SNAPSHOTS - 1)], "the last, unstrained"
     assert classical[0]["made_by"] == "shik, 250 K/ps" and classical[0]["glass"] == FIRST
     here = told(found)
-    assert here["Fig. 2b"] == "yes: 1 of 11 glasses" and here["Fig. 5"] == "yes: 1 of 11 glasses, small cells"
+    assert (
+        here["Fig. 2b"] == "yes: 1 of 11 glasses, of the melt-quenches"
+        and here["Fig. 5"] == "yes: 1 of 11 glasses, small cells"
+    )
     section = part(found, "glasses")
     assert section.texts[-1] == (
         f"Of 3 glasses to relax with the labeler 2 were, 1 given up; {OTHER}.n320.r0: not relaxed after 200 steps."
@@ -183,7 +186,7 @@ def test_what_the_quench_s_own_force_field_made_goes_before_the_bootstrap(
     assert [row[0] for row in section.tables[0].rows] == [OTHER] and len(section.tables[0].rows) == 1
     by = {row[2]: row[5:] for row in section.tables[1].rows}
     assert by["teter, 1e+03 K/ps"] == ("-6.9000", "-7.0000")
-    assert told(found)["Fig. 2b"] == "yes: 1 of 11 glasses"
+    assert told(found)["Fig. 2b"] == "yes: 1 of 11 glasses, of the melt-quenches"
 
 
 def test_energies_of_another_level_are_not_compared(made: tuple[Campaign, dict[str, Task]]) -> None:

@@ -9,13 +9,24 @@ import numpy as np
 
 from alloop.campaign import Campaign
 from alloop.frames import read_structures
+from alloop.glass.composition import TABLE_1, composition_parameters
 from alloop.report.html.errors import held_out_errors
 from alloop.report.html.relaxed import glass_energies, relaxed_glasses
 from alloop.report.html.runs import Run, Tell, finished_runs, newest_quench, unfinished_runs
 from alloop.report.html.transport import transport
 from alloop.report.statistics import build_statistics
 from alloop.report.status import build_status
+from alloop.state import quench_runs
 from alloop.store import read_json
+
+UNKNOWN: dict[str, Any] = {
+    "mole_fractions": {},
+    "R": None,
+    "K": None,
+    "experimental_4B": None,
+    "experimental_density_g_cm3": None,
+}
+"""What is known of a glass that the configuration no longer has."""
 
 
 def build_report(campaign: Campaign, driver: str, tell: Tell) -> dict[str, Any]:
@@ -34,23 +45,55 @@ def build_report(campaign: Campaign, driver: str, tell: Tell) -> dict[str, Any]:
 
 
 def probed_relaxed(campaign: Campaign) -> list[dict[str, Any]]:
-    """Return run, glass, and 4B and 5Si before and after relaxing with the labeler, of the last probe relaxed."""
+    """Return what the last probe's glasses show before and after relaxing with the labeler.
+
+    A record has run, glass, cooling_rate_K_ps (None for a force field's), and 4B and 5Si ``before`` and ``after``.
+    """
     from alloop.decisions.relaxing import relax_records
 
-    decisions = [decision for (kind, _), decision in sorted(campaign.state.decisions.items()) if kind == "relax"]
-    return relax_records(campaign, decisions[-1] if decisions else None)
+    decisions = campaign.state.decisions
+    iteration = max((number for kind, number in decisions if kind == "relax"), default=None)
+    if iteration is None:
+        return []
+    rates = {run["name"]: run["cooling_rate_K_ps"] for run in quench_runs(decisions.get(("probe", iteration)))}
+    records = relax_records(campaign, decisions["relax", iteration])
+    return [record | {"cooling_rate_K_ps": rates.get(record["run"])} for record in records]
+
+
+def known_of_glasses(campaign: Campaign) -> dict[str, dict[str, Any]]:
+    """Return, by glass of the campaign, its composition, and what experiment tells of it.
+
+    ``mole_fractions``, ``R`` = [Li2O]/[B2O3] and ``K`` = [SiO2]/[B2O3], None without B2O3; ``experimental_4B`` and
+    ``experimental_density_g_cm3`` of Table 1, None of another composition, also under a name of Table 1.
+    """
+    from alloop.config import parse  # slow to import
+
+    found = {}
+    for entry in parse(campaign.state.starts[-1]["config"], "the recorded configuration").glasses:
+        glass = entry.glass()
+        measured = None if glass.experimental_4B is None else TABLE_1[glass.name].density_g_cm3
+        found[glass.name] = {
+            "mole_fractions": dict(glass.mole_fractions),
+            **dict(zip("RK", composition_parameters(glass) or (None, None), strict=True)),
+            "experimental_4B": glass.experimental_4B,
+            "experimental_density_g_cm3": measured,
+        }
+    return found
 
 
 def quenched_glasses(campaign: Campaign, tell: Tell) -> list[dict[str, Any]]:
     """Return one record per finished run: what it made, g(r) over its analysed end, and its rings as it cooled.
 
-    ``g`` holds columns by name, ``cooling`` what `rings.cooling` tells, ``structure`` the last frame with its rings.
+    ``g`` holds columns by name, ``cooling`` what `rings.cooling` tells, ``structure`` the last frame with its rings;
+    with what `known_of_glasses` tells of its glass.
     """
     converged = newest_quench(campaign).get("converged", False)
+    runs = finished_runs(campaign)
+    known = known_of_glasses(campaign) if runs else {}
     found = []
-    for run in finished_runs(campaign):
+    for run in runs:
         tell(f"rings of {run['name']}")
-        found.append(_quenched(campaign, run, converged=converged))
+        found.append(_quenched(campaign, run, converged=converged) | known.get(run["glass"], UNKNOWN))
     return found
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binned_statistic
 
-from alloop.glass.composition import TABLE_1
 from alloop.report.html.drawing import (
     Style,
     about,
@@ -44,7 +43,7 @@ def glass_figures(report: dict[str, Any]) -> Iterator[Figure]:
         ("Fig. 2a", [own for own in glasses if own["atoms"] and own["atoms"] < LARGE_ATOMS], "4B_small"),
         ("Fig. 3", [own for own in glasses if own["atoms"] and own["atoms"] >= LARGE_ATOMS], "4B_large"),
     ):
-        compared = [own for own in chosen if own["glass"] in TABLE_1 and own["fraction_4B"] is not None]
+        compared = [own for own in chosen if None not in (own["experimental_4B"], own["fraction_4B"])]
         if compared:
             caption = f"Fourfold boron beside experiment, cells of {_sizes(compared)} atoms; {_BARS}."
             if len(set(map(series_of, compared))) > 1:
@@ -91,7 +90,7 @@ def relaxed_figures(report: dict[str, Any]) -> Iterator[Figure]:
             "relaxed",
             f"The glasses before and after relaxing with the labeler; {_BARS}. On the line nothing changes.",
             partial(_relaxed, done),
-            {"Fig. 2b": _covered(done)},
+            {"Fig. 2b": f"{_covered(done)}, of the melt-quenches"},
             (_WIDE_IN, 3.8 + legend_in(_key(done), _WIDE_IN)),
         )
     energies = report["energies"]
@@ -189,12 +188,13 @@ def _fourfold(glasses: list[dict[str, Any]], figure: plt.Figure) -> None:
     axes = figure.subplots()
     colour, look = colours(own["glass"] for own in glasses), styles(map(series_of, glasses))
     series = {place_of(own): series_of(own) for own in glasses}
+    experiment = {own["glass"]: own["experimental_4B"] for own in glasses}
     aside = {one: _APART * (number - (len(look) - 1) / 2) for number, one in enumerate(look)}
     sides = (("fraction_4B", {}), ("fraction_4B_at_minimum", {"markerfacecolor": "none"}))
     for key, face in sides:
         for place, own in replicas(glasses, key).items():
             style = {"marker": look[series[place]]["marker"], "color": colour[place[0]], "capsize": 3} | face
-            at = TABLE_1[place[0]].experimental_4B + aside[series[place]]
+            at = experiment[place[0]] + aside[series[place]]
             axes.errorbar(at, own.mean, own.standard_error or 0, **style)
     axes.plot([0, 0.7], [0, 0.7], color="black", linewidth=0.8)
     axes.set(

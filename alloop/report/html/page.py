@@ -26,6 +26,7 @@ from alloop.report.html.runs import Tell
 from alloop.report.html.structures import glass_drawings, ring_figures
 from alloop.report.html.tables import (
     PageTable,
+    composition_table,
     energy_table,
     glass_table,
     probed_table,
@@ -33,6 +34,7 @@ from alloop.report.html.tables import (
     relaxed_table,
     single_runs_table,
     transport_table,
+    watch_table,
 )
 from alloop.report.html.transport import STAGE
 from alloop.report.status import number
@@ -231,7 +233,9 @@ def _glasses(report: dict[str, Any]) -> Section:
             texts.append("The ensemble that made these glasses was NOT converged; read them as a rehearsal.")
         rates = sorted({own["cooling_rate_K_ps"] for own in glasses if own["cooling_rate_K_ps"] is not None})
         texts.append(f"Cooled at {', '.join(f'{rate:g}' for rate in rates)} K/ps. {told_error(glasses)}")
-        tables += [glass_table(glasses), single_runs_table(glasses)]
+        tables += [composition_table(glasses), glass_table(glasses), single_runs_table(glasses)]
+    if report["status"]["glasses"]:
+        tables.append(watch_table(report["status"]["glasses"]))
     texts += _afterwards_texts(report)
     if unfinished:
         rows = [tuple(run[key] for key in ("run", "glass", "status", "reason")) for run in unfinished]
