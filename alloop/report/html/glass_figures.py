@@ -190,7 +190,10 @@ def _fourfold(glasses: list[dict[str, Any]], figure: plt.Figure) -> None:
     series = {place_of(own): series_of(own) for own in glasses}
     experiment = {own["glass"]: own["experimental_4B"] for own in glasses}
     aside = {one: _APART * (number - (len(look) - 1) / 2) for number, one in enumerate(look)}
-    sides = (("fraction_4B", {}), ("fraction_4B_at_minimum", {"markerfacecolor": "none"}))
+    sides: tuple[tuple[str, Style], ...] = (
+        ("fraction_4B", {}),
+        ("fraction_4B_at_minimum", {"markerfacecolor": "none"}),
+    )
     for key, face in sides:
         for place, own in replicas(glasses, key).items():
             style = {"marker": look[series[place]]["marker"], "color": colour[place[0]], "capsize": 3} | face
