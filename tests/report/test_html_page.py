@@ -161,7 +161,7 @@ def test_composition_stands_beside_experiment_and_density_is_of_all_replicas() -
     assert composition.rows[1] == ("LBS-40-40-20", "40", "40", "20", "1.00", "0.50", "46.4", "2.26")
     assert composition.rows[0][-2:] == ("-", "-"), "a name of Table 1 with another composition has no experiment"
     row = dict(zip(table.columns, table.rows[0], strict=True))
-    assert (row["density g/cm³"], row["exp."], row["4B exp. %"]) == ("2.230 ± 0.017", "2.26", "46.4")
+    assert (row["density g/cm³"], row["density exp."], row["4B exp. %"]) == ("2.230 ± 0.017", "2.26", "46.4")
     assert told({"glasses": own})["Table 1"] == told({"glasses": own})["Fig. 2a"] == "yes: 1 of 11 glasses"
 
 

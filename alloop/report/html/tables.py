@@ -77,7 +77,7 @@ def glass_table(glasses: list[dict[str, Any]]) -> PageTable:
     columns = (
         "replicas",
         "density g/cm³",
-        "exp.",
+        "density exp.",
         "4B exp. %",
         "4B %",
         "4B + Emin %",
