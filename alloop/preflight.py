@@ -40,9 +40,9 @@ from alloop.labelers.run_troubles import run_troubles
 from alloop.param_file import REMEDY, ConfigError
 from alloop.pools.troubles import pool_troubles
 from alloop.potential.checkpoints import backend_named
+from alloop.report.outlook import EDITED
 from alloop.resources import find_template
 from alloop.selection.calibration import DEFAULT_SETTINGS, needed_scores
-from alloop.selection.trust import EDITED
 
 
 @dataclass(frozen=True)

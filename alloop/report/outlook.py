@@ -7,6 +7,9 @@ from typing import Any
 from alloop.campaign import Campaign
 from alloop.state import State
 
+EDITED = "no effect where it was explored: calibrated levels go on from those of the last exploration"
+"""What a change of the levels that calibrated ones begin with does in mid-campaign."""
+
 
 def newest_verdict(state: State) -> dict[str, Any] | None:
     """Return the last verdict that was taken, None before the first or if the labels are of another level since."""

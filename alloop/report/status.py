@@ -15,8 +15,7 @@ from rich.table import Table
 
 from alloop.campaign import Campaign, flat
 from alloop.report.cost import budget_record, budget_text, budget_warnings, cost_record, cost_text, eta_hours, eta_text
-from alloop.report.outlook import audit_lines, error_lines, missing, newest_verdict
-from alloop.selection.trust import EDITED
+from alloop.report.outlook import EDITED, audit_lines, error_lines, missing, newest_verdict
 from alloop.state import State, quench_runs
 from alloop.store import read_json, write_json
 

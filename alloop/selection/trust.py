@@ -10,9 +10,6 @@ from alloop.selection.calibration import CalibrationMap, Kind
 LEAST_RATIO = 1.5
 """Least ratio of calibrated levels, high / low."""
 
-EDITED = "no effect where it was explored: calibrated levels go on from those of the last exploration"
-"""What a change of the levels that calibrated ones begin with does in mid-campaign."""
-
 
 @dataclass(frozen=True)
 class TrustLevels:

@@ -25,10 +25,11 @@ def run(context: Context) -> None:
 
     Arrays over L labels and K models: ``label`` (L,) keys, ``n_atoms`` (L,), ``force_se`` (L, K) summed squared
     force error in (eV/Å)², ``force_abs`` (L, K) summed absolute error of force components in eV/Å, ``force_max`` (L,)
-    largest error of a mean force, ``mean_force_se`` (L,) that of the ensemble's mean, ``energy_error_eV`` (L, K),
-    ``virial_se`` (L, K), ``max_deviation_eV_A`` (L,). Of S force components drawn at random, about equally many of
-    each label: ``sample_row`` (S,) place of the label, ``sample_true_eV_A`` and ``sample_mean_eV_A`` (S,) by the
-    labeler and the ensemble's mean.
+    largest error of a mean force, ``model_force_max`` (L, K) of each model's force (length of the error vector of an
+    atom), ``mean_force_se`` (L,) that of the ensemble's mean, ``energy_error_eV`` (L, K), ``virial_se`` (L, K),
+    ``max_deviation_eV_A`` (L,). Of S force components drawn at random, about equally many of each label:
+    ``sample_row`` (S,) place of the label, ``sample_true_eV_A`` and ``sample_mean_eV_A`` (S,) by the labeler and the
+    ensemble's mean.
     """
     spec = context.spec
     if "reference" in spec:
@@ -52,6 +53,7 @@ def run(context: Context) -> None:
         rows["force_se"].append((force_error**2).sum(axis=(1, 2)))
         rows["force_abs"].append(np.abs(force_error).sum(axis=(1, 2)))
         rows["force_max"].append(np.linalg.norm(mean_error, axis=1).max())
+        rows["model_force_max"].append(np.linalg.norm(force_error, axis=2).max(axis=1))
         rows["mean_force_se"].append((mean_error**2).sum())
         rows["energy_error_eV"].append(found.energies_eV - label.energy_eV)
         rows["virial_se"].append(((found.virials_eV - label.virial_eV) ** 2).sum(axis=(1, 2)))
@@ -127,6 +129,7 @@ _COLUMNS = (
     "force_se",
     "force_abs",
     "force_max",
+    "model_force_max",
     "mean_force_se",
     "energy_error_eV",
     "virial_se",
@@ -138,8 +141,8 @@ def summarise(errors: dict[str, np.ndarray], chosen: np.ndarray) -> dict[str, An
     """Return the errors over the chosen labels; all None for an empty choice.
 
     ``force_rmse_eV_A`` is the root mean square over labels, atoms, components AND models: the error of one model,
-    as the dynamics is driven by one; ``force_mae_eV_A`` is the mean absolute one, likewise. ``mean_force_rmse_eV_A`` is
-    that of the ensemble's mean force.
+    as the dynamics is driven by one; ``force_mae_eV_A`` is the mean absolute one, and ``max_force_error_eV_A`` the
+    largest of any, likewise. ``mean_force_rmse_eV_A`` is that of the ensemble's mean force.
     """
     count = int(chosen.sum())
     if count == 0:
@@ -161,7 +164,7 @@ def summarise(errors: dict[str, np.ndarray], chosen: np.ndarray) -> dict[str, An
         "force_mae_eV_A": float(errors["force_abs"][chosen].mean(axis=1).sum() / components),
         "mean_force_rmse_eV_A": float(np.sqrt(errors["mean_force_se"][chosen].sum() / components)),
         "energy_rmse_eV_atom": float(np.sqrt((per_atom**2).mean())),
-        "max_force_error_eV_A": float(errors["force_max"][chosen].max()),
+        "max_force_error_eV_A": float(errors["model_force_max"][chosen].max()),
     }
 
 

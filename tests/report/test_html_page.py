@@ -13,13 +13,15 @@ from campaign_kit import content
 from glass_kit import ended_with
 from report_kit import begun, end_well, fail_once
 
+from alloop.glass.composition import TABLE_1
+from alloop.report.html.data import known_of_glasses
 from alloop.report.html.page import CHECKLIST, Section, sections
 from alloop.report.html.runs import unfinished_runs
 from alloop.store import Task, make_task
 
 SPEND = {"core_hours": 1.0, "gpu_hours": 0.0, "core_hours_per_label": None, "by_kind": {}, "by_glass": {}}
 EMPTY: dict[str, Any] = {
-    "status": {"missing": "", "errors": [], "audit": [], "config_changes": [], "iterations": []},
+    "status": {"missing": "", "errors": [], "audit": [], "config_changes": [], "iterations": [], "glasses": []},
     "statistics": {
         "iterations": [],
         "final_held_out": [],
@@ -49,6 +51,7 @@ def errors(glasses: dict[str, int]) -> dict[str, Any]:
             "glass": name,
             "atoms": 60,
             "energy_eV_atom": -7.0,
+            "composition": name,
             "energy_error_eV_atom": 0.01,
             "force_rmse_eV_A": 0.4,
             "force_mae_eV_A": 0.3,
@@ -63,6 +66,8 @@ def errors(glasses: dict[str, int]) -> dict[str, Any]:
     sample = {"true": [0.0, 1.0, -2.0], "mean": [0.1, 0.8, -2.2]}
     return {
         "iteration": 2,
+        "longer": False,
+        "made_glasses": None,
         "rows": rows,
         "by_glass": [{"glass": name, "labels": count} | own for name, count in glasses.items()],
         "forces": dict.fromkeys(glasses, sample),
@@ -70,6 +75,7 @@ def errors(glasses: dict[str, int]) -> dict[str, Any]:
 
 
 def glass(name: str, atoms: int, **more: Any) -> dict[str, Any]:
+    known = TABLE_1.get(name)
     cooling = {"times_ps": [0, 1], "temperatures_K": [900, 300], "three_rings": [0, 0], "survival": [], "shown": []}
     return {
         "run": f"{name}.n{atoms}.r0",
@@ -88,6 +94,11 @@ def glass(name: str, atoms: int, **more: Any) -> dict[str, Any]:
         "g": {},
         "cooling": cooling,
         "structure": None,
+        "mole_fractions": dict(known.mole_fractions) if known else {"SiO2": 0.5, "Li2O": 0.5},
+        "R": 0.5 if known else None,
+        "K": 1.0 if known else None,
+        "experimental_4B": known and known.experimental_4B,
+        "experimental_density_g_cm3": known and known.density_g_cm3,
     } | more
 
 
@@ -109,16 +120,17 @@ def test_what_is_there_is_what_the_page_has() -> None:
     assert small["Fig. 3"].startswith("no: needs quenched cells of 600 atoms")
     assert small["Fig. 6"].startswith("yes: ") and small["Fig. 7e"].startswith("no: ")
     assert {small[f"Fig. 7{panel}"][:3] for panel in "abcd"} == {"no:"}
-    relaxed = {"run": "mine.r0", "glass": "LBS-20-60-20", "before": None, "after": None}
+    relaxed = {"run": "mine.r0", "glass": "LBS-20-60-20", "cooling_rate_K_ps": 200.0}
     relaxed |= {side: {"fraction_4B": 0.4, "fraction_5Si": None, "three_rings": 1} for side in ("before", "after")}
-    assert told({"relaxed": [relaxed]})["Fig. 2b"] == "yes: 1 of 11 glasses"
+    probed = told({"relaxed": [relaxed]})["Fig. 2b"]
+    assert probed == "yes: 1 of 11 glasses, of short quenches (stop.probe, cooled at 200 K/ps)"
 
 
 def test_glasses_have_errors_over_replicas_and_models() -> None:
     own = [glass("LBS-20-60-20", 294, fraction_4B=0.3 + 0.02 * k, driven_by=k, run=f"r{k}") for k in range(3)]
     section = part({"glasses": own}, "glasses")
     assert "it holds both the scatter between runs and that between models" in section.texts[0]
-    table, single = section.tables
+    _, table, single = section.tables
     row = dict(zip(table.columns, table.rows[0], strict=True))
     assert (row["replicas"], row["4B %"], row["5Si %"]) == ("3", "32.0 ± 1.2 (2.0)", "-")
     assert single.rows[2] == ("r2", "2", "34.0", "-", "2.0")
@@ -127,16 +139,61 @@ def test_glasses_have_errors_over_replicas_and_models() -> None:
 def test_fourfold_boron_after_minimising_stands_beside_that_of_the_glass() -> None:
     own = [glass("LBS-20-60-20", 294, fraction_4B_at_minimum=low, run=f"r{k}") for k, low in enumerate((0.42, 0.44))]
     section = part({"glasses": own}, "glasses")
-    table = section.tables[0]
+    table = section.tables[1]
     assert dict(zip(table.columns, table.rows[0], strict=True))["4B + Emin %"] == "43.0 ± 1.0"
     drawing = next(figure for figure in section.figures if figure.name == "4B_small")
     assert "Emin" in drawing.caption
     canvas = plt.figure()
     drawing.draw(canvas)
-    labels = [text.get_text() for text in canvas.axes[0].get_legend().get_texts()]
+    labels = [text.get_text() for text in canvas.legends[0].get_texts()]
     heights = [float(bars.lines[0].get_ydata()[0]) for bars in canvas.axes[0].containers]
     plt.close(canvas)
-    assert len(labels) == 2 and labels[1].endswith("+ Emin") and heights == pytest.approx([0.4, 0.43])
+    assert labels == ["LBS-20-60-20", "about 300 atoms, 10 K/ps", "at the minimum (Emin)"] and heights == pytest.approx(
+        [0.4, 0.43]
+    )
+
+
+def test_composition_stands_beside_experiment_and_density_is_of_all_replicas() -> None:
+    own = [glass("LBS-40-40-20", 304, density_g_cm3=2.2 + 0.03 * k, run=f"r{k}") for k in range(3)]
+    own.append(glass("LBS-20-60-20", 300, experimental_4B=None, experimental_density_g_cm3=None, run="other_fractions"))
+    section = part({"glasses": own}, "glasses")
+    composition, table = section.tables[:2]
+    assert composition.rows[1] == ("LBS-40-40-20", "40", "40", "20", "1.00", "0.50", "46.4", "2.26")
+    assert composition.rows[0][-2:] == ("-", "-"), "a name of Table 1 with another composition has no experiment"
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (row["density g/cm³"], row["density exp."], row["4B exp. %"]) == ("2.230 ± 0.017", "2.26", "46.4")
+    assert told({"glasses": own})["Table 1"] == told({"glasses": own})["Fig. 2a"] == "yes: 1 of 11 glasses"
+
+
+def test_experiment_is_of_the_composition_not_of_the_name(tmp_path: Path) -> None:
+    other = {"name": "LBS-20-60-20", "mole_fractions": {"SiO2": 0.3, "B2O3": 0.5, "Li2O": 0.2}}
+    known = known_of_glasses(begun(tmp_path / "campaign", glasses=["LBS-40-40-20", other]))
+    assert known["LBS-40-40-20"] == {
+        "mole_fractions": pytest.approx({"SiO2": 0.4, "B2O3": 0.4, "Li2O": 0.2}),
+        "R": pytest.approx(0.5),
+        "K": pytest.approx(1.0),
+        "experimental_4B": pytest.approx(0.464),
+        "experimental_density_g_cm3": 2.26,
+    }
+    mine = known["LBS-20-60-20"]
+    assert mine["experimental_4B"] is mine["experimental_density_g_cm3"] is None and mine["R"] == pytest.approx(0.4)
+
+
+def test_the_watch_on_the_melt_quenches_is_told() -> None:
+    row = {"run": "r0", "status": "done", "melting": {"temperature_K": 1800.0, "known": "rule"}}
+    row |= {
+        "max_force_deviation_eV_A": 0.313,
+        "records_above_trust_high": 0.025,
+        "events": {"five_Si": 3, "overlap": 0},
+    }
+    other = {"run": "r1", "status": "lost", "melting": None, "max_force_deviation_eV_A": None}
+    other |= {"records_above_trust_high": None, "events": {}}
+    section = part({"status": EMPTY["status"] | {"glasses": [row, other]}}, "glasses")
+    (table,) = section.tables
+    assert table.rows == [
+        ("r0", "done", "1800 (rule)", "0.31", "2.5", "five Si 3"),
+        ("r1", "lost", "-", "-", "-", "none"),
+    ]
 
 
 def part(report: dict[str, Any], anchor: str) -> Section:

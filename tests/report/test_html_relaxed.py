@@ -131,8 +131,12 @@ def test_before_and_after_beside_the_bootstrap(made: tuple[Campaign, dict[str, T
     waiting = report_of(campaign)
     assert told(waiting)["Fig. 2b"] == "no: Of 3 glasses to relax with the labeler 0 were, 3 waiting."
     first, second, third = tasks.values()
-    ended_with(campaign, first, {"before": seen(0.30, 4, -7.0), "after": seen(0.34, 5, -7.1)})
-    ended_with(campaign, second, {"before": seen(0.36, 6, -7.02), "after": seen(0.38, 6, -7.1)})
+    ended_with(
+        campaign, first, {"relaxed_from": "last frame", "before": seen(0.30, 4, -7.0), "after": seen(0.34, 5, -7.1)}
+    )
+    ended_with(
+        campaign, second, {"relaxed_from": "last frame", "before": seen(0.36, 6, -7.02), "after": seen(0.38, 6, -7.1)}
+    )
     fail_once(campaign, third.key)
     campaign.state.settle_quarantine(third.key, {"message": "not relaxed after 200 steps", "class": "unrelaxed"})
     found = report_of(campaign)
@@ -147,7 +151,10 @@ def test_before_and_after_beside_the_bootstrap(made: tuple[Campaign, dict[str, T
     assert [own["energy_eV_atom"] for own in classical] == [pytest.approx(-6.8 + SNAPSHOTS - 1)], "the last, unstrained"
     assert classical[0]["made_by"] == "shik, 250 K/ps" and classical[0]["glass"] == FIRST
     here = told(found)
-    assert here["Fig. 2b"] == "yes: 1 of 11 glasses" and here["Fig. 5"] == "yes: 1 of 11 glasses, small cells"
+    assert (
+        here["Fig. 2b"] == "yes: 1 of 11 glasses, of the melt-quenches"
+        and here["Fig. 5"] == "yes: 1 of 11 glasses, small cells"
+    )
     section = part(found, "glasses")
     assert section.texts[-1] == (
         f"Of 3 glasses to relax with the labeler 2 were, 1 given up; {OTHER}.n320.r0: not relaxed after 200 steps."
@@ -173,7 +180,11 @@ def test_what_the_quench_s_own_force_field_made_goes_before_the_bootstrap(
     tasks = relax(campaign, sources)
     atoms = GLASSES[OTHER]
     for name, energy in ((f"{OTHER}.n320.r0", -7.0), ("classical", -6.9)):
-        sides = {"before": seen(0.4, 3, energy, atoms), "after": seen(0.4, 3, energy - 0.1, atoms)}
+        sides = {
+            "relaxed_from": "last frame",
+            "before": seen(0.4, 3, energy, atoms),
+            "after": seen(0.4, 3, energy - 0.1, atoms),
+        }
         ended_with(campaign, tasks[name], sides)
     found = report_of(campaign)
     (own,) = [row for row in found["relaxed_glasses"] if row["driver"] == "force field"]
@@ -183,13 +194,17 @@ def test_what_the_quench_s_own_force_field_made_goes_before_the_bootstrap(
     assert [row[0] for row in section.tables[0].rows] == [OTHER] and len(section.tables[0].rows) == 1
     by = {row[2]: row[5:] for row in section.tables[1].rows}
     assert by["teter, 1e+03 K/ps"] == ("-6.9000", "-7.0000")
-    assert told(found)["Fig. 2b"] == "yes: 1 of 11 glasses"
+    assert told(found)["Fig. 2b"] == "yes: 1 of 11 glasses, of the melt-quenches"
 
 
 def test_energies_of_another_level_are_not_compared(made: tuple[Campaign, dict[str, Task]]) -> None:
     campaign, sources = made
     tasks = relax(campaign, {f"{FIRST}.n294.r0": sources[f"{FIRST}.n294.r0"]})
-    ended_with(campaign, *tasks.values(), {"before": seen(0.3, 4, -7.0), "after": seen(0.3, 4, None)})
+    ended_with(
+        campaign,
+        *tasks.values(),
+        {"relaxed_from": "last frame", "before": seen(0.3, 4, -7.0), "after": seen(0.3, 4, None)},
+    )
     assert len(glass_energies(campaign)) == 2
     campaign.state.levels[campaign.level["name"]] = {"labeler": "another"}
     found = report_of(campaign)

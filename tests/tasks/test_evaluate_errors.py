@@ -61,6 +61,14 @@ def test_mean_absolute_error_of_force_components(tmp_path: Path, numbers: dict[s
     assert summary["force_mae_eV_A"] < summary["force_rmse_eV_A"]
 
 
+def test_largest_force_error_is_that_of_single_models(tmp_path: Path, numbers: dict[str, Any]) -> None:
+    errors, summary = measured(tmp_path / "out", ["a", "b", "c"])
+    largest = [np.linalg.norm(forces - frame.forces_eV_A, axis=2).max(axis=1) for frame, forces in numbers.values()]
+    assert errors["model_force_max"] == pytest.approx(np.array(largest))
+    assert (errors["model_force_max"].max(axis=1) > errors["force_max"]).all(), "the mean force flatters"
+    assert summary["max_force_error_eV_A"] == pytest.approx(np.max(largest))
+
+
 def test_force_sample_is_of_the_labels_and_the_mean_force(
     tmp_path: Path, numbers: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

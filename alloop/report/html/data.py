@@ -9,14 +9,24 @@ import numpy as np
 
 from alloop.campaign import Campaign
 from alloop.frames import read_structures
+from alloop.glass.composition import TABLE_1, composition_parameters
+from alloop.report.html.errors import held_out_errors
 from alloop.report.html.relaxed import glass_energies, relaxed_glasses
 from alloop.report.html.runs import Run, Tell, finished_runs, newest_quench, unfinished_runs
 from alloop.report.html.transport import transport
 from alloop.report.statistics import build_statistics
 from alloop.report.status import build_status
+from alloop.state import quench_runs
 from alloop.store import read_json
 
-OTHERS = "other structures"
+UNKNOWN: dict[str, Any] = {
+    "mole_fractions": {},
+    "R": None,
+    "K": None,
+    "experimental_4B": None,
+    "experimental_density_g_cm3": None,
+}
+"""What is known of a glass that the configuration no longer has."""
 
 
 def build_report(campaign: Campaign, driver: str, tell: Tell) -> dict[str, Any]:
@@ -34,91 +44,56 @@ def build_report(campaign: Campaign, driver: str, tell: Tell) -> dict[str, Any]:
     }
 
 
-def held_out_errors(campaign: Campaign) -> dict[str, Any] | None:
-    """Return the newest measured ensemble's errors on the final held-out labels, None before they were measured.
-
-    rows: per label its glass, atoms, the labeler's energy and the ensemble mean's error (eV/atom), force RMSE of one
-    model and mean absolute error of its components (eV/Å, over models), and the largest error of a mean force.
-    by_glass: labels, mean absolute and largest energy error with and without the glass's mean offset, that offset,
-    force MAE, RMSE and largest force error. forces: by glass, force components drawn at random, by the labeler and the
-    ensemble's mean (eV/Å).
-    """
-    from alloop.tasks.label import read_label
-
-    decisions = [decision for (kind, _), decision in sorted(campaign.state.decisions.items()) if kind == "assess"]
-    keys = [entry["key"] for entry in decisions[-1]["tasks"]] if decisions else []
-    measured = [(number, key) for number, key in enumerate(keys) if key in campaign.state.done]
-    if not measured:
-        return None
-    iteration, key = measured[-1]
-    with np.load(campaign.result(key) / "errors.npz") as stored:
-        errors = {name: stored[name] for name in stored.files}
-    if not len(errors["label"]):
-        return None
-    rows = []
-    for row, label in enumerate(map(str, errors["label"])):
-        atoms = int(errors["n_atoms"][row])
-        rows.append(
-            {
-                "label": label,
-                "glass": campaign.glass_of(campaign.state.tasks[label]) or OTHERS,
-                "atoms": atoms,
-                "energy_eV_atom": float(read_label(campaign.result(label)).energy_eV / atoms),
-                "energy_error_eV_atom": float(errors["energy_error_eV"][row].mean() / atoms),
-                "force_rmse_eV_A": float(np.sqrt(errors["force_se"][row].mean() / (3 * atoms))),
-                "force_mae_eV_A": float(errors["force_abs"][row].mean() / (3 * atoms)),
-                "max_force_error_eV_A": float(errors["force_max"][row]),
-            }
-        )
-    names = sorted({str(row["glass"]) for row in rows}, key=lambda name: (name == OTHERS, name))
-    table = [_glass_errors(name, [row for row in rows if row["glass"] == name]) for name in names]
-    glass_of_row = np.array([row["glass"] for row in rows])
-    forces = {name: _force_sample(errors, glass_of_row[errors["sample_row"]] == name) for name in names}
-    return {"iteration": iteration, "rows": rows, "by_glass": [*table, _glass_errors("all", rows)], "forces": forces}
-
-
-def _force_sample(errors: dict[str, np.ndarray], chosen: np.ndarray) -> dict[str, list[float]]:
-    values = ((key, errors[f"sample_{key}_eV_A"][chosen]) for key in ("true", "mean"))
-    return {key: own.astype(float).round(4).tolist() for key, own in values}
-
-
-def _glass_errors(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    energy = np.array([row["energy_error_eV_atom"] for row in rows])
-    weights = np.array([row["atoms"] for row in rows], dtype=float)
-    centred = energy - energy.mean()
-    squared = np.array([row["force_rmse_eV_A"] for row in rows]) ** 2
-    return {
-        "glass": name,
-        "labels": len(rows),
-        "energy_mae_eV_atom": float(np.abs(energy).mean()),
-        "energy_max_eV_atom": float(np.abs(energy).max()),
-        "energy_offset_eV_atom": float(energy.mean()),
-        "energy_mae_without_offset_eV_atom": float(np.abs(centred).mean()),
-        "energy_max_without_offset_eV_atom": float(np.abs(centred).max()),
-        "force_mae_eV_A": float(np.average([row["force_mae_eV_A"] for row in rows], weights=weights)),
-        "force_rmse_eV_A": float(np.sqrt(np.average(squared, weights=weights))),
-        "max_force_error_eV_A": max(row["max_force_error_eV_A"] for row in rows),
-    }
-
-
 def probed_relaxed(campaign: Campaign) -> list[dict[str, Any]]:
-    """Return run, glass, and 4B and 5Si before and after relaxing with the labeler, of the last probe relaxed."""
+    """Return what the last probe's glasses show before and after relaxing with the labeler.
+
+    A record has run, glass, cooling_rate_K_ps (None for a force field's), and 4B and 5Si ``before`` and ``after``.
+    """
     from alloop.decisions.relaxing import relax_records
 
-    decisions = [decision for (kind, _), decision in sorted(campaign.state.decisions.items()) if kind == "relax"]
-    return relax_records(campaign, decisions[-1] if decisions else None)
+    decisions = campaign.state.decisions
+    iteration = max((number for kind, number in decisions if kind == "relax"), default=None)
+    if iteration is None:
+        return []
+    rates = {run["name"]: run["cooling_rate_K_ps"] for run in quench_runs(decisions.get(("probe", iteration)))}
+    records = relax_records(campaign, decisions["relax", iteration])
+    return [record | {"cooling_rate_K_ps": rates.get(record["run"])} for record in records]
+
+
+def known_of_glasses(campaign: Campaign) -> dict[str, dict[str, Any]]:
+    """Return, by glass of the campaign, its composition, and what experiment tells of it.
+
+    ``mole_fractions``, ``R`` = [Li2O]/[B2O3] and ``K`` = [SiO2]/[B2O3], None without B2O3; ``experimental_4B`` and
+    ``experimental_density_g_cm3`` of Table 1, None of another composition, also under a name of Table 1.
+    """
+    from alloop.config import parse  # slow to import
+
+    found = {}
+    for entry in parse(campaign.state.starts[-1]["config"], "the recorded configuration").glasses:
+        glass = entry.glass()
+        measured = None if glass.experimental_4B is None else TABLE_1[glass.name].density_g_cm3
+        found[glass.name] = {
+            "mole_fractions": dict(glass.mole_fractions),
+            **dict(zip("RK", composition_parameters(glass) or (None, None), strict=True)),
+            "experimental_4B": glass.experimental_4B,
+            "experimental_density_g_cm3": measured,
+        }
+    return found
 
 
 def quenched_glasses(campaign: Campaign, tell: Tell) -> list[dict[str, Any]]:
     """Return one record per finished run: what it made, g(r) over its analysed end, and its rings as it cooled.
 
-    ``g`` holds columns by name, ``cooling`` what `rings.cooling` tells, ``structure`` the last frame with its rings.
+    ``g`` holds columns by name, ``cooling`` what `rings.cooling` tells, ``structure`` the last frame with its rings;
+    with what `known_of_glasses` tells of its glass.
     """
     converged = newest_quench(campaign).get("converged", False)
+    runs = finished_runs(campaign)
+    known = known_of_glasses(campaign) if runs else {}
     found = []
-    for run in finished_runs(campaign):
+    for run in runs:
         tell(f"rings of {run['name']}")
-        found.append(_quenched(campaign, run, converged=converged))
+        found.append(_quenched(campaign, run, converged=converged) | known.get(run["glass"], UNKNOWN))
     return found
 
 
@@ -130,8 +105,9 @@ def _quenched(campaign: Campaign, run: Run, *, converged: bool) -> dict[str, Any
     final = [campaign.result(entry["key"]) for entry in run["analysed"]]
     frames = [frame for result in final for frame in read_json(result / "analysis.json")]
     of_models = [entry for entry in run["chunks"] if "force_field" not in entry["spec"]]
-    minima = [campaign.result(entry["key"]) for entry in of_models if entry["spec"]["stage_kind"] == "minimise"]
-    at_minimum = [frame for result in minima[-1:] for frame in read_json(result / "analysis.json")]
+    minima = [entry["key"] for entry in of_models if entry["spec"]["stage_kind"] == "minimise"][-1:]
+    reached = [campaign.result(key) for key in minima if campaign.summary(key).get("converged", True)]
+    at_minimum = [frame for result in reached for frame in read_json(result / "analysis.json")]
     return {
         "run": run["name"],
         "glass": run["glass"],

@@ -1,13 +1,12 @@
-"""The figures of a report: matplotlib, kept as vectors."""
+"""A report's figures, kept as vectors by matplotlib; here those of the campaign's story and of the errors."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from alloop.glass.composition import TABLE_1
-from alloop.report.html.relaxed import FORCE_FIELD, MODELS
-from alloop.report.html.replicas import melt_of, place_of, replicas, together
+from alloop.report.html.drawing import colours, in_order, legend_below, legend_in, names_below, wide_in
+from alloop.report.html.errors import models_text
 from alloop.report.statistics import draw_calibration, draw_classes, draw_histograms
-
-LARGE_ATOMS = 600
-"""Cells of fewer atoms are drawn as small ones, as in Urata (2022), which has about 300 and about 1000."""
-_BARS = "bars: standard error of the mean over replicas, or standard deviation of the branches of one melt"
 
 
 @dataclass(frozen=True)
@@ -105,152 +100,38 @@ def error_figures(report: dict[str, Any]) -> Iterator[Figure]:
     if errors is None:
         return
     covered = f"{len(errors['rows'])} labels, {covered_glasses(errors['forces'])}"
+    names, models = in_order(row["glass"] for row in errors["rows"]), models_text(errors)
+    width_in = wide_in(len(names))
     yield Figure(
         "energy_parity",
-        "Energy of the held-out labels by labeler and ensemble; below, the error by glass, mean offset left in.",
-        lambda figure: _parity(figure, errors["rows"]),
+        f"Energy of the held-out labels by labeler and the mean of the models; below, the error of that mean, offset "
+        f"left in. {models}.",
+        partial(_parity, errors["rows"]),
         {"Fig. 1 energy": covered},
-        (6.4, 6.0),
+        (width_in, 7.0 + legend_in(names, width_in)),
     )
     components = sum(len(sample["true"]) for sample in errors["forces"].values())
     if components:
         yield Figure(
             "force_parity",
-            f"{components} force components of the held-out labels, drawn at random, by labeler and ensemble.",
+            f"{components} force components of the held-out labels, drawn at random, by labeler and the mean of the "
+            f"models. {models}.",
             lambda figure: _force_parity(figure, errors["forces"]),
             {"Fig. 1 force": covered},
             (max(4.8, 3.2 * min(3, len(errors["forces"]))), 3.4 * -(-len(errors["forces"]) // 3)),
         )
     yield Figure(
         "force_errors",
-        "Force errors of the held-out labels, by glass: mean absolute error of each label and its largest error.",
-        lambda figure: _force_errors(figure.subplots(), errors["rows"]),
+        "Force errors of single models on the held-out labels, by glass: mean absolute error of a label's components, "
+        f"and the largest error of an atom's force by any model. {models}.",
+        partial(_force_errors, errors["rows"]),
+        size_in=(width_in, 4.8),
     )
 
 
 def covered_glasses(names: Iterable[str]) -> str:
     """Say how many of the glasses of Table 1 are among some names."""
     return f"{len(set(names) & set(TABLE_1))} of {len(TABLE_1)} glasses"
-
-
-def glass_figures(report: dict[str, Any]) -> Iterator[Figure]:
-    """Yield the figures of the quenched glasses, if there are any."""
-    glasses = report["glasses"]
-    for counterpart, chosen, name in (
-        ("Fig. 2a", [own for own in glasses if own["atoms"] and own["atoms"] < LARGE_ATOMS], "4B_small"),
-        ("Fig. 3", [own for own in glasses if own["atoms"] and own["atoms"] >= LARGE_ATOMS], "4B_large"),
-    ):
-        compared = [own for own in chosen if own["glass"] in TABLE_1 and own["fraction_4B"] is not None]
-        if compared:
-            caption = f"Fourfold boron beside experiment, cells of {_sizes(compared)} atoms; {_BARS}."
-            if any(own["fraction_4B_at_minimum"] is not None for own in compared):
-                caption += " Emin: after minimising the energy with the potential."
-            yield Figure(name, caption, partial(_on_axes, _fourfold, compared), {counterpart: _covered(compared)})
-    analysed = [own for own in glasses if own["atoms"]]
-    if analysed:
-        yield Figure(
-            "three_rings",
-            f"Three-membered boron rings of the glass at its final temperature; {_BARS}.",
-            lambda figure: _three_rings(figure.subplots(), analysed),
-            {"Fig. 4a": _covered(analysed)},
-        )
-    cooled = [own for own in glasses if own["cooling"]]
-    lasting = [own for own in cooled if own["cooling"]["survival"]]
-    for name, draw, own, caption, counterpart in (
-        ("rings_cooling", _rings_cooling, cooled, "Three-membered boron rings while the glass cools.", "Fig. 6"),
-        (
-            "survival",
-            _survival,
-            lasting,
-            "Of the three-membered rings of the final glass, the share that existed at each temperature.",
-            "Fig. 7e",
-        ),
-    ):
-        if own:
-            yield Figure(name, caption, partial(_on_axes, draw, own), {counterpart: _covered(own)})
-
-
-def relaxed_figures(report: dict[str, Any]) -> Iterator[Figure]:
-    """Yield what relaxing the glasses with the labeler changes, and their energies, once some were relaxed."""
-    done = [own for own in report["relaxed_glasses"] if own["status"] == "done" and own["driver"] == MODELS]
-    if done:
-        yield Figure(
-            "relaxed",
-            f"The glasses before and after relaxing with the labeler; {_BARS}. On the line nothing changes.",
-            lambda figure: _relaxed(figure, done),
-            {"Fig. 2b": _covered(done)},
-            (9.6, 4.6),
-        )
-    energies = report["energies"]
-    if any(own["driver"] == MODELS and not own["relaxed"] for own in energies):
-        yield Figure(
-            "energies",
-            "Energy of the glasses by the labeler, relative to what the models made of the same glass and cell size; "
-            f"below zero is more stable; {_BARS}.",
-            lambda figure: _energies(figure, energies),
-            compared_glasses(energies),
-            (9.6, 4.6),
-        )
-
-
-def compared_glasses(energies: Iterable[dict[str, Any]]) -> dict[str, str]:
-    """Return how much of Fig. 5 is there: of how many glasses both models' and force fields' energies are known."""
-    of_models = [own for own in energies if own["driver"] == MODELS]
-    classical = {own["glass"] for own in energies if own["driver"] == FORCE_FIELD}
-    glasses = {own["glass"] for own in of_models} & classical
-    sizes = {own["atoms"] >= LARGE_ATOMS for own in of_models if own["glass"] in glasses}
-    cells = " and ".join(name for name, large in (("small", False), ("large", True)) if large in sizes)
-    return {"Fig. 5": f"{covered_glasses(glasses)}, {cells} cells"} if glasses else {}
-
-
-def transport_figures(report: dict[str, Any]) -> Iterator[Figure]:
-    """Yield the lithium's diffusion against composition, once a stage of transport has come to its end."""
-    known = [own for own in report["transport"]["glasses"] if own["li2o"] is not None]
-    if known:
-        lags = ", ".join(dict.fromkeys(f"{fitted_lags(own['diffusion'])} ps" for own in known))
-        yield Figure(
-            "transport",
-            "Number density of lithium times its diffusion coefficient, and the Nernst-Einstein conductivity, against "
-            f"composition; D from lags of {lags}; bars: 95 % interval, where it is finite, or "
-            "standard deviation of the branches of one melt.",
-            lambda figure: _transport(figure, known),
-            transport_covered(known),
-            (9.6, 4.6),
-        )
-
-
-def transport_covered(known: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Return how much of Fig. 8 is there."""
-    temperatures = ", ".join(f"{own:g}" for own in sorted({own["temperature_K"] for own in known}))
-    lags = ", ".join(dict.fromkeys(fitted_lags(own["diffusion"]) for own in known))
-    return {"Fig. 8": f"{_covered(known)}, at {temperatures} K, lags of {lags} ps"}
-
-
-def fitted_lags(diffusion: dict[str, Any]) -> str:
-    """Say in which lags (ps) a diffusion was fitted."""
-    first_ps, last_ps = diffusion["window_ps"]
-    return f"{first_ps:g} to {last_ps:g}"
-
-
-def distribution_figures(report: dict[str, Any]) -> Iterator[Figure]:
-    """Yield g(r) of each run."""
-    for own in report["glasses"]:
-        if own["g"]:
-            caption = f"Radial distribution functions of {own['run']} over its analysed end."
-            yield Figure(f"g_{own['run']}", caption, partial(_on_axes, _g, own["g"]))
-
-
-def _covered(glasses: Iterable[dict[str, Any]]) -> str:
-    return covered_glasses(own["glass"] for own in glasses)
-
-
-def _on_axes(draw: Callable[[Any, Any], None], what: Any, figure: plt.Figure) -> None:
-    draw(figure.subplots(), what)
-
-
-def _sizes(glasses: Iterable[dict[str, Any]]) -> str:
-    sizes = sorted({own["atoms"] for own in glasses})
-    return str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
 
 
 def _learning(axes: Any, report: dict[str, Any]) -> None:
@@ -294,199 +175,51 @@ def _reasons(axes: Any, records: list[dict[str, Any]]) -> None:
 
 
 def _groups(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(row["glass"], []).append(row)
-    return dict(sorted(groups.items()))
+    return {name: [row for row in rows if row["glass"] == name] for name in in_order(row["glass"] for row in rows)}
 
 
-def _parity(figure: plt.Figure, rows: list[dict[str, Any]]) -> None:
+def _parity(rows: list[dict[str, Any]], figure: plt.Figure) -> None:
     parity, error = figure.subplots(2, 1, height_ratios=(2, 1))
     groups = _groups(rows)
+    colour = colours(groups)
     for name, own in groups.items():
         energy = np.array([row["energy_eV_atom"] for row in own])
-        parity.plot(energy, energy + [row["energy_error_eV_atom"] for row in own], ".", label=name)
+        predicted = energy + [row["energy_error_eV_atom"] for row in own]
+        parity.plot(energy, predicted, ".", color=colour[name], label=name)
     ends = np.array(parity.get_xlim())
     parity.plot(ends, ends, color="black", linewidth=0.8)
-    parity.set(xlabel="labeler (eV/atom)", ylabel="ensemble (eV/atom)")
-    parity.legend(fontsize="small")
-    for place, own in enumerate(groups.values()):
+    parity.set(xlabel="labeler (eV/atom)", ylabel="models' mean (eV/atom)")
+    for place, (name, own) in enumerate(groups.items()):
         values = 1000 * np.array([row["energy_error_eV_atom"] for row in own])
-        error.plot(np.full(len(values), place), values, ".", alpha=0.6)
+        error.plot(np.full(len(values), place), values, ".", color=colour[name], alpha=0.6)
         error.plot(place, values.mean(), "_", color="black", markersize=24)
     error.axhline(0, color="black", linewidth=0.8)
-    error.set_xticks(range(len(groups)), list(groups))
+    names_below(error, list(groups), float(figure.get_size_inches()[0]))
     error.set(ylabel="error (meV/atom)")
+    legend_below(figure)
 
 
 def _force_parity(figure: plt.Figure, forces: dict[str, dict[str, list[float]]]) -> None:
     panels = figure.subplots(-(-len(forces) // 3), min(3, len(forces)), squeeze=False).ravel()
     for axes in panels[len(forces) :]:
         axes.set_axis_off()
-    for axes, (name, sample) in zip(panels, sorted(forces.items()), strict=False):
+    for axes, (name, sample) in zip(panels, ((name, forces[name]) for name in in_order(forces)), strict=False):
         true, mean = np.array(sample["true"]), np.array(sample["mean"])
         ends = np.array([min(true.min(), mean.min()), max(true.max(), mean.max())]) if len(true) else np.array([-1, 1])
         axes.plot(ends, ends, color="black", linewidth=0.8)
         axes.plot(true, mean, ".", markersize=3, alpha=0.4)
-        axes.set(title=name, xlabel="labeler (eV/Å)", ylabel="ensemble (eV/Å)")
+        axes.set(title=name, xlabel="labeler (eV/Å)", ylabel="models' mean (eV/Å)")
 
 
-def _force_errors(axes: Any, rows: list[dict[str, Any]]) -> None:
-    for place, (name, own) in enumerate(_groups(rows).items()):
+def _force_errors(rows: list[dict[str, Any]], figure: plt.Figure) -> None:
+    axes, groups = figure.subplots(), _groups(rows)
+    colour = colours(groups)
+    for place, (name, own) in enumerate(groups.items()):
         for key, marker in (("force_mae_eV_A", "o"), ("max_force_error_eV_A", "x")):
-            axes.plot(np.full(len(own), place), [row[key] for row in own], marker, color=f"C{place}", alpha=0.6)
-        axes.plot([], [], color=f"C{place}", label=name)
+            values = [np.nan if row[key] is None else row[key] for row in own]
+            axes.plot(np.full(len(own), place), values, marker, color=colour[name], alpha=0.6)
     axes.plot([], [], "o", color="grey", label="MAE of a label")
     axes.plot([], [], "x", color="grey", label="its largest error")
-    axes.set(yscale="log", ylabel="force error (eV/Å)", xticks=[])
-    axes.legend(fontsize="small")
-
-
-def _rate(rate_K_ps: float | None) -> str:
-    return "not cooled" if rate_K_ps is None else f"{rate_K_ps:g} K/ps"
-
-
-def _fourfold(axes: Any, glasses: list[dict[str, Any]]) -> None:
-    at_minimum = replicas(glasses, "fraction_4B_at_minimum")
-    for place, own in replicas(glasses, "fraction_4B").items():
-        name, atoms, rate = place
-        experiment = TABLE_1[name].experimental_4B
-        label = f"{name}, {atoms} atoms, {_rate(rate)}"
-        bars = axes.errorbar(experiment, own.mean, own.bar, fmt="o", capsize=3, label=label)
-        if lowest := at_minimum.get(place):
-            style = {
-                "fmt": "s",
-                "color": bars.lines[0].get_color(),
-                "markerfacecolor": "none",
-                "label": f"{label} + Emin",
-            }
-            axes.errorbar(experiment, lowest.mean, lowest.bar, capsize=3, **style)
-    axes.plot([0, 0.7], [0, 0.7], color="black", linewidth=0.8)
-    axes.set(
-        xlabel="fourfold boron, experiment (NMR)", ylabel="fourfold boron, simulated", xlim=(0, 0.7), ylim=(0, 0.7)
-    )
-    axes.legend(fontsize="small")
-
-
-def _three_rings(axes: Any, glasses: list[dict[str, Any]]) -> None:
-    found = replicas(glasses, "three_rings")
-    means, bars = [own.mean for own in found.values()], [own.bar for own in found.values()]
-    axes.bar(range(len(found)), means, yerr=bars, capsize=3)
-    labels = [f"{name}\n{atoms} atoms\n{_rate(rate)}" for name, atoms, rate in found]
-    axes.set_xticks(range(len(found)), labels, fontsize="small")
-    axes.set(ylabel="three-membered boron rings")
-
-
-def _relaxed(figure: plt.Figure, relaxed: list[dict[str, Any]]) -> None:
-    shown = (("fraction_4B", "4B (of B)"), ("fraction_5Si", "5Si (of Si)"), ("three_rings", "3-membered rings of B"))
-    places = list(dict.fromkeys(map(place_of, relaxed)))
-    colours = {name: f"C{k}" for k, name in enumerate(dict.fromkeys(name for name, _, _ in places))}
-    markers = dict(zip(dict.fromkeys(place[1:] for place in places), cycle("os^vD<>p"), strict=False))
-    for axes, (key, title) in zip(figure.subplots(1, 3), shown, strict=True):
-        before, after = (replicas(relaxed, side, key) for side in ("before", "after"))
-        for place in before:
-            bars = {"xerr": before[place].bar, "yerr": after[place].bar}
-            style = {"fmt": markers[place[1:]], "color": colours[place[0]], "capsize": 3, "alpha": 0.8}
-            axes.errorbar(before[place].mean, after[place].mean, **bars, **style)
-        top = max(axes.get_xlim()[1], axes.get_ylim()[1], 0.02)
-        axes.plot([0, top], [0, top], color="black", linewidth=0.8)
-        axes.set(title=title, xlabel="before relaxing", ylabel="after")
-    for name, colour in colours.items():
-        figure.axes[0].plot([], [], "o", color=colour, label=name)
-    for (atoms, rate), marker in markers.items():
-        figure.axes[0].plot([], [], marker, color="grey", label=f"{atoms} atoms, {_rate(rate)}")
-    _legend_below(figure)
-
-
-def _legend_below(figure: plt.Figure) -> None:
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small")
-
-
-def _energies(figure: plt.Figure, energies: list[dict[str, Any]]) -> None:
-    sizes: dict[str, set[tuple[str, int]]] = {}
-    for own in energies:
-        if own["driver"] == MODELS and not own["relaxed"]:
-            title = f"below {LARGE_ATOMS} atoms" if own["atoms"] < LARGE_ATOMS else f"{LARGE_ATOMS} atoms and more"
-            sizes.setdefault(title, set()).add((own["glass"], own["atoms"]))
-    series = list(dict.fromkeys((own["made_by"], own["relaxed"]) for own in energies))
-    colours = {made_by: f"C{k}" for k, made_by in enumerate(dict.fromkeys(made_by for made_by, _ in series))}
-    for axes, (title, cells) in zip(figure.subplots(1, len(sizes), squeeze=False)[0], sizes.items(), strict=True):
-        for place, cell in enumerate(sorted(cells)):
-            for number, one in enumerate(series):
-                values = _relative_meV_atom(energies, *cell, *one)
-                if values:
-                    seen = together(values)
-                    shift = 0.7 * ((number + 0.5) / len(series) - 0.5)
-                    style = {"fmt": "s" if one[1] else "o", "color": colours[one[0]], "capsize": 3}
-                    axes.errorbar(place + shift, seen.mean, seen.bar, **style)
-        for made_by, relaxed in series:
-            label = f"{made_by}, {'relaxed' if relaxed else 'as made'}"
-            axes.plot([], [], "s" if relaxed else "o", color=colours[made_by], label=label)
-        axes.axhline(0, color="black", linewidth=0.8)
-        axes.set_xticks(range(len(cells)), [f"{name}\n{atoms}" for name, atoms in sorted(cells)], fontsize="small")
-        axes.set(title=title, ylabel="energy by the labeler (meV/atom)")
-    _legend_below(figure)
-
-
-def _relative_meV_atom(
-    energies: list[dict[str, Any]], glass: str, atoms: int, made_by: str, relaxed: bool
-) -> list[tuple[float, str, int]]:
-    """Return the energies of what was made so, less the mean of what models made of this glass and cell size.
-
-    With each go the melt it is of, and the model that drove it.
-
-    Of a force field's glasses those of the same cell size are taken, or if there are none those of any.
-    """
-    own = [one for one in energies if one["glass"] == glass]
-    of_models = [one for one in own if one["driver"] == MODELS and one["atoms"] == atoms]
-    wanted = [one for one in own if (one["made_by"], one["relaxed"]) == (made_by, relaxed)]
-    same = [one for one in wanted if one["atoms"] == atoms]
-    chosen = same or [one for one in wanted if one["driver"] == FORCE_FIELD]
-    reference = np.mean([one["energy_eV_atom"] for one in of_models if not one["relaxed"]])
-    return [(1000 * (one["energy_eV_atom"] - reference), melt_of(one), one["driven_by"]) for one in chosen]
-
-
-def _transport(figure: plt.Figure, known: list[dict[str, Any]]) -> None:
-    shown = (
-        ("number_density_times_D_1_cm_s", "C·D of Li (1/(cm s))"),
-        ("conductivity_S_cm", "Nernst-Einstein conductivity (S/cm)"),
-    )
-    for axes, (key, title) in zip(figure.subplots(1, 2), shown, strict=True):
-        values = [own["diffusion"][key] for own in known]
-        for own, found in zip(known, values, strict=True):
-            deviation = found.get("sd_of_branches", 0.0)
-            ends = ((found["low_95"], -deviation), (found["high_95"], deviation))
-            below, above = (found["value"] + spread if end is None else end for end, spread in ends)
-            bars = np.array([[found["value"] - below], [above - found["value"]]])
-            label = f"{own['glass']}, {own['atoms']}"
-            axes.errorbar(100 * own["li2o"], found["value"], bars, fmt="o", capsize=3, label=label)
-        if min(found["value"] for found in values) > 0:
-            axes.set_yscale("log", nonpositive="clip")
-        axes.set(xlabel="Li$_2$O (mol %)", ylabel=title)
-    _legend_below(figure)
-
-
-def _rings_cooling(axes: Any, glasses: list[dict[str, Any]]) -> None:
-    for own in glasses:
-        axes.plot(own["cooling"]["temperatures_K"], own["cooling"]["three_rings"], linewidth=1, label=own["run"])
-    axes.set(xlabel="temperature (K)", ylabel="three-membered boron rings")
-    axes.invert_xaxis()
-    axes.legend(fontsize="small")
-
-
-def _survival(axes: Any, glasses: list[dict[str, Any]]) -> None:
-    for own in glasses:
-        axes.plot(own["cooling"]["temperatures_K"], own["cooling"]["survival"], linewidth=1, label=own["run"])
-    axes.set(xlabel="temperature (K)", ylabel="share of the final rings", ylim=(0, 1.05))
-    axes.invert_xaxis()
-    axes.legend(fontsize="small")
-
-
-def _g(axes: Any, columns: dict[str, list[float]]) -> None:
-    for name, values in columns.items():
-        if name != "r_A":
-            style = {"color": "black"} if name == "total" else {"linewidth": 1}
-            axes.plot(columns["r_A"], values, label=name, **style)
-    axes.set(xlabel="r (Å)", ylabel="g(r)", xlim=(0, max(columns["r_A"])))
-    axes.legend(fontsize="small", ncols=2)
+    axes.set(yscale="log", ylabel="force error (eV/Å)")
+    names_below(axes, list(groups), float(figure.get_size_inches()[0]))
+    legend_below(figure)

@@ -11,13 +11,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from alloop import __version__
-from alloop.report.html.figures import (
+from alloop.report.html.errors import models_text
+from alloop.report.html.figures import Figure, campaign_figures, covered_glasses, error_figures
+from alloop.report.html.glass_figures import (
     LARGE_ATOMS,
-    Figure,
-    campaign_figures,
-    covered_glasses,
     distribution_figures,
-    error_figures,
     glass_figures,
     relaxed_figures,
     transport_figures,
@@ -28,6 +26,7 @@ from alloop.report.html.runs import Tell
 from alloop.report.html.structures import glass_drawings, ring_figures
 from alloop.report.html.tables import (
     PageTable,
+    composition_table,
     energy_table,
     glass_table,
     probed_table,
@@ -35,6 +34,7 @@ from alloop.report.html.tables import (
     relaxed_table,
     single_runs_table,
     transport_table,
+    watch_table,
 )
 from alloop.report.html.transport import STAGE
 from alloop.report.status import number
@@ -180,7 +180,7 @@ def _errors(report: dict[str, Any]) -> Section:
             row["glass"],
             str(row["labels"]),
             *(
-                f"{1000 * row[key]:.1f}"
+                number(row[key] if row[key] is None else 1000 * row[key], 1)
                 for key in (
                     "energy_mae_eV_atom",
                     "energy_max_eV_atom",
@@ -208,8 +208,10 @@ def _errors(report: dict[str, Any]) -> Section:
         "largest",
     )
     caption = (
-        f"Ensemble {errors['iteration']} on held-out labels: energies of the ensemble's mean in meV/atom, with and "
-        "without the glass's mean offset; forces in eV/Å, MAE and RMSE of one model and largest error of the mean."
+        f"{models_text(errors)}, on held-out labels. Errors are of single models, as one drives the dynamics: energies "
+        "in meV/atom, mean absolute error over models and labels and the largest of any model, with and without the "
+        "mean offset that a model has for the composition (of a single label it is not known); forces in eV/Å, MAE and "
+        "RMSE of components and the largest error vector of an atom by any model."
     )
     covered = f"{len(errors['rows'])} labels, {covered_glasses(errors['forces'])}"
     table = PageTable(caption, columns, rows, {"Fig. S1 energy": covered, "Fig. S1 force": covered})
@@ -231,7 +233,9 @@ def _glasses(report: dict[str, Any]) -> Section:
             texts.append("The ensemble that made these glasses was NOT converged; read them as a rehearsal.")
         rates = sorted({own["cooling_rate_K_ps"] for own in glasses if own["cooling_rate_K_ps"] is not None})
         texts.append(f"Cooled at {', '.join(f'{rate:g}' for rate in rates)} K/ps. {told_error(glasses)}")
-        tables += [glass_table(glasses), single_runs_table(glasses)]
+        tables += [composition_table(glasses), glass_table(glasses), single_runs_table(glasses)]
+    if report["status"]["glasses"]:
+        tables.append(watch_table(report["status"]["glasses"]))
     texts += _afterwards_texts(report)
     if unfinished:
         rows = [tuple(run[key] for key in ("run", "glass", "status", "reason")) for run in unfinished]

@@ -11,7 +11,9 @@ from typing import Any
 
 from alloop.campaign import Campaign
 from alloop.report.html.runs import Run, newest_quench, runs
+from alloop.state import asked_entries
 from alloop.tasks.label import read_label
+from alloop.tasks.relax import MINIMUM
 
 MODELS, FORCE_FIELD = "models", "force field"
 _SIDES = ("before", "after")
@@ -21,15 +23,20 @@ _SEEN = ("fraction_4B", "fraction_5Si", "three_rings", "energy_eV_atom")
 def relaxed_glasses(campaign: Campaign) -> list[dict[str, Any]]:
     """Return one record per structure of the newest quench that was to be relaxed.
 
-    It holds run, glass, atoms, cooling_rate_K_ps and temperature_K of what was relaxed, ``driver``, MODELS or
-    FORCE_FIELD, ``made_by`` for people, ``driven_by``; ``status`` (done, waiting, given up) with its ``reason``; and
-    ``before``, ``after`` and ``change``, each with fraction_4B, fraction_5Si, three_rings and energy_eV_atom, None if
-    not known.
+    It holds run, glass, atoms, cooling_rate_K_ps and temperature_K of what was relaxed (None at the models' minimum),
+    ``driver``, MODELS or FORCE_FIELD, ``made_by`` for people, ``driven_by``; ``status`` (done, waiting, given up) with
+    its ``reason``; and ``before``, ``after`` and ``change``, each with fraction_4B, fraction_5Si, three_rings and
+    energy_eV_atom, None if not known.
     """
+    return _records(campaign, "tasks")
+
+
+def _records(campaign: Campaign, part: str) -> list[dict[str, Any]]:
+    """Return the records of the newest relaxation's ``tasks``, or of its ``points``, in cells too large to relax."""
     quench = newest_quench(campaign)
-    decision = campaign.state.decisions.get(("relax_glass", quench.get("iteration", -1)))
+    decision = campaign.state.decisions.get(("relax_glass", quench.get("iteration", -1)), {})
     own = runs(campaign) if decision else []
-    found = [(entry, _run_of(entry, own)) for entry in (decision["tasks"] if decision else ())]
+    found = [(entry, _run_of(entry, own)) for entry in decision.get(part, ())]
     return [_record(campaign, entry, run) for entry, run in found if run is not None]
 
 
@@ -50,9 +57,11 @@ def _record(campaign: Campaign, entry: dict[str, Any], run: Run) -> dict[str, An
     rate_K_ps = run["cooling_rate_K_ps"] if field is None else _last_cooling_K_ps(path)
     status, reason = _status(campaign, entry["key"])
     seen: dict[str, dict[str, Any]] = {side: dict.fromkeys(_SEEN) for side in (*_SIDES, "change")}
+    at_minimum = False
     if status == "done":
         summary = campaign.summary(entry["key"])
-        seen |= {side: _seen(summary[side], run["atoms"]) for side in _SIDES}
+        at_minimum = summary["relaxed_from"] == MINIMUM
+        seen |= {side: _seen(summary[side] or {}, run["atoms"]) for side in _SIDES}
         pairs = {key: (seen["before"][key], seen["after"][key]) for key in _SEEN}
         seen["change"] = {key: None if None in pair else pair[1] - pair[0] for key, pair in pairs.items()}
     return seen | {
@@ -60,7 +69,7 @@ def _record(campaign: Campaign, entry: dict[str, Any], run: Run) -> dict[str, An
         "glass": run["glass"],
         "atoms": run["atoms"],
         "cooling_rate_K_ps": rate_K_ps,
-        "temperature_K": path[-1]["spec"]["condition"]["temperature_end_K"],
+        "temperature_K": None if at_minimum else path[-1]["spec"]["condition"]["temperature_end_K"],
         "driver": MODELS if field is None else FORCE_FIELD,
         "made_by": _made_by(MODELS if field is None else field["name"], rate_K_ps),
         "driven_by": run["driven_by"],
@@ -105,7 +114,7 @@ def glass_energies(campaign: Campaign) -> list[dict[str, Any]]:
     keys = ("run", "glass", "atoms", "cooling_rate_K_ps", "temperature_K", "driver", "made_by", "driven_by")
     quenched = [
         {key: own[key] for key in keys} | {"relaxed": side == "after", "energy_eV_atom": own[side]["energy_eV_atom"]}
-        for own in relaxed_glasses(campaign)
+        for own in (*relaxed_glasses(campaign), *_records(campaign, "points"))
         for side in _SIDES
         if own[side]["energy_eV_atom"] is not None
     ]
@@ -119,7 +128,7 @@ def _of_bootstrap(campaign: Campaign) -> Iterator[dict[str, Any]]:
     """Yield the labelled last snapshots of the bootstrap's melt-quenches, at the level of the newest relaxation."""
     state = campaign.state
     newest = state.decisions["relax_glass", newest_quench(campaign)["iteration"]]
-    level = newest["tasks"][0]["spec"]["level"]
+    level = asked_entries(newest)[0]["spec"]["level"]
     for key, pick in state.picks.items():
         if pick["reason"] != "bootstrap" or key not in state.done or state.levels.get(pick["level"]) != level:
             continue

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from alloop.glass.composition import TABLE_1
-from alloop.report.html.figures import compared_glasses, covered_glasses, fitted_lags, transport_covered
+from alloop.report.html.drawing import in_order
+from alloop.report.html.figures import covered_glasses
+from alloop.report.html.glass_figures import compared_glasses, fitted_lags, transport_covered
 from alloop.report.html.relaxed import FORCE_FIELD
 from alloop.report.html.replicas import Place, Replicas, counted, place_of, replicas, told
 from alloop.report.status import number
@@ -31,27 +32,52 @@ def _place(place: Place) -> tuple[str, str, str]:
     return place[0], str(place[1]), "-" if place[2] is None else f"{place[2]:g}"
 
 
+def composition_table(glasses: list[dict[str, Any]]) -> PageTable:
+    """What the quenched glasses are made of, and what experiment knows of them; a row per glass."""
+    by_name = {own["glass"]: own for own in glasses}
+    rows = [
+        (
+            name,
+            *(f"{100 * by_name[name]['mole_fractions'].get(oxide, 0.0):g}" for oxide in ("SiO2", "B2O3", "Li2O")),
+            *(number(by_name[name][ratio], 2) for ratio in ("K", "R")),
+            _percent(by_name[name]["experimental_4B"]),
+            number(by_name[name]["experimental_density_g_cm3"], 2),
+        )
+        for name in in_order(by_name)
+    ]
+    ratios = ("[SiO₂]/[B₂O₃]", "[Li₂O]/[B₂O₃]")
+    columns = ("glass", "SiO₂ %", "B₂O₃ %", "Li₂O %", *ratios, "4B exp. %", "density exp. g/cm³")
+    caption = "The glasses in mole percent, with fourfold boron (NMR) and density by experiment."
+    measured = [name for name, own in by_name.items() if own["experimental_4B"] is not None]
+    return PageTable(caption, columns, rows, {"Table 1": covered_glasses(measured)} if rows else {})
+
+
+def _percent(share: float | None) -> str:
+    return number(None if share is None else 100 * share, 1)
+
+
 def glass_table(glasses: list[dict[str, Any]]) -> PageTable:
     """What the quenched glasses show, by glass, cell size and rate of cooling."""
     keys = ("fraction_4B", "fraction_4B_at_minimum", "fraction_5Si", "three_rings", "fraction_boroxol")
     values = {key: replicas(glasses, key) for key in keys}
+    density = replicas(glasses, "density_g_cm3")
     rows = []
     for place in dict.fromkeys(map(place_of, glasses)):
-        known = TABLE_1.get(place[0])
         runs = [own for own in glasses if place_of(own) == place]
-        experiment = "-" if known is None or known.experimental_4B is None else f"{100 * known.experimental_4B:.1f}"
         rows.append(
             (
                 *_place(place),
                 counted(runs),
-                number(runs[0]["density_g_cm3"], 2),
-                experiment,
+                told(density.get(place), digits=3),
+                number(runs[0]["experimental_density_g_cm3"], 2),
+                _percent(runs[0]["experimental_4B"]),
                 *(told(values[key].get(place), 1 if key == "three_rings" else 100) for key in keys),
             )
         )
     columns = (
         "replicas",
         "density g/cm³",
+        "density exp.",
         "4B exp. %",
         "4B %",
         "4B + Emin %",
@@ -60,11 +86,35 @@ def glass_table(glasses: list[dict[str, Any]]) -> PageTable:
         "B in boroxol %",
     )
     caption = (
-        "The quenched glasses over their analysed end, beside the fourfold boron of experiment (NMR); Emin: after "
-        "minimising the energy with the potential."
+        "The quenched glasses over their analysed end, beside density and fourfold boron (NMR) of experiment; Emin: "
+        "after minimising the energy with the potential."
     )
-    there = {"Table 1": covered_glasses(row[0] for row in rows)} if rows else {}
-    return PageTable(caption, (*_PLACE, *columns), rows, there)
+    return PageTable(caption, (*_PLACE, *columns), rows)
+
+
+def watch_table(rows: list[dict[str, Any]]) -> PageTable:
+    """What the watch on the melt-quenches saw, run by run; rows: those of the glasses in the status."""
+
+    def melting(found: dict[str, Any] | None) -> str:
+        return "-" if not found else f"{found['temperature_K']:g} ({found['known']})"
+
+    told_rows = [
+        (
+            row["run"],
+            row["status"],
+            melting(row["melting"]),
+            number(row["max_force_deviation_eV_A"], 2),
+            _percent(row["records_above_trust_high"]),
+            ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in row["events"].items() if count) or "none",
+        )
+        for row in rows
+    ]
+    columns = ("run", "status", "melts at, K", "largest deviation eV/Å", "beyond trust %", "records with events")
+    caption = (
+        "The watch on the melt-quenches, over all stages that models drive: the largest force deviation of the "
+        "ensemble, the share of records beyond the upper trust level, and how many records showed each event."
+    )
+    return PageTable(caption, columns, told_rows)
 
 
 def single_runs_table(glasses: list[dict[str, Any]]) -> PageTable:
@@ -97,8 +147,14 @@ def probed_table(relaxed: list[dict[str, Any]]) -> PageTable:
         for record in relaxed
     ]
     columns = ("run", "4B %", "5Si %", "3-rings of B")
-    caption = "Short quenches of the last ensemble, before → after relaxing with the labeler (stop.relax)."
-    return PageTable(caption, columns, rows, {"Fig. 2b": covered_glasses(record["glass"] for record in relaxed)})
+    rates = sorted({own["cooling_rate_K_ps"] for own in relaxed if own["cooling_rate_K_ps"] is not None})
+    cooled = f", cooled at {', '.join(f'{rate:g}' for rate in rates)} K/ps" if rates else ""
+    caption = (
+        f"Short quenches of the last ensemble before it was judged (stop.probe{cooled}), not the melt-quenches above: "
+        "before → after relaxing with the labeler (stop.relax)."
+    )
+    extent = f"{covered_glasses(record['glass'] for record in relaxed)}, of short quenches (stop.probe{cooled})"
+    return PageTable(caption, columns, rows, {"Fig. 2b": extent})
 
 
 _CHANGES = (("fraction_4B", "4B %", 100), ("fraction_5Si", "5Si %", 100), ("three_rings", "3-rings of B", 1))
@@ -118,10 +174,10 @@ def relaxed_table(relaxed: list[dict[str, Any]]) -> PageTable:
         rows.append((*_place(place), *cells))
     columns = (*_PLACE, "relaxed", *(name for _, title, _ in _CHANGES for name in (title, "change")))
     caption = (
-        "The quenched glasses at their final temperature, before → after relaxing with the labeler at fixed cell "
-        "(quench.relax); changes and their errors are of pairs."
+        "The quenched glasses, at the models' energy minimum if there is one, else one frame at their final "
+        "temperature, before → after relaxing with the labeler at fixed cell (quench.relax); changes and their errors are of pairs."
     )
-    there = {"Fig. 2b": covered_glasses(row[0] for row in rows)} if rows else {}
+    there = {"Fig. 2b": f"{covered_glasses(row[0] for row in rows)}, of the melt-quenches"} if rows else {}
     return PageTable(caption, columns, rows, there)
 
 
@@ -147,12 +203,12 @@ def energy_table(energies: list[dict[str, Any]]) -> PageTable:
         sides = [replicas((own for own in alike if own["relaxed"] == relaxed), "energy_eV_atom") for relaxed in (0, 1)]
         told_sides = [told(side.get(place), digits=4) for side in sides]
         structures = len({own["run"] for own in alike})
-        temperatures = {f"{own['temperature_K']:.0f}" for own in alike if own["temperature_K"] is not None}
+        temperatures = {"Emin" if own["temperature_K"] is None else f"{own['temperature_K']:.0f}" for own in alike}
         rows.append((glass, str(atoms), made_by, ", ".join(sorted(temperatures)), str(structures), *told_sides))
     columns = ("glass", "atoms", "made by", "K", "structures", "as made, eV/atom", "relaxed, eV/atom")
     caption = (
-        "Energies of the glasses by the labeler, as made (one frame at the temperature told, whose motion is in it) "
-        f"and relaxed at fixed cell. {_beside(energies)}"
+        "Energies of the glasses by the labeler, as made (Emin: at the minimum of the models; else one frame at the "
+        f"temperature told, whose motion is in it) and relaxed at fixed cell. {_beside(energies)}"
     )
     return PageTable(caption, columns, rows, compared_glasses(energies))
 
