@@ -50,10 +50,10 @@ def compare(records: Sequence[dict[str, Any]], target_eV_A: float | None = None)
     methods = list(dict.fromkeys(record["method"] for record in records))
     sizes = sorted({record["labels"] for record in records})
     kinds = [kind for kind in records[0]["errors"] if all(record["errors"][kind] is not None for record in records)]
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for kind in kinds:
         tables = {method: _errors(records, kind, method, sizes) for method in methods}
-        rows = {}
+        rows: dict[str, dict[str, Any]] = {}
         for method, errors in tables.items():
             needed = labels_needed(np.array(sizes), errors, tables[BASE])
             rows[method] = {

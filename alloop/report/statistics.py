@@ -14,9 +14,10 @@ from alloop.decisions.calibration import audit_pairs, calibrate
 from alloop.errors import InputError
 from alloop.report.cost import cost_record, eta_hours, eta_text, print_costs
 from alloop.report.status import final_errors, number, open_kinds
+from alloop.selection.deviation import DeviationStatistics
 from alloop.selection.record import plain
 
-_EDGES = np.geomspace(0.01, 100.0, 41)
+_EDGES = np.geomspace(0.01, 100.0, 33)  # eight per decade: each is between two bins of `DeviationStatistics`
 
 
 def build_statistics(campaign: Campaign) -> dict[str, Any]:
@@ -28,11 +29,10 @@ def build_statistics(campaign: Campaign) -> dict[str, Any]:
         if select is None:
             continue
         keys = ("classes", "strata", "events", "reasons", "lost_chunks", "failed_chunks", "trust_levels_eV_A")
-        counts, range_eV_A = _histogram(campaign, number_)
         iterations.append(
             {"iteration": number_}
             | {key: select[key] for key in keys}
-            | {"deviation_histogram": counts, "deviation_range_eV_A": range_eV_A}
+            | _deviations(campaign, number_)
             | {"audit": state.decisions.get(("verdict", number_), {}).get("audit")}
         )
     return {
@@ -70,17 +70,21 @@ def calibration_record(campaign: Campaign) -> dict[str, Any]:
     }
 
 
-def _histogram(campaign: Campaign, iteration: int) -> tuple[list[int], list[float] | None]:
-    """Return counts of the largest force deviation of every recorded frame, and its range; frames beyond clip in."""
-    values = []
+def _deviations(campaign: Campaign, iteration: int) -> dict[str, Any]:
+    """Return a histogram of the largest force deviations of all recorded frames, and the ranges of force and virial.
+
+    Chunks are counted one after the other. Frames beyond the histogram are in its first and last bin; a range is None
+    without any finite value.
+    """
+    force, virial = DeviationStatistics(), DeviationStatistics()
     for entry in campaign.state.decisions["explore", iteration]["tasks"]:
         if entry["key"] in campaign.state.done:
             with np.load(campaign.result(entry["key"]) / "table.npz") as table:
-                values.append(table["max_force_deviation_eV_A"])
-    found = np.concatenate(values) if values else np.array([])
-    found = found[np.isfinite(found)]
-    counts = np.histogram(np.clip(found, _EDGES[0], _EDGES[-1]), _EDGES)[0].tolist()
-    return counts, [float(found.min()), float(found.max())] if found.size else None
+                force.add(table["max_force_deviation_eV_A"])
+                virial.add(table["max_virial_deviation_eV"])
+    ranges = [[one.minimum, one.maximum] if one.counts.any() else None for one in (force, virial)]
+    names = ("deviation_range_eV_A", "virial_deviation_range_eV")
+    return {"deviation_histogram": force.histogram(_EDGES).tolist()} | dict(zip(names, ranges, strict=True))
 
 
 def print_statistics(statistics: dict[str, Any], console: Console) -> None:
@@ -111,6 +115,10 @@ def print_statistics(statistics: dict[str, Any], console: Console) -> None:
         console.print(table)
         if record["events"]:
             console.print(_events_table(record["events"]))
+        if record["deviation_range_eV_A"] and record["virial_deviation_range_eV"]:
+            largest = record["deviation_range_eV_A"][1], record["virial_deviation_range_eV"][1]
+            told = "largest deviation: force {:.3g} eV/Å, virial {:.3g} eV/atom (not chosen by)".format(*largest)
+            console.print(f" {told}", highlight=False)
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(record["reasons"].items())) or "none"
         console.print(f" labels: {reasons}", highlight=False)
         for error in record["audit"]["errors"] if record["audit"] else ():

@@ -204,6 +204,18 @@ class DeviationStatistics:
             max(self.maximum, other.maximum),
         )
 
+    def histogram(self, edges: np.ndarray) -> np.ndarray:
+        """Return counts of the finite values between ascending edges, those beyond in the first and the last.
+
+        ValueError for inner edges that are not between two bins.
+        """
+        inner = np.asarray(edges, dtype=float)[1:-1]
+        places = np.searchsorted(_EDGES, inner * (1 - 1e-9))
+        if not np.allclose(_EDGES[places], inner, rtol=1e-9, atol=0):
+            raise ValueError(f"edges {inner.tolist()} are not all between two of {BINS_PER_DECADE} bins per decade")
+        below = np.concatenate([[0], np.cumsum(self.counts)])
+        return np.diff(np.concatenate([[0], below[places], below[-1:]]))
+
     def quantile(self, share: float) -> float:
         """Return the value that this share of all values does not exceed, to the width of a bin; NaN if there is none.
 

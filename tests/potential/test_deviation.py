@@ -251,3 +251,12 @@ def test_statistics_refuse_what_is_no_deviation() -> None:
         DeviationStatistics().quantile(1.5)
     with pytest.raises(ValueError, match="count the values again"):
         DeviationStatistics.from_json(DeviationStatistics().to_json() | {"bins_per_decade": 10})
+
+
+def test_a_histogram_is_made_of_whole_bins() -> None:
+    values = np.random.default_rng(0).lognormal(-1.0, 2.0, 5000)
+    edges = np.geomspace(0.01, 100.0, 33)
+    found = counted([*values, 0.0, np.nan, 5e3]).histogram(edges)
+    assert found.tolist() == np.histogram(np.clip([*values, 0.0, 5e3], 0.01, 100.0), edges)[0].tolist()
+    with pytest.raises(ValueError, match="not all between two of 64 bins per decade"):
+        counted([1.0]).histogram(np.array([0.01, 0.3, 100.0]))
