@@ -14,14 +14,18 @@ from alloop.decisions.calibration import audit_pairs, calibrate
 from alloop.errors import InputError
 from alloop.report.cost import cost_record, eta_hours, eta_text, print_costs
 from alloop.report.status import final_errors, number, open_kinds
+from alloop.selection.calibration import AuditPair, CalibrationMap, GroupMap
 from alloop.selection.deviation import DeviationStatistics
 from alloop.selection.record import plain
 
 _EDGES = np.geomspace(0.01, 100.0, 33)  # eight per decade: each is between two bins of `DeviationStatistics`
+_TOLD_AT_EV_A = (0.1, 0.3, 1.0)  # deviations whose errors the table of calibration tells
 
 
 def build_statistics(campaign: Campaign) -> dict[str, Any]:
-    """Return per iteration: classes, strata, events, labels by reason, trust levels, histogram; cost, time needed."""
+    """Return per iteration: classes, strata, events, labels by reason, trust levels and why they are what they are,
+    histogram; the calibration, cost and time needed.
+    """
     state = campaign.state
     iterations = []
     for number_ in range(state.iteration + 1):
@@ -32,6 +36,8 @@ def build_statistics(campaign: Campaign) -> dict[str, Any]:
         iterations.append(
             {"iteration": number_}
             | {key: select[key] for key in keys}
+            | {key: select.get(key, 0) for key in ("missed_records", "withdrawn_chunks")}
+            | {"trust": state.decisions.get(("explore", number_), {}).get("trust", [])}
             | _deviations(campaign, number_)
             | {"audit": state.decisions.get(("verdict", number_), {}).get("audit")}
         )
@@ -47,27 +53,38 @@ def build_statistics(campaign: Campaign) -> dict[str, Any]:
 
 
 def calibration_record(campaign: Campaign) -> dict[str, Any]:
-    """Return the audit pairs (deviation, true error, eV/Å), the curves of all of them together, and the coverage.
+    """Return the audit pairs, the curves of all of them together and of each group of the map, and the coverage.
 
-    curve: deviations with the error to expect and the bound, None where it is infinite (too few pairs); empty without
-    pairs.
+    pairs: iteration, deviation, true error (eV/Å), glass, band; curve: deviations with the error to expect and the
+    bound, None where it is infinite (too few pairs), empty without pairs; groups: the same of each glass, band, and
+    glass and band with labels enough for a map of its own, with the errors at `_TOLD_AT_EV_A` (``told``).
     """
     found = calibrate(campaign)
     pairs = audit_pairs(campaign)
-    deviations = [pair.deviation_eV_A for pair in pairs]
-    curve = []
-    if pairs:
-        ends = max(min(deviations), 1e-3), max(*deviations, 1e-2)
-        at = np.geomspace(*ends, 40)
-        told = found.map.predict(at, "", "")
-        curve = plain(list(zip(at, told.expected_eV_A, told.bound_eV_A, strict=True)))
+    groups = [_group_record(found.map, own, pairs) for own in found.map.groups] if pairs else []
     return {
-        "pairs": [[pair.iteration, pair.deviation_eV_A, pair.error_eV_A] for pair in pairs],
-        "curve": curve,
+        "pairs": [[pair.iteration, pair.deviation_eV_A, pair.error_eV_A, pair.glass, pair.band] for pair in pairs],
+        "curve": next((own["curve"] for own in groups if own["glass"] is own["band"] is None), []),
+        "groups": [own for own in groups if own["glass"] is not None or own["band"] is not None],
         "level": found.map.settings.level,
         "coverage": [one.sentence for one in found.coverage if one.tested or one.glass is one.band is None],
         "widened": found.widening.reason,
     }
+
+
+def _group_record(map_: CalibrationMap, group: GroupMap, pairs: list[AuditPair]) -> dict[str, Any]:
+    """Return the curve of one group of the map over the deviations of its pairs."""
+    own = [
+        pair.deviation_eV_A for pair in pairs if group.glass in (None, pair.glass) and group.band in (None, pair.band)
+    ]
+    at = np.geomspace(max(min(own), 1e-3), max(*own, 1e-2), 40)
+
+    def curve(deviations: Any) -> Any:
+        told = map_.predict(deviations, group.glass or "", group.band or "")
+        return plain(list(zip(deviations, told.expected_eV_A, told.bound_eV_A, strict=True)))
+
+    about = {"glass": group.glass, "band": group.band, "name": group.name, "pairs": group.pairs}
+    return about | {"curve": curve(at), "told": curve(np.array(_TOLD_AT_EV_A))}
 
 
 def _deviations(campaign: Campaign, iteration: int) -> dict[str, Any]:
@@ -119,13 +136,19 @@ def print_statistics(statistics: dict[str, Any], console: Console) -> None:
             largest = record["deviation_range_eV_A"][1], record["virial_deviation_range_eV"][1]
             told = "largest deviation: force {:.3g} eV/Å, virial {:.3g} eV/atom (not chosen by)".format(*largest)
             console.print(f" {told}", highlight=False)
+        for line in _trust_lines(record["trust"]):
+            console.print(f" trust:  {line}", highlight=False)
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(record["reasons"].items())) or "none"
         console.print(f" labels: {reasons}", highlight=False)
+        for line in _missed_lines(record):
+            console.print(f" missed: {line}", highlight=False)
         for error in record["audit"]["errors"] if record["audit"] else ():
             console.print(f" audit:  {error['sentence']}", highlight=False)
         console.print()
     pairs = statistics["calibration"]["pairs"]
     console.print(f" calibration by {len(pairs)} labels drawn at random", highlight=False)
+    if statistics["calibration"]["groups"]:
+        console.print(_calibration_table(statistics["calibration"]))
     for sentence in filter(None, [*statistics["calibration"]["coverage"], statistics["calibration"]["widened"]]):
         console.print(f"   {sentence}", highlight=False)
     for row in statistics["final_held_out"]:
@@ -136,6 +159,37 @@ def print_statistics(statistics: dict[str, Any], console: Console) -> None:
         )
     print_costs(statistics["cost"], console)
     console.print(f" remaining: {eta_text(statistics['eta_hours'])}", highlight=False)
+
+
+def _trust_lines(entries: list[dict[str, Any]]) -> list[str]:
+    """Return why trust levels are what they are, once for all glasses and bands of the same reason; none if fixed."""
+    who: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry["reason"] != "fixed":
+            who.setdefault(entry["reason"], []).append(f"{entry['glass']} at {entry['band']}")
+    return [f"{', '.join(groups)}: {reason}" for reason, groups in who.items()]
+
+
+def _missed_lines(record: dict[str, Any]) -> list[str]:
+    """Return what an iteration did not see of what it was to explore."""
+    counts = {
+        "record(s) that lost trajectories never made": record["missed_records"],
+        "chunk(s) withdrawn before they began": record["withdrawn_chunks"],
+        "chunk(s) that could not be run": record["failed_chunks"],
+    }
+    return [f"{count} {what}" for what, count in counts.items() if count]
+
+
+def _calibration_table(record: dict[str, Any]) -> Table:
+    """Return a table of what some deviations stand for, by glass and temperature band with labels enough."""
+    table = Table("largest force deviation of", caption=f"error to expect ({record['level']:.0%} bound), eV/Å")
+    table.add_column("labels", justify="right")
+    for deviation_eV_A in _TOLD_AT_EV_A:
+        table.add_column(f"{deviation_eV_A:g} eV/Å", justify="right")
+    for group in record["groups"]:
+        errors = (f"{number(expected)} ({number(bound)})" for _, expected, bound in group["told"])
+        table.add_row(group["name"], str(group["pairs"]), *errors)
+    return table
 
 
 def _events_table(events: dict[str, dict[str, Any]]) -> Table:
@@ -211,17 +265,32 @@ def _draw_errors(axes: Any, rows: list[dict[str, Any]]) -> None:
 
 
 def draw_calibration(axes: Any, record: dict[str, Any]) -> None:
-    """Draw the audit's pairs and the curves of a `calibration_record`."""
+    """Draw the audit's pairs and the curves of a `calibration_record`, by glass and band with a map of its own."""
     axes.set(xlabel="largest force deviation (eV/Å)", ylabel="largest force error (eV/Å)", title="calibration")
     if not record["pairs"]:
         axes.text(0.5, 0.5, "no label of the random audit yet", ha="center", transform=axes.transAxes)
         return
-    for iteration in sorted({pair[0] for pair in record["pairs"]}):
-        own = np.array([pair[1:] for pair in record["pairs"] if pair[0] == iteration])
-        axes.plot(own[:, 0], own[:, 1], ".", label=f"iteration {iteration}")
-    curve = np.array(record["curve"], dtype=float)
-    for column, what, style in ((1, "expected", "-"), (2, f"{record['level']:.0%} bound", "--")):
-        if np.isfinite(curve[:, column]).all():
-            axes.plot(curve[:, 0], curve[:, column], style, color="black", linewidth=1, label=what)
+    groups = [own for own in record["groups"] if own["glass"] is not None and own["band"] is not None]
+    for number_, group in enumerate(groups):
+        points = np.array([pair[1:3] for pair in record["pairs"] if pair[3:] == [group["glass"], group["band"]]])
+        axes.plot(points[:, 0], points[:, 1], ".", color=f"C{number_ % 10}")
+        _draw_curve(axes, group["curve"], f"C{number_ % 10}", group["name"])
+    known = [[group["glass"], group["band"]] for group in groups]
+    others = [pair for pair in record["pairs"] if pair[3:] not in known]
+    for number_, iteration in enumerate(sorted({pair[0] for pair in others})):
+        own = np.array([pair[1:3] for pair in others if pair[0] == iteration])
+        colour = "grey" if groups else f"C{number_ % 10}"
+        axes.plot(own[:, 0], own[:, 1], ".", color=colour, label=None if groups else f"iteration {iteration}")
+    _draw_curve(axes, record["curve"], "black", "all pairs")
+    axes.plot([], [], "-", color="black", label="expected")
+    axes.plot([], [], "--", color="black", label=f"{record['level']:.0%} bound")
     axes.set(xscale="log", yscale="log")
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="x-small" if groups else "small")
+
+
+def _draw_curve(axes: Any, values: list[list[float]], colour: str, name: str) -> None:
+    """Draw the error to expect and the bound of one group, each where it is finite."""
+    curve = np.array(values, dtype=float)
+    for column, style, label in ((1, "-", name), (2, "--", None)):
+        if np.isfinite(curve[:, column]).all():
+            axes.plot(curve[:, 0], curve[:, column], style, color=colour, linewidth=1, label=label)

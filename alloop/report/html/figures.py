@@ -89,7 +89,8 @@ def campaign_figures(report: dict[str, Any]) -> Iterator[Figure]:
         )
         yield Figure(
             "calibration",
-            "Deviation against true error of labels drawn at random, and the error and bound it stands for.",
+            "Deviation against true error of labels drawn at random, and the error and bound it stands for, "
+            "by glass and temperature where there are labels enough.",
             lambda figure: draw_calibration(figure.subplots(), statistics["calibration"]),
         )
 

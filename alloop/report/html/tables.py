@@ -175,7 +175,8 @@ def relaxed_table(relaxed: list[dict[str, Any]]) -> PageTable:
     columns = (*_PLACE, "relaxed", *(name for _, title, _ in _CHANGES for name in (title, "change")))
     caption = (
         "The quenched glasses, at the models' energy minimum if there is one, else one frame at their final "
-        "temperature, before → after relaxing with the labeler at fixed cell (quench.relax); changes and their errors are of pairs."
+        "temperature, before → after relaxing with the labeler at fixed cell (quench.relax); changes and their errors "
+        "are of pairs."
     )
     there = {"Fig. 2b": f"{covered_glasses(row[0] for row in rows)}, of the melt-quenches"} if rows else {}
     return PageTable(caption, columns, rows, there)

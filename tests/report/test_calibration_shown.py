@@ -1,0 +1,91 @@
+"""The calibration as `alloop stats` shows it: a curve for each group of the map, and why trust levels moved."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from rich.console import Console
+
+from alloop.cost import Costs
+from alloop.decisions.calibration import Calibration
+from alloop.report import statistics
+from alloop.report.cost import cost_record
+from alloop.selection.calibration import AuditPair, fit_map
+from alloop.selection.coverage import UNCHANGED
+
+COUNTS = {"accurate": 90, "candidate": 9, "failed": 1}
+
+
+def pairs(band: str, count: int, factor: float) -> list[AuditPair]:
+    """Labels whose error is so many times their deviation."""
+    deviations = np.geomspace(0.05, 2.0, count)
+    return [AuditPair(f"{band}{n}", "LBS", band, n % 2, d, factor * d, "audit") for n, d in enumerate(deviations)]
+
+
+@pytest.fixture
+def record(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Of two bands with 30 labels each and one with 5, whose errors differ by a factor of ten."""
+    known = [*pairs("cold", 30, 1.0), *pairs("hot", 30, 10.0), *pairs("warm", 5, 3.0)]
+    monkeypatch.setattr(statistics, "audit_pairs", lambda _: known)
+    monkeypatch.setattr(statistics, "calibrate", lambda _: Calibration(fit_map(known), UNCHANGED, (), len(known)))
+    return statistics.calibration_record(None)  # type: ignore[arg-type]
+
+
+def test_each_group_of_the_map_has_its_own_curve(record: dict[str, Any]) -> None:
+    groups = {own["name"]: own for own in record["groups"]}
+    assert {"LBS at cold", "LBS at hot", "LBS at all temperatures", "all glasses at hot"} <= groups.keys()
+    assert not any("warm" in name for name in groups), "five labels make no map"
+    assert np.array(groups["LBS at cold"]["told"])[:, 1] == pytest.approx([0.1, 0.3, 1.0])
+    assert np.array(groups["LBS at hot"]["told"])[:, 1] == pytest.approx([1.0, 3.0, 10.0])
+    assert len(record["curve"]) == 40 and len(record["curve"][0]) == 3
+
+
+def test_groups_are_drawn_each_with_its_curve(record: dict[str, Any]) -> None:
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots()
+    statistics.draw_calibration(axes, record)
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    for name, factor in (("LBS at cold", 1.0), ("LBS at hot", 10.0)):
+        x, y = lines[name].get_data()
+        assert np.asarray(y) / np.asarray(x) == pytest.approx(factor)
+    assert "all pairs" in lines
+    points = [line for line in axes.get_lines() if line.get_marker() == "."]
+    assert sum(len(line.get_xdata()) for line in points) == 65, "those of no group too"
+    plt.close(figure)
+
+
+def test_without_groups_there_is_the_curve_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = pairs("cold", 12, 1.0)
+    monkeypatch.setattr(statistics, "audit_pairs", lambda _: known)
+    monkeypatch.setattr(statistics, "calibrate", lambda _: Calibration(fit_map(known), UNCHANGED, (), len(known)))
+    found = statistics.calibration_record(None)  # type: ignore[arg-type]
+    assert found["groups"] == [] and len(found["curve"]) == 40
+
+
+def text_of(calibration: dict[str, Any], **more: Any) -> str:
+    entry = COUNTS | {"lost": 2, "labels": 4, "trust_levels_eV_A": [0.2, 0.8]}
+    iteration = {"iteration": 0, "classes": COUNTS, "strata": {"LBS 300K": entry}, "events": {}, "audit": None}
+    iteration |= {"reasons": {"candidate": 4}, "trust_levels_eV_A": [0.2, 0.8], "lost_chunks": 2, "trust": []}
+    iteration |= {"missed_records": 0, "withdrawn_chunks": 0, "failed_chunks": 0} | more
+    told = {"iterations": [iteration], "calibration": calibration, "final_held_out": [], "eta_hours": None}
+    console = Console(width=160, record=True, file=io.StringIO())
+    statistics.print_statistics(told | {"cost": cost_record(Costs())}, console)
+    return console.export_text()
+
+
+def test_text_tells_groups_reasons_of_levels_and_what_was_missed(record: dict[str, Any]) -> None:
+    trust = [{"glass": "LBS", "band": band, "low_eV_A": 0.2, "high_eV_A": 0.8, "reason": "moved"} for band in "ab"]
+    trust.append({"glass": "LBS", "band": "third", "low_eV_A": 0.2, "high_eV_A": 0.8, "reason": "fixed"})
+    text = text_of(record, trust=trust, missed_records=7, withdrawn_chunks=3)
+    assert "trust:  LBS at a, LBS at b: moved" in text and "LBS at third" not in text
+    assert "7 record(s) that lost trajectories never made" in text and "3 chunk(s) withdrawn" in text
+    row = next(line for line in text.splitlines() if "LBS at hot" in line)
+    assert "30" in row and "1.000 (1.000)" in row and "10.000 (10.000)" in row
+    bare = text_of({"pairs": [], "curve": [], "groups": [], "level": 0.9, "coverage": [], "widened": ""})
+    assert "missed:" not in bare and "trust:" not in bare
