@@ -3,6 +3,9 @@
 Every frame waits in a queue per reason and place: an event and its temperature band, frames before a loss and
 candidates by stratum. Each queue is a heap by how new the frames are; the entries are bounds, looked at again only
 when they come to the top (see `Frontier`).
+
+What was chosen before, for whatever reason, keeps later picks away: in time along its trajectory, by what it shows, and
+by itself. The audit is kept away by nothing, or it would not be random, and takes no trajectory's places.
 """
 
 from __future__ import annotations
@@ -60,6 +63,7 @@ class Choice:
         self.taken: set[str] = set()
         self.waiting = 0
         self._times: dict[str, tuple[float, ...]] = {}
+        self._given: Counter[str] = Counter()
         self._identities: list[str] = []
         self._trajectories: list[str] = []
         self._at_ps: list[float] = []
@@ -84,7 +88,8 @@ class Choice:
     def again(self, known: Known | None) -> Choice:
         """Return a choice with the same picks made and no frame waiting."""
         new = Choice(self.rules, self.seed, known)
-        new.served, new.reasons, new.taken, new._times = self.served, self.reasons, self.taken, self._times
+        new.served, new.reasons, new.taken = self.served, self.reasons, self.taken
+        new._times, new._given = self._times, self._given
         return new
 
     def add(self, frames: Frames, known: set[str]) -> np.ndarray:
@@ -241,10 +246,9 @@ class Choice:
         identity = self._identities[number]
         if identity in self.taken or (self._trial is not None and identity in self._trial.taken):
             return False
-        times = self._times.get(self._trajectories[number], ())
-        at_ps = self._at_ps[number]
-        return len(times) < self.rules.max_per_trajectory and all(
-            abs(at_ps - time) >= self.rules.min_separation_ps for time in times
+        trajectory, at_ps = self._trajectories[number], self._at_ps[number]
+        return self._given[trajectory] < self.rules.max_per_trajectory and all(
+            abs(at_ps - time) >= self.rules.min_separation_ps for time in self._times.get(trajectory, ())
         )
 
     def _head(self, queue: Queue) -> int | None:
@@ -317,6 +321,7 @@ class Choice:
     def _count(self, reason: str, place: str, trajectory: str, time_ps: float) -> None:
         self.served[reason, place] += 1
         self.reasons[reason] += 1
+        self._given[trajectory] += reason != AUDIT
         self._times[trajectory] = (*self._times.get(trajectory, ()), time_ps)
 
     def take(self, count: int) -> list[Best]:
@@ -326,9 +331,10 @@ class Choice:
         if count == 1:
             best = self.best()
             return [best] if best else []
-        saved = self._queues, self.served, self.reasons, self._times, self._next
+        saved = self._queues, self.served, self.reasons, self._times, self._given, self._next
         self._queues = {queue: list(heap) for queue, heap in self._queues.items()}
-        self.served, self.reasons, self._times = self.served.copy(), self.reasons.copy(), dict(self._times)
+        self.served, self.reasons = self.served.copy(), self.reasons.copy()
+        self._times, self._given = dict(self._times), self._given.copy()
         self._trial = _Trial()
         mark = self.known.mark() if self.known is not None else None
         if self._frontier is not None:
@@ -340,7 +346,7 @@ class Choice:
             self._learn_frame(best.number)
             self._count(best.reason, best.place, self._trajectories[best.number], self._at_ps[best.number])
         self._trial = None
-        self._queues, self.served, self.reasons, self._times, self._next = saved
+        self._queues, self.served, self.reasons, self._times, self._given, self._next = saved
         if self.known is not None and mark is not None:
             self.known.cut(mark)
         if self._frontier is not None:

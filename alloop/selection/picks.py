@@ -198,7 +198,8 @@ def pick(
     of glass and temperature take turns. Among these the frame whose offending atoms are farthest from all that is
     in `diversity` and from the frames chosen before comes first; an event nearer than `rules.novelty` shows nothing
     new, and a duplicate never does. Frames without described atoms follow in random order. A trajectory gives at most
-    `max_per_trajectory` of these, none closer in time than `min_separation_ps` to another pick. Nothing in `known`
+    `max_per_trajectory` of these, the audit not counted, none closer in time than `min_separation_ps` to any pick
+    before it, the audit included. Nothing in `known`
     (identities already labelled or asked for) is picked, nothing twice, and no frame whose deviation is not finite.
     The same frames, in any order, and the same seed give the same picks. What is chosen is added to `diversity`.
     """

@@ -97,7 +97,8 @@ def test_nothing_that_may_be_picked_is_left_while_there_is_room(
     world: tuple[list[Candidate], set[str], Rules], seed: int
 ) -> None:
     frames, known, rules = world
-    chosen = [frames[index] for index, _ in pick(frames, known, rules, seed)]
+    found = pick(frames, known, rules, seed)
+    chosen = [frames[index] for index, _ in found]
     if len(chosen) == rules.max_labels:
         return
     taken = known | {one.identity for one in chosen}
@@ -105,7 +106,8 @@ def test_nothing_that_may_be_picked_is_left_while_there_is_room(
         if one.trust_class == "candidate" and one.identity not in taken:
             others = [other.time_ps for other in chosen if other.trajectory == one.trajectory]
             close = any(abs(time - one.time_ps) < rules.min_separation_ps for time in others)
-            assert close or len(others) >= rules.max_per_trajectory
+            meant = [other for other, why in found if frames[other].trajectory == one.trajectory and why != "audit"]
+            assert close or len(meant) >= rules.max_per_trajectory
 
 
 def test_other_seeds_give_other_picks() -> None:
@@ -334,6 +336,42 @@ def test_a_trajectory_never_fills_a_batch() -> None:
     frames += [frame(f"b{n}", offending={"candidate": shown((1.0 + n / 5, 0.0))}) for n in range(50)]
     found = names(frames, replace(GENEROUS, max_labels=20, max_per_trajectory=8), training((0.0, 0.0)))
     assert Counter(name[0] for name in found) == {"a": 8, "b": 12}
+
+
+@pytest.mark.parametrize("audit_first", [True, False])
+def test_the_audit_takes_no_place_of_a_trajectory_whenever_it_is_drawn(audit_first: bool) -> None:
+    """All at once the audit comes first, streamed it comes last."""
+    rules = replace(GENEROUS, max_per_trajectory=4, min_separation_ps=0.5, audit=3)
+    choice = Choice(rules, 1)
+
+    def audit() -> None:
+        for number in range(3):
+            choice.note(f"a{number}", "audit", "t", 100.0 + number)
+
+    if audit_first:
+        audit()
+    choice.add(columns([frame(f"{n}", trajectory="t", time_ps=float(n)) for n in range(9)]), set())
+    while (best := choice.best()) is not None:
+        choice.choose(best)
+    if not audit_first:
+        audit()
+    assert choice.reasons == {"audit": 3, "candidate": 4}
+
+
+def test_a_frame_of_the_audit_keeps_others_away_in_time_and_by_what_it_shows() -> None:
+    """In any order a frame is labelled once; what comes later than a pick is apart from it."""
+    known = training((0.0, 0.0))
+    frames = [
+        frame("drawn", trajectory="t", kept_for="audit", offending={"candidate": shown((3.0, 0.0))}),
+        frame("close", trajectory="t", time_ps=0.01, offending={"candidate": shown((5.0, 0.0))}),
+        frame("same", offending={"candidate": shown((3.0, 0.0))}),
+        frame("new", trajectory="t", time_ps=1.0, offending={"candidate": shown((7.0, 0.0))}),
+    ]
+    rules = replace(GENEROUS, audit=1, max_per_trajectory=1, min_separation_ps=0.05)
+    choice = Choice(rules, 1, known)
+    choice.note("drawn", "audit", "t", 0.0)
+    choice.add(columns(frames), set())
+    assert [frames[best.number + 1].identity for best in choice.take(9)] == ["new"]
 
 
 def test_counts_add_up_and_never_double() -> None:
