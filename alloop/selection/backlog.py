@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from alloop.selection.picks import BEFORE_LOSS, LARGEST, Candidate, Rules, columns
+from alloop.selection.picks import BEFORE_LOSS, LARGEST, Candidate, Made, Rules, columns
 
 if TYPE_CHECKING:  # the state of a campaign is read without them
     from alloop.selection.choice import Choice
@@ -102,9 +102,7 @@ class Backlog:
         self.known.add(identity)
         own = self._rounds.get(iteration)
         if own is not None:
-            by_stratum = reason in (LARGEST, BEFORE_LOSS)
-            place = stratum if by_stratum else str(own.choice.rules.band(temperature_K))
-            own.choice.note(identity, reason, trajectory, time, place)
+            own.choice.note_made(Made(identity, reason, trajectory, stratum, time, temperature_K))
 
     def newest(self) -> int | None:
         """Return the newest iteration that has a frame to ask about, None if there is none."""

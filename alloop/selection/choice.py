@@ -22,7 +22,7 @@ from alloop.selection.audit import uniform_hash
 from alloop.selection.classes import CANDIDATE
 from alloop.selection.diversity import TOLERANCE, Environments, Known
 from alloop.selection.frontier import Column, Frontier
-from alloop.selection.picks import AUDIT, BEFORE_LOSS, LARGEST, Frames, Rules
+from alloop.selection.picks import AUDIT, BEFORE_LOSS, LARGEST, Frames, Made, Rules
 
 Queue = tuple[str, str]
 """Reason and place: the number of a temperature band for an event, else a stratum."""
@@ -306,6 +306,12 @@ class Choice:
             self._queued[number] = 0
         self._count(reason, place, trajectory, float(time_ps))
         self._next = None
+
+    def note_made(self, made: Made) -> None:
+        """Count a pick that was made earlier, in the place it was made for."""
+        by_stratum = made.reason in (LARGEST, BEFORE_LOSS)
+        place = made.stratum if by_stratum else str(self.rules.band(made.temperature_K))
+        self.note(made.identity, made.reason, made.trajectory, made.time_ps, place)
 
     def choose(self, best: Best) -> None:
         """Choose a frame that `best` or `take` named."""

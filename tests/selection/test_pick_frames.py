@@ -14,7 +14,7 @@ from alloop.selection.choice import Choice
 from alloop.selection.classes import CLASSES
 from alloop.selection.diversity import TOLERANCE, Environments, Known, Scale
 from alloop.selection.frontier import select_farthest
-from alloop.selection.picks import Candidate, Frames, Offending, Rules, columns, pick
+from alloop.selection.picks import Candidate, Frames, Made, Offending, Rules, columns, pick
 
 GENEROUS = Rules(max_labels=1000, max_per_trajectory=1000, min_separation_ps=0.0, audit=1000)
 
@@ -305,6 +305,22 @@ def test_each_temperature_band_has_the_quota_of_an_event() -> None:
     rules = replace(GENEROUS, event_quota={"overlap": 2}, bands_K=(1000.0,))
     assert Counter(name[:3] for name in names(frames, rules, None)) == {"hot": 2, "col": 2}
     assert [rules.band(kelvin) for kelvin in (999.0, 1000.0, math.nan)] == [0, 1, 1]
+
+
+def test_picks_made_before_count_for_every_rule() -> None:
+    """Of one trajectory two places and of one band three overlaps, of which one each is taken; six labels in all."""
+    overlap = frozenset({"overlap"})
+    rules = Rules(6, 2, 0.05, 0, {"overlap": 3}, (1000.0,), event_share=1.0)
+    before = [Made("old", "overlap", "t", "glass 2500K", 1.0, HOT), Made("other", "candidate", "u", "glass 300K", 0.0)]
+    hot = [frame(f"hot{n}", events=overlap, trust_class="accurate", temperature_K=HOT) for n in range(6)]
+    found = pick(hot, set(), rules, 1, before=before)
+    assert [reason for _, reason in found] == ["overlap"] * 2
+    same = [frame(f"{n}", trajectory="t", time_ps=time_ps) for n, time_ps in enumerate((0.99, 1.01, 2.0, 3.0))]
+    found = pick(same, set(), rules, 1, before=before)
+    assert len(found) == 1 and found[0][0] > 1, "one place is left, and that apart from the pick at 1 ps"
+    assert len(pick([frame(f"{n}") for n in range(9)], set(), rules, 1, before=before)) == 4
+    drawn = [frame(f"{n}", kept_for="audit", trust_class="accurate") for n in range(9)]
+    assert len(pick(drawn, set(), replace(rules, audit=5), 1, before=before)) == 4
 
 
 def test_frames_without_descriptors_follow_in_random_order() -> None:
