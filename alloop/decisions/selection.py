@@ -169,12 +169,16 @@ def _events_by_band(
 
 
 def selection_rules(param: Param) -> Rules:
-    """Return the rules of selection that `param.json` gives; an event with a quota of 0 is no reason for a label."""
+    """Return the rules of selection that `param.json` gives; an event with a quota of 0 is no reason for a label.
+
+    Where several trajectories are explored none may fill more than half of the labels.
+    """
     own = param.select
+    most = max(1, own.max_labels // 2) if len(trajectories(param)) > 1 else own.max_labels
     quotas = {name: event.quota for name, event in own.events.items() if event.quota}
     return Rules(
         max_labels=own.max_labels,
-        max_per_trajectory=own.max_per_trajectory,
+        max_per_trajectory=min(own.max_per_trajectory, most),
         min_separation_ps=own.min_separation_ps,
         audit=own.audit_labels,
         event_quota=quotas,
