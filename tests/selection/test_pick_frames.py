@@ -177,13 +177,16 @@ def test_known_frame_costs_its_trajectory_nothing() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_threshold_and_count_together_pick_frames_above_the_threshold(seed: int) -> None:
-    """Deviations 1, 5, 2, 9 with the threshold at 4 and two labels: the frames of 5 and 9, and no others."""
-    deviations = [1.0, 5.0, 2.0, 9.0]
+    """Four of the twelve deviations are below the threshold at 4; few labels truncate those above it, and no others."""
+    deviations = [1.0, 5.0, 2.0, 9.0, 8.0, 3.0, 6.0, 3.9, 4.0, 7.0, 30.0, 12.0]
     frames = [
         frame(str(n), max_force_deviation_eV_A=value, trust_class="candidate" if value >= 4 else "accurate")
         for n, value in enumerate(deviations)
     ]
-    assert sorted(picked(frames, replace(GENEROUS, max_labels=2), seed)) == ["1", "3"]
+    above = {str(n) for n, value in enumerate(deviations) if value >= 4}
+    for count in (1, 2, 5, 7, 8, 12):
+        found = picked(frames, replace(GENEROUS, max_labels=count), seed)
+        assert set(found) <= above and len(found) == len(set(found)) == min(count, 8)
 
 
 def test_frames_without_a_number_are_never_picked() -> None:
