@@ -220,7 +220,8 @@ class Explored:
             if not state.backlog.compares:  # a change of the level of theory begins a new one
                 self._compare()
             seed = derived_seed(self.param.seed, "backlog", iteration)
-            state.backlog.open_round(iteration, selection_rules(self.param), seed)
+            strata = {self._trajectory(iteration, e["name"]).stratum for e in state.decisions[kind, iteration]["tasks"]}
+            state.backlog.open_round(iteration, selection_rules(self.param), seed, len(strata))
             for made in state.picks_in.get(iteration, ()):
                 where = made["trajectory"], made["stratum"], made["time_ps"], made["target_temperature_K"]
                 state.backlog.note_pick(iteration, made["key"], made["reason"], *where)
@@ -241,15 +242,16 @@ class Explored:
                 state.note_chunk(key, summary["classes"] | {"missed": summary.get("missed", 0)})
                 state.backlog.add(iteration, self._frames(key, iteration))
 
-    def _frames(self, key: str, iteration: int) -> Iterator[tuple[Candidate, dict[str, Any]]]:
-        decision = self.campaign.state.decisions["explore", iteration]
+    def _trajectory(self, iteration: int, chunk: str) -> Trajectory:
         if iteration not in self._trajectories:
-            found = trajectories(campaign_param(self.campaign, decision))
+            found = trajectories(campaign_param(self.campaign, self.campaign.state.decisions["explore", iteration]))
             self._trajectories[iteration] = {trajectory.name: trajectory for trajectory in found}
+        return self._trajectories[iteration][chunk.rsplit(".c", 1)[0]]
+
+    def _frames(self, key: str, iteration: int) -> Iterator[tuple[Candidate, dict[str, Any]]]:
         task = self.campaign.state.tasks[key]
-        trajectory = self._trajectories[iteration][task.name.rsplit(".c", 1)[0]]
         entry = {"key": key, "name": task.name, "spec": task.spec}
-        return frames_of(self.campaign, entry, trajectory, self.param.select)
+        return frames_of(self.campaign, entry, self._trajectory(iteration, task.name), self.param.select)
 
     def _rerank(self, key: str, iteration: int) -> None:
         with np.load(self.campaign.result(key) / "ranks.npz") as ranks:

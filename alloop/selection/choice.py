@@ -11,6 +11,7 @@ by itself. The audit is kept away by nothing, or it would not be random, and tak
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -77,6 +78,7 @@ class Choice:
         self._frontier = Frontier(known) if known is not None else None
         self._trial: _Trial | None = None
         self._next: tuple[int, Best | None] | None = None
+        self._strata = 0
 
     # -------------------------------------------------------------------------------- what comes in
 
@@ -195,6 +197,37 @@ class Choice:
         picked = self.reasons.total() - self.reasons[AUDIT]
         return max(0, self.rules.max_labels - self.rules.audit - picked)
 
+    def expect(self, strata: int) -> None:
+        """Keep places for frames to come of so many strata planned; 0 once no more will come."""
+        if strata != self._strata:
+            self._strata, self._next = strata, None
+
+    @property
+    def askable(self) -> int:
+        """Return how many frames may be asked about now at most; 0 exactly if `best` finds none."""
+        if not self._strata:
+            return min(self.waiting, self.room)
+        if self.best() is None:
+            return 0
+        left = (min(len(heap), self._early_share(queue) - self.served[queue]) for queue, heap in self._queues.items())
+        return min(sum(max(0, count) for count in left), self.waiting, self.room)
+
+    def _early_share(self, queue: Queue) -> float:
+        """Return how many picks a queue may have while frames are still to come.
+
+        An equal share for each place of its kind, rounded down but one at least, so that what comes late finds places
+        left: for candidates of all that events and losses have not taken.
+        """
+        if not self._strata:
+            return math.inf
+        most, places = self.room + self.reasons[LARGEST], self._strata
+        if queue[0] == BEFORE_LOSS:
+            most = self.rules.before_loss
+        elif queue[0] != LARGEST:
+            events = sum(quota > 0 for quota in self.rules.event_quota.values())
+            most, places = self.rules.most_events, events * (len(self.rules.bands_K) + 1)
+        return max(1, most // places)
+
     def is_waiting(self, number: int) -> bool:
         """Tell whether a frame may still be chosen; whether it is still new was looked at for the best ones only."""
         return self._queued[number] > 0 and self._allowed(number)
@@ -217,6 +250,8 @@ class Choice:
 
     def _search(self) -> Best | None:
         for queue in sorted(self._queues, key=self._turn):
+            if self.served[queue] >= self._early_share(queue):
+                continue
             ask = self._head(queue)
             if ask is not None:
                 return Best(*queue, self._numbers[ask], ask)
