@@ -79,8 +79,9 @@ def newest_known(campaign: Campaign) -> Known | None:
 def known_environments(campaign: Campaign) -> Known | None:
     """Return what frames are compared with: training data as last described, and labels in flight; None without."""
     known = newest_known(campaign)
-    for environments in in_flight(campaign) if known is not None else ():
-        known.add(environments)
+    if known is not None:
+        for environments in in_flight(campaign):
+            known.add(environments)
     return known
 
 

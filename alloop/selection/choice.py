@@ -11,7 +11,6 @@ by itself. The audit is kept away by nothing, or it would not be random, and tak
 from __future__ import annotations
 
 import heapq
-import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -212,14 +211,14 @@ class Choice:
         left = (min(len(heap), self._early_share(queue) - self.served[queue]) for queue, heap in self._queues.items())
         return min(sum(max(0, count) for count in left), self.waiting, self.room)
 
-    def _early_share(self, queue: Queue) -> float:
+    def _early_share(self, queue: Queue) -> int:
         """Return how many picks a queue may have while frames are still to come.
 
         An equal share for each place of its kind, rounded down but one at least, so that what comes late finds places
         left: for candidates of all that events and losses have not taken.
         """
         if not self._strata:
-            return math.inf
+            return self.rules.max_labels
         most, places = self.room + self.reasons[LARGEST], self._strata
         if queue[0] == BEFORE_LOSS:
             most = self.rules.before_loss
