@@ -272,7 +272,11 @@ class SelectParam(Section):
     )
     error_high_eV_A: Positive = Field(3.0, description="a frame is failed from this largest force error on")
     max_labels: Count = Field(100, description="labels asked for in one iteration at most, events and audit included")
-    max_per_trajectory: Count = Field(8, description="labels asked for from one trajectory and iteration at most")
+    max_per_trajectory: Count = Field(
+        8,
+        description="labels asked for from one trajectory and iteration at most, the audit apart; of several none "
+        "gives more than half of max_labels",
+    )
     min_separation_ps: NonNegative = Field(0.05, description="between two picks of one trajectory")
     novelty: NonNegative = Field(
         0.1,

@@ -254,6 +254,15 @@ class State:
                 self.totals[stage] += 1
             if task.key in self.waiting or task.key in self.running:
                 self.unfinished[stage].add(task.key)
+        self._note_exploring(stage)
+
+    def _note_exploring(self, stage: Stage) -> None:
+        """Have the backlog know whether chunks of an iteration are still to end."""
+        kind, iteration = stage
+        if kind == "explore" and self.unfinished.get(stage):
+            self.backlog.exploring.add(iteration)
+        elif kind == "explore":
+            self.backlog.exploring.discard(iteration)
 
     def _want_again(self, key: str, time: str) -> None:
         """Ask anew for a label that a change of level had left behind; earlier failures no longer count."""
@@ -332,6 +341,7 @@ class State:
     def _leave_stages(self, key: str) -> None:
         for stage in self.asked_in.get(key, ()):
             self.unfinished[stage].discard(key)
+            self._note_exploring(stage)
 
     def retry(self, decision: dict[str, Any]) -> None:
         """Give quarantined tasks another chance, but for labels and chunks that nothing would come of any more."""
@@ -342,6 +352,7 @@ class State:
                 self.retried[key] = decision["time"]
                 for stage in self.asked_in[key]:
                     self.unfinished[stage].add(key)
+                    self._note_exploring(stage)
 
     def is_too_late(self, key: str) -> bool:
         """Tell whether a task is a chunk of iterations that have chosen their frames: nobody would look at its own."""

@@ -154,8 +154,8 @@ def batch(made: Any, param: Param, meter: Meter) -> list[dict[str, Any]]:
         return decide_select(made, param, 0)["picks"]
 
 
-def streamed(made: Any, param: Param, meter: Meter) -> list[dict[str, Any]]:
-    """Choose label by label as the chunks end one by one, and return the picks."""
+def streamed(made: Any, param: Param, meter: Meter, *, close: bool = True) -> list[dict[str, Any]]:
+    """Choose label by label as the chunks end one by one, and return the picks; with `close` also the audit's."""
     state, explored = made.state, Explored(made, param)
     tasks, asked = state.decisions["explore", 0]["tasks"], 0
     most = param.select.max_labels - param.select.audit_labels
@@ -170,6 +170,8 @@ def streamed(made: Any, param: Param, meter: Meter) -> list[dict[str, Any]]:
                 content = decide_pick(made, param, 0, 1)
                 state.apply({"kind": "pick", "number": state.next_number, "iteration": 0} | content)
                 asked += 1
+    if not close:
+        return [*state.picks_in.get(0, ())]
     with meter("close"):
         closing = decide_select(made, param, 0)["picks"]
     return [*state.picks_in.get(0, ()), *closing]

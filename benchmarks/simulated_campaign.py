@@ -361,7 +361,8 @@ class Simulation:
                 self.decide(kind, iteration=iteration, **self.content(kind, iteration, plan.picks))
                 if kind == "explore" and not self.limits.barrier:
                     rules = Rules(self.world.labels_per_iteration, 1_000_000, 0.0, 0, {})
-                    self.state.backlog.open_round(iteration, rules, iteration)
+                    strata = min(8, self.world.chunks // self.world.chunks_per_trajectory)
+                    self.state.backlog.open_round(iteration, rules, iteration, strata)
                 continue
             self.renew(plan)
             if not self.events:

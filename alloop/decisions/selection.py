@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from alloop.seeds import derived_seed
 from alloop.selection.audit import audit_sample
 from alloop.selection.bands import band_names, band_of
 from alloop.selection.diversity import Environments, Known
-from alloop.selection.picks import AUDIT, LARGEST, Candidate, Rules, pick
+from alloop.selection.picks import AUDIT, LARGEST, Candidate, Made, Rules, pick
 from alloop.state import task_entries
 from alloop.store import make_task
 from alloop.tasks.describe import read_environments, read_known
@@ -77,6 +76,35 @@ def newest_known(campaign: Campaign) -> Known | None:
     return read_known(campaign.result(before[-1]["tasks"][0]["key"])) if before else None
 
 
+def known_environments(campaign: Campaign) -> Known | None:
+    """Return what frames are compared with: training data as last described, and labels in flight; None without."""
+    known = newest_known(campaign)
+    if known is not None:
+        for environments in in_flight(campaign):
+            known.add(environments)
+    return known
+
+
+def in_flight(campaign: Campaign) -> Iterator[Environments]:
+    """Yield the offending atoms of frames that were asked about and are not among the described training data.
+
+    Left out are labels that came to nothing, and held-out ones that are done: nothing is trained on them.
+    """
+    state = campaign.state
+    described = {key for decision in _described(campaign) for key in decision["labels"]}
+    gone = described | state.excluded.keys() | state.quarantined.keys()
+    by_chunk: dict[str, list[int]] = {}
+    for iteration, picks in state.picks_in.items():
+        for made in picks if iteration >= 0 else ():
+            over = made["key"] in state.done and made["role"] == "held_out" and iteration not in state.unjudged
+            if made["key"] not in gone and not over:
+                by_chunk.setdefault(made["source"]["task"], []).append(made["source"]["frame"])
+    for key in sorted(by_chunk.keys() & state.done):
+        found = read_environments(campaign.result(key))
+        for frame in by_chunk[key]:
+            yield from found[frame].values() if frame < len(found) else ()
+
+
 def decide_select(campaign: Campaign, param: Param, iteration: int) -> dict[str, Any]:
     """Close an iteration's exploration: count what was seen, and pick of all its frames what was not picked before.
 
@@ -102,19 +130,22 @@ def decide_select(campaign: Campaign, param: Param, iteration: int) -> dict[str,
         else:
             statistics.failed_chunks += 1
     before = state.picks_in.get(iteration, [])
-    rules = replace(
-        selection_rules(param), max_labels=own.audit_labels if streamed else max(0, own.max_labels - len(before))
-    )
-    seed = derived_seed(param.seed, "select", iteration)
+    rules, seed = selection_rules(param), derived_seed(param.seed, "select", iteration)
     frames = found.frames()
-    drawn = audit_sample(frames, min(rules.audit, rules.max_labels), seed).tolist()
+    room = rules.audit if streamed else rules.max_labels - len(before)
+    drawn = audit_sample(frames, min(rules.audit, room), seed).tolist()
     audit = {str(frames.identities[index]): index for index in drawn}
     if streamed:
         chosen = [(index, AUDIT) for key, index in audit.items() if key not in state.picks]
     else:
-        chosen = pick(frames, set(state.picks), rules, seed, newest_known(campaign))
+        chosen = pick(frames, set(state.picks), rules, seed, known_environments(campaign), [*map(_made, before)])
     picks = [found.record(index) | {"reason": reason} for index, reason in chosen]
     return statistics.content(before + picks) | {"level": campaign.level, "picks": picks, "audit": list(audit)}
+
+
+def _made(pick: dict[str, Any]) -> Made:
+    where = pick["trajectory"], pick["stratum"], pick["time_ps"], pick["target_temperature_K"]
+    return Made(pick["key"], pick["reason"], *where)
 
 
 def _watched(decision: dict[str, Any]) -> list[str]:
@@ -139,12 +170,16 @@ def _events_by_band(
 
 
 def selection_rules(param: Param) -> Rules:
-    """Return the rules of selection that `param.json` gives; an event with a quota of 0 is no reason for a label."""
+    """Return the rules of selection that `param.json` gives; an event with a quota of 0 is no reason for a label.
+
+    Where several trajectories are explored none may fill more than half of the labels.
+    """
     own = param.select
+    most = max(1, own.max_labels // 2) if len(trajectories(param)) > 1 else own.max_labels
     quotas = {name: event.quota for name, event in own.events.items() if event.quota}
     return Rules(
         max_labels=own.max_labels,
-        max_per_trajectory=own.max_per_trajectory,
+        max_per_trajectory=min(own.max_per_trajectory, most),
         min_separation_ps=own.min_separation_ps,
         audit=own.audit_labels,
         event_quota=quotas,
@@ -175,30 +210,9 @@ class Explored:
 
     def _compare(self) -> None:
         """Have the backlog compare frames with what the training data and labels in flight know."""
-        known = newest_known(self.campaign)
-        if known is None:
-            return
-        for environments in self._in_flight():
-            known.add(environments)
-        self.campaign.state.backlog.compare_with(known)
-
-    def _in_flight(self) -> Iterator[Environments]:
-        """Yield the offending atoms of frames that were asked about and are not among the described training data.
-
-        Held-out labels that are done are left out: nothing is trained on them.
-        """
-        state = self.campaign.state
-        described = {key for decision in _described(self.campaign) for key in decision["labels"]}
-        by_chunk: dict[str, list[int]] = {}
-        for iteration, picks in state.picks_in.items():
-            for made in picks if iteration >= 0 else ():
-                over = made["key"] in state.done and made["role"] == "held_out" and iteration not in state.unjudged
-                if made["key"] not in described and made["key"] not in state.excluded and not over:
-                    by_chunk.setdefault(made["source"]["task"], []).append(made["source"]["frame"])
-        for key in sorted(by_chunk.keys() & state.done):
-            found = read_environments(self.campaign.result(key))
-            for frame in by_chunk[key]:
-                yield from found[frame].values() if frame < len(found) else ()
+        known = known_environments(self.campaign)
+        if known is not None:
+            self.campaign.state.backlog.compare_with(known)
 
     def begin(self, iteration: int, kind: str = "explore") -> None:
         """Collect the frames of an iteration from now on, and those there are."""
@@ -207,7 +221,8 @@ class Explored:
             if not state.backlog.compares:  # a change of the level of theory begins a new one
                 self._compare()
             seed = derived_seed(self.param.seed, "backlog", iteration)
-            state.backlog.open_round(iteration, selection_rules(self.param), seed)
+            strata = {self._trajectory(iteration, e["name"]).stratum for e in state.decisions[kind, iteration]["tasks"]}
+            state.backlog.open_round(iteration, selection_rules(self.param), seed, len(strata))
             for made in state.picks_in.get(iteration, ()):
                 where = made["trajectory"], made["stratum"], made["time_ps"], made["target_temperature_K"]
                 state.backlog.note_pick(iteration, made["key"], made["reason"], *where)
@@ -228,15 +243,16 @@ class Explored:
                 state.note_chunk(key, summary["classes"] | {"missed": summary.get("missed", 0)})
                 state.backlog.add(iteration, self._frames(key, iteration))
 
-    def _frames(self, key: str, iteration: int) -> Iterator[tuple[Candidate, dict[str, Any]]]:
-        decision = self.campaign.state.decisions["explore", iteration]
+    def _trajectory(self, iteration: int, chunk: str) -> Trajectory:
         if iteration not in self._trajectories:
-            found = trajectories(campaign_param(self.campaign, decision))
+            found = trajectories(campaign_param(self.campaign, self.campaign.state.decisions["explore", iteration]))
             self._trajectories[iteration] = {trajectory.name: trajectory for trajectory in found}
+        return self._trajectories[iteration][chunk.rsplit(".c", 1)[0]]
+
+    def _frames(self, key: str, iteration: int) -> Iterator[tuple[Candidate, dict[str, Any]]]:
         task = self.campaign.state.tasks[key]
-        trajectory = self._trajectories[iteration][task.name.rsplit(".c", 1)[0]]
         entry = {"key": key, "name": task.name, "spec": task.spec}
-        return frames_of(self.campaign, entry, trajectory, self.param.select)
+        return frames_of(self.campaign, entry, self._trajectory(iteration, task.name), self.param.select)
 
     def _rerank(self, key: str, iteration: int) -> None:
         with np.load(self.campaign.result(key) / "ranks.npz") as ranks:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -15,13 +14,14 @@ from rich.console import Console
 from alloop.campaign import Campaign
 from alloop.config import SelectParam
 from alloop.decisions.calibration import levels_at, newest_trust
-from alloop.decisions.selection import campaign_param
+from alloop.decisions.selection import campaign_param, selection_rules
 from alloop.errors import InputError
 from alloop.frames import read_columns
 from alloop.report.novelty import build_novelty, novelty_lines
 from alloop.report.provenance import find_label
 from alloop.selection.bands import band_of
-from alloop.selection.picks import AUDIT, BEFORE_LOSS
+from alloop.selection.diversity import TOLERANCE
+from alloop.selection.picks import AUDIT, BEFORE_LOSS, LARGEST, Rules
 from alloop.store import Task
 
 Line = tuple[str, str]
@@ -182,7 +182,8 @@ def _not_asked(campaign: Campaign, found: dict[str, Any], iteration: int, task: 
         if found["trust_class"] == "failed" and not found["events"]:
             return "it is beyond trust, and not among the last good frames before a loss"
         return "its chunk showed more frames like it than it brings home, evenly spaced in time"
-    own = campaign_param(campaign, state.decisions["explore", iteration]).select
+    param = campaign_param(campaign, state.decisions["explore", iteration])
+    own, rules = param.select, selection_rules(param)
     if found["trust_class"] != "candidate" and not found["events"] and found["kept_for"] == AUDIT:
         return "it came home for the audit, whose draw over all chunks did not fall on it"
     stays = found["events"] or found["kept_for"] == BEFORE_LOSS
@@ -191,10 +192,11 @@ def _not_asked(campaign: Campaign, found: dict[str, Any], iteration: int, task: 
         what = "knew it" if again["max_force_deviation_eV_A"] < again["trust_levels_eV_A"][0] else "was lost on it"
         return f"ensemble {again['iteration']} {what} before its turn came"
     trajectory = task.name.rsplit(".c", 1)[0]
-    picks = [pick for pick in state.picks_in.get(iteration, ()) if pick["trajectory"] == trajectory]
-    meant = [pick for pick in picks if pick["reason"] != AUDIT]
-    if len(meant) >= own.max_per_trajectory:
-        return f"its trajectory had given {len(meant)} labels (select.max_per_trajectory)"
+    every = state.picks_in.get(iteration, ())
+    picks = [pick for pick in every if pick["trajectory"] == trajectory]
+    given = sum(pick["reason"] != AUDIT for pick in picks)
+    if given >= rules.max_per_trajectory:
+        return f"its trajectory had given {given} labels (select.max_per_trajectory)"
     condition = task.spec["condition"]
     chunk, step = int(task.name.rsplit(".c", 1)[1]), int(found["frame"].rsplit(".s", 1)[1])
     time_ps = (chunk * condition["n_steps"] + step) * condition["timestep_fs"] / 1000
@@ -204,29 +206,52 @@ def _not_asked(campaign: Campaign, found: dict[str, Any], iteration: int, task: 
         return f"{near[0]['name']}, {apart_ps:g} ps away, was asked for (select.min_separation_ps)"
     if not found["exploration_closed"]:
         return "it waits in the backlog, unless its environments are known already"
-    count = len(state.picks_in.get(iteration, ()))
-    if count < own.max_labels and (full := _full_quota(found, own, state.picks_in.get(iteration, ()))):
-        return full
-    if count < own.max_labels and found["kept_for"] != AUDIT:
-        return f"what it shows was known: nearer than {own.novelty:g} to training data or another pick (select.novelty)"
-    return f"others came first: {count} of at most {own.max_labels} labels of its iteration, quotas and strata in turn"
+    if why := _out_of_reasons(found, own, rules, every):
+        return why
+    meant, most = sum(pick["reason"] != AUDIT for pick in every), rules.max_labels - rules.audit
+    if meant >= most or len(every) >= rules.max_labels:
+        return f"others came first: {meant} labels beside the audit, quotas and strata in turn (select.max_labels)"
+    return "nothing on record tells why; labels in flight of other ensembles may have shown the same"
 
 
-def _full_quota(found: dict[str, Any], own: SelectParam, picks: Sequence[dict[str, Any]]) -> str:
-    """Return which quota or share kept a frame out that no candidate's place was open to; empty if none did."""
-    asked = [event for event in found["events"] if event in own.events and own.events[event].quota]
-    if found["trust_class"] == "candidate" or not (asked or found["kept_for"] == BEFORE_LOSS):
+def _out_of_reasons(found: dict[str, Any], own: SelectParam, rules: Rules, picks: Sequence[dict[str, Any]]) -> str:
+    """Return why none of the reasons a frame gives was good for a label any more; empty if one was."""
+    reasons = [LARGEST] if found["trust_class"] == "candidate" else []
+    reasons += [BEFORE_LOSS] if found["kept_for"] == BEFORE_LOSS else []
+    reasons += [event for event in found["events"] if rules.event_quota.get(event)]
+    if not reasons:
+        return "its events have a quota of 0"
+    band = band_of(found["target_temperature_K"], own.temperature_bands_K)
+    told = [_full_quota(reason, band, rules, picks) or _known(reason, found, rules) for reason in reasons]
+    return "; ".join(dict.fromkeys(told)) if all(told) else ""
+
+
+def _full_quota(reason: str, band: str, rules: Rules, picks: Sequence[dict[str, Any]]) -> str:
+    """Return which quota or share of a reason was used up; empty if there is none, or it was not."""
+    if reason == LARGEST:
         return ""
     reasons = Counter(pick["reason"] for pick in picks)
-    of_events = sum(count for reason, count in reasons.items() if reason in own.events)
-    if asked and of_events >= math.floor(own.event_share * own.max_labels + 1e-9):
-        return f"events had taken their share, {of_events} of {own.max_labels} labels (select.event_share)"
-    band = band_of(found["target_temperature_K"], own.temperature_bands_K)
-    taken = {event: sum(p["reason"] == event and p.get("band") == band for p in picks) for event in asked}
-    if asked and all(taken[event] >= own.events[event].quota for event in asked):
-        return "; ".join(
-            f"the quota of {event} at {band} was full: {taken[event]} of {own.events[event].quota} labels"
-            for event in asked
+    if reason == BEFORE_LOSS:
+        full = reasons[reason] >= rules.before_loss
+        return f"{reasons[reason]} last good frames were asked for (select.before_loss)" if full else ""
+    of_events = sum(reasons[event] for event in rules.event_quota)
+    if of_events >= rules.most_events:
+        return f"events had taken their share, {of_events} of {rules.max_labels} labels (select.event_share)"
+    taken, quota = sum(p["reason"] == reason and p.get("band") == band for p in picks), rules.event_quota[reason]
+    return f"the quota of {reason} at {band} was full: {taken} of {quota} labels" if taken >= quota else ""
+
+
+def _known(reason: str, found: dict[str, Any], rules: Rules) -> str:
+    """Return that what a frame shows for a reason was known, if its recorded distance says so; empty if not."""
+    distance = found["novelty"].get("reasons", {}).get(reason, {}).get("beside_picks")
+    if distance is None:
+        return ""
+    if distance < TOLERANCE:
+        return f"it shows as {reason} just what training data or another pick do"
+    if reason not in (LARGEST, BEFORE_LOSS) and distance < rules.novelty:
+        return (
+            f"its {reason} was known: {distance:.2g} from training data or another pick, "
+            f"nearer than {rules.novelty:g} (select.novelty)"
         )
     return ""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from alloop.selection.picks import BEFORE_LOSS, LARGEST, Candidate, Rules, columns
+from alloop.selection.picks import BEFORE_LOSS, LARGEST, Candidate, Made, Rules, columns
 
 if TYPE_CHECKING:  # the state of a campaign is read without them
     from alloop.selection.choice import Choice
@@ -18,9 +18,10 @@ Entry = tuple[Candidate, Any]
 
 @dataclass
 class _Round:
-    """What one ensemble's exploration has brought home and not yet been asked about."""
+    """What one ensemble's exploration has brought home and not yet been asked about; strata: so many are planned."""
 
     choice: Choice
+    strata: int = 0
     entries: dict[int, Entry] = field(default_factory=dict)
 
     def put(self, entries: list[Entry], known: set[str]) -> None:
@@ -45,12 +46,16 @@ class Backlog:
     The rules are those of `picks.pick`, applied whenever a frame is asked for to the chunks that have come home. The
     order depends on the seeds and on the frames that are there, not on the order in which they came, so that a
     backlog filled again from disk, picks first, goes on as the one before would have.
+
+    exploring: iterations of which chunks are still to end. Of these each stratum is served an equal share at most
+    (`Choice.expect`), so that those whose chunks end late find labels left; then all that is left goes to any.
     """
 
     def __init__(self) -> None:
         self._rounds: dict[int, _Round] = {}
         self._diversity: Known | None = None
         self.known: set[str] = set()
+        self.exploring: set[int] = set()
 
     @property
     def compares(self) -> bool:
@@ -71,12 +76,12 @@ class Backlog:
         own.choice, own.entries = own.choice.again(self._diversity), {}
         own.put(entries, self.known)
 
-    def open_round(self, iteration: int, rules: Rules, seed: int) -> None:
-        """Begin to collect the frames of an iteration."""
+    def open_round(self, iteration: int, rules: Rules, seed: int, strata: int = 0) -> None:
+        """Begin to collect the frames of an iteration that explores so many strata; 0: none waits for another."""
         from alloop.selection.choice import Choice
 
         if iteration not in self._rounds:
-            self._rounds[iteration] = _Round(Choice(rules, seed, self._diversity))
+            self._rounds[iteration] = _Round(Choice(rules, seed, self._diversity), strata)
 
     def close_round(self, iteration: int) -> None:
         """Forget what is left of an iteration."""
@@ -102,27 +107,32 @@ class Backlog:
         self.known.add(identity)
         own = self._rounds.get(iteration)
         if own is not None:
-            by_stratum = reason in (LARGEST, BEFORE_LOSS)
-            place = stratum if by_stratum else str(own.choice.rules.band(temperature_K))
-            own.choice.note(identity, reason, trajectory, time, place)
+            own.choice.note_made(Made(identity, reason, trajectory, stratum, time, temperature_K))
+
+    def _choice(self, iteration: int) -> Choice:
+        own = self._rounds[iteration]
+        own.choice.expect(own.strata if iteration in self.exploring else 0)
+        return own.choice
 
     def newest(self) -> int | None:
         """Return the newest iteration that has a frame to ask about, None if there is none."""
         return next((i for i in sorted(self._rounds, reverse=True) if self.open(i)), None)
 
     def open(self, iteration: int) -> bool:
-        """Tell whether an iteration has a frame to ask about within its rules."""
-        own = self._rounds.get(iteration)
-        return own is not None and bool(own.choice.take(1))
+        """Tell whether an iteration has a frame to ask about now within its rules: exactly if `take` finds one."""
+        return iteration in self._rounds and bool(self._choice(iteration).take(1))
 
     def size(self) -> int:
-        """Return how many frames wait, at most as many as the rules let be labelled."""
-        return sum(min(own.choice.waiting, own.choice.room) for own in self._rounds.values())
+        """Return how many frames wait, at most as many as the rules let be asked about now.
+
+        Those that wait for other strata are not counted: were exploration held back for them, it would never end.
+        """
+        return sum(self._choice(iteration).askable for iteration in self._rounds)
 
     def take(self, iteration: int, count: int) -> list[tuple[str, Any]]:
         """Return (reason, record) of the best `count` frames, without deciding: `note_pick` makes it so."""
-        own = self._rounds[iteration]
-        return [(best.reason, own.entries[best.number][1]) for best in own.choice.take(count)]
+        entries = self._rounds[iteration].entries
+        return [(best.reason, entries[best.number][1]) for best in self._choice(iteration).take(count)]
 
     def of(self, iterations: Iterable[int]) -> list[tuple[int, Entry]]:
         """Return all frames of some iterations."""

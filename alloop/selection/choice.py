@@ -3,6 +3,9 @@
 Every frame waits in a queue per reason and place: an event and its temperature band, frames before a loss and
 candidates by stratum. Each queue is a heap by how new the frames are; the entries are bounds, looked at again only
 when they come to the top (see `Frontier`).
+
+What was chosen before, for whatever reason, keeps later picks away: in time along its trajectory, by what it shows, and
+by itself. The audit is kept away by nothing, or it would not be random, and takes no trajectory's places.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from alloop.selection.audit import uniform_hash
 from alloop.selection.classes import CANDIDATE
 from alloop.selection.diversity import TOLERANCE, Environments, Known
 from alloop.selection.frontier import Column, Frontier
-from alloop.selection.picks import AUDIT, BEFORE_LOSS, LARGEST, Frames, Rules
+from alloop.selection.picks import AUDIT, BEFORE_LOSS, LARGEST, Frames, Made, Rules
 
 Queue = tuple[str, str]
 """Reason and place: the number of a temperature band for an event, else a stratum."""
@@ -60,6 +63,7 @@ class Choice:
         self.taken: set[str] = set()
         self.waiting = 0
         self._times: dict[str, tuple[float, ...]] = {}
+        self._given: Counter[str] = Counter()
         self._identities: list[str] = []
         self._trajectories: list[str] = []
         self._at_ps: list[float] = []
@@ -73,6 +77,7 @@ class Choice:
         self._frontier = Frontier(known) if known is not None else None
         self._trial: _Trial | None = None
         self._next: tuple[int, Best | None] | None = None
+        self._strata = 0
 
     # -------------------------------------------------------------------------------- what comes in
 
@@ -84,7 +89,8 @@ class Choice:
     def again(self, known: Known | None) -> Choice:
         """Return a choice with the same picks made and no frame waiting."""
         new = Choice(self.rules, self.seed, known)
-        new.served, new.reasons, new.taken, new._times = self.served, self.reasons, self.taken, self._times
+        new.served, new.reasons, new.taken = self.served, self.reasons, self.taken
+        new._times, new._given = self._times, self._given
         return new
 
     def add(self, frames: Frames, known: set[str]) -> np.ndarray:
@@ -190,6 +196,37 @@ class Choice:
         picked = self.reasons.total() - self.reasons[AUDIT]
         return max(0, self.rules.max_labels - self.rules.audit - picked)
 
+    def expect(self, strata: int) -> None:
+        """Keep places for frames to come of so many strata planned; 0 once no more will come."""
+        if strata != self._strata:
+            self._strata, self._next = strata, None
+
+    @property
+    def askable(self) -> int:
+        """Return how many frames may be asked about now at most; 0 exactly if `best` finds none."""
+        if not self._strata:
+            return min(self.waiting, self.room)
+        if self.best() is None:
+            return 0
+        left = (min(len(heap), self._early_share(queue) - self.served[queue]) for queue, heap in self._queues.items())
+        return min(sum(max(0, count) for count in left), self.waiting, self.room)
+
+    def _early_share(self, queue: Queue) -> int:
+        """Return how many picks a queue may have while frames are still to come.
+
+        An equal share for each place of its kind, rounded down but one at least, so that what comes late finds places
+        left: for candidates of all that events and losses have not taken.
+        """
+        if not self._strata:
+            return self.rules.max_labels
+        most, places = self.room + self.reasons[LARGEST], self._strata
+        if queue[0] == BEFORE_LOSS:
+            most = self.rules.before_loss
+        elif queue[0] != LARGEST:
+            events = sum(quota > 0 for quota in self.rules.event_quota.values())
+            most, places = self.rules.most_events, events * (len(self.rules.bands_K) + 1)
+        return max(1, most // places)
+
     def is_waiting(self, number: int) -> bool:
         """Tell whether a frame may still be chosen; whether it is still new was looked at for the best ones only."""
         return self._queued[number] > 0 and self._allowed(number)
@@ -212,6 +249,8 @@ class Choice:
 
     def _search(self) -> Best | None:
         for queue in sorted(self._queues, key=self._turn):
+            if self.served[queue] >= self._early_share(queue):
+                continue
             ask = self._head(queue)
             if ask is not None:
                 return Best(*queue, self._numbers[ask], ask)
@@ -241,10 +280,9 @@ class Choice:
         identity = self._identities[number]
         if identity in self.taken or (self._trial is not None and identity in self._trial.taken):
             return False
-        times = self._times.get(self._trajectories[number], ())
-        at_ps = self._at_ps[number]
-        return len(times) < self.rules.max_per_trajectory and all(
-            not (abs(at_ps - time) < self.rules.min_separation_ps) for time in times
+        trajectory, at_ps = self._trajectories[number], self._at_ps[number]
+        return self._given[trajectory] < self.rules.max_per_trajectory and all(
+            not (abs(at_ps - time) < self.rules.min_separation_ps) for time in self._times.get(trajectory, ())
         )
 
     def _head(self, queue: Queue) -> int | None:
@@ -303,6 +341,12 @@ class Choice:
         self._count(reason, place, trajectory, float(time_ps))
         self._next = None
 
+    def note_made(self, made: Made) -> None:
+        """Count a pick that was made earlier, in the place it was made for."""
+        by_stratum = made.reason in (LARGEST, BEFORE_LOSS)
+        place = made.stratum if by_stratum else str(self.rules.band(made.temperature_K))
+        self.note(made.identity, made.reason, made.trajectory, made.time_ps, place)
+
     def choose(self, best: Best) -> None:
         """Choose a frame that `best` or `take` named."""
         number = best.number
@@ -317,6 +361,7 @@ class Choice:
     def _count(self, reason: str, place: str, trajectory: str, time_ps: float) -> None:
         self.served[reason, place] += 1
         self.reasons[reason] += 1
+        self._given[trajectory] += reason != AUDIT
         self._times[trajectory] = (*self._times.get(trajectory, ()), time_ps)
 
     def take(self, count: int) -> list[Best]:
@@ -326,9 +371,10 @@ class Choice:
         if count == 1:
             best = self.best()
             return [best] if best else []
-        saved = self._queues, self.served, self.reasons, self._times, self._next
+        saved = self._queues, self.served, self.reasons, self._times, self._given, self._next
         self._queues = {queue: list(heap) for queue, heap in self._queues.items()}
-        self.served, self.reasons, self._times = self.served.copy(), self.reasons.copy(), dict(self._times)
+        self.served, self.reasons = self.served.copy(), self.reasons.copy()
+        self._times, self._given = dict(self._times), self._given.copy()
         self._trial = _Trial()
         mark = self.known.mark() if self.known is not None else None
         if self._frontier is not None:
@@ -340,7 +386,7 @@ class Choice:
             self._learn_frame(best.number)
             self._count(best.reason, best.place, self._trajectories[best.number], self._at_ps[best.number])
         self._trial = None
-        self._queues, self.served, self.reasons, self._times, self._next = saved
+        self._queues, self.served, self.reasons, self._times, self._given, self._next = saved
         if self.known is not None and mark is not None:
             self.known.cut(mark)
         if self._frontier is not None:

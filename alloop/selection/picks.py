@@ -6,7 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:  # the state of a campaign is read without them
     import numpy as np
@@ -75,6 +75,17 @@ class Rules:
     def band(self, temperature_K: float) -> int:
         """Return the number of the temperature band, from 0; a limit belongs to the band above it."""
         return bisect_right(self.bands_K, temperature_K) if temperature_K == temperature_K else len(self.bands_K)
+
+
+class Made(NamedTuple):
+    """A pick that was made earlier; temperature_K: what put it into a temperature band, NaN if that is not known."""
+
+    identity: str
+    reason: str
+    trajectory: str
+    stratum: str
+    time_ps: float
+    temperature_K: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -187,7 +198,12 @@ def _offending(candidates: Sequence[Candidate], events: Sequence[str]) -> Offend
 
 
 def pick(
-    frames: Sequence[Candidate] | Frames, known: set[str], rules: Rules, seed: int, diversity: Known | None = None
+    frames: Sequence[Candidate] | Frames,
+    known: set[str],
+    rules: Rules,
+    seed: int,
+    diversity: Known | None = None,
+    before: Sequence[Made] = (),
 ) -> list[tuple[int, str]]:
     """Return (index, reason) of the frames to label, in order of choice.
 
@@ -198,8 +214,10 @@ def pick(
     of glass and temperature take turns. Among these the frame whose offending atoms are farthest from all that is
     in `diversity` and from the frames chosen before comes first; an event nearer than `rules.novelty` shows nothing
     new, and a duplicate never does. Frames without described atoms follow in random order. A trajectory gives at most
-    `max_per_trajectory` of these, none closer in time than `min_separation_ps` to another pick. Nothing in `known`
+    `max_per_trajectory` of these, the audit not counted, none closer in time than `min_separation_ps` to any pick
+    before it, the audit included. Nothing in `known`
     (identities already labelled or asked for) is picked, nothing twice, and no frame whose deviation is not finite.
+    Picks made `before` count for every rule, as if chosen here first.
     The same frames, in any order, and the same seed give the same picks. What is chosen is added to `diversity`.
     """
     from alloop.selection.audit import audit_sample
@@ -207,14 +225,17 @@ def pick(
 
     table = frames if isinstance(frames, Frames) else columns(frames)
     choice = Choice(rules, seed, diversity)
+    for made in before:
+        choice.note_made(made)
+    most = max(0, rules.max_labels - len(before))
     picks: list[tuple[int, str]] = []
-    for index in audit_sample(table, min(rules.audit, rules.max_labels), seed).tolist():
+    for index in audit_sample(table, min(rules.audit, most), seed).tolist():
         identity = str(table.identities[index])
         if identity not in known and identity not in choice.taken:
             choice.note(identity, AUDIT, table.trajectory_names[int(table.trajectories[index])], table.times_ps[index])
             picks.append((index, AUDIT))
     indices = choice.add(table, known)
-    while len(picks) < rules.max_labels and (best := choice.best()) is not None:
+    while len(picks) < most and (best := choice.best()) is not None:
         picks.append((int(indices[best.number]), best.reason))
         choice.choose(best)
     return picks

@@ -353,7 +353,7 @@ class FakeExplored:
     def begin(self, iteration: int, kind: str) -> None:
         state = self.campaign.state
         if kind == "explore":
-            state.backlog.open_round(iteration, policy_world.RULES, iteration)
+            state.backlog.open_round(iteration, policy_world.RULES, iteration, policy_world.STRATA)
             for pick in state.picks_in.get(iteration, ()):
                 where = pick["trajectory"], pick["stratum"], pick["time_ps"]
                 state.backlog.note_pick(iteration, pick["key"], pick["reason"], *where)

@@ -113,7 +113,7 @@ class World:
         self.order.append(plan.due)
         self.decide(kind, iteration=iteration, **CONTENT[kind](self, iteration))
         if kind == "explore" and not self.limits.barrier:
-            self.state.backlog.open_round(iteration, RULES, iteration)
+            self.state.backlog.open_round(iteration, RULES, iteration, STRATA)
 
     def done(self, key: str) -> None:
         """A task has its result; a chunk brings home frames, a ranking drops what a newer ensemble knows."""
@@ -229,7 +229,7 @@ class World:
     def recover_backlog(self, fresh: State) -> None:
         old, self.state = self.state, fresh
         for iteration in sorted(old.backlog.iterations()):
-            fresh.backlog.open_round(iteration, RULES, iteration)
+            fresh.backlog.open_round(iteration, RULES, iteration, STRATA)
             for pick in fresh.picks_in.get(iteration, ()):
                 where = pick["trajectory"], pick["stratum"], pick["time_ps"]
                 fresh.backlog.note_pick(iteration, pick["key"], pick["reason"], *where)
@@ -286,6 +286,7 @@ class World:
 
 
 RULES = Rules(6, 4, 0.0, 1, {"overlap": 1})
+STRATA = 3
 
 
 def now(free_slots: int, **more: Any) -> Now:

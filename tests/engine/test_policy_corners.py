@@ -82,6 +82,27 @@ def test_what_an_iteration_explored_is_known_to_the_next_driver_after_its_select
     assert policy(found.state, found.limits, now(0)).due == before
 
 
+def test_no_pick_is_due_for_labels_that_are_kept_for_other_strata_until_exploration_ends() -> None:
+    """Nor are chunks held back by frames that wait for them, be the backlog ever so shallow."""
+    found = one_that_waits()
+    found.limits = replace(found.limits, max_backlog=1)
+    state = found.state
+    state.backlog.close_round(0)
+    state.backlog.open_round(0, RULES, 0, strata=5)
+    of_one = [(Candidate(f"c{n}", f"t{n}", 0.0, "2000K", "candidate", "candidate", 0.5), {}) for n in range(50)]
+    state.backlog.add(0, of_one)  # type: ignore[arg-type]
+    plan = policy(state, found.limits, now(50))
+    assert (plan.due, state.backlog.size(), len(state.backlog.take(0, 9))) == (("pick", 0), 1, 1)
+    state.backlog.note_pick(0, "c0", "candidate", "t0", "2000K", 0.0)
+    plan = policy(state, found.limits, now(50))
+    assert plan.due is None and state.backlog.size() == 0
+    assert {state.tasks[key].kind for launch in plan.launch for key in launch.keys} == {"explore"}
+    for key in list(state.waiting_of["explore"]):
+        state.settle_done(key)
+    assert not state.open("explore", 0) and policy(state, found.limits, now(50)).due == ("pick", 0)
+    assert len(state.backlog.take(0, 9)) == RULES.max_labels - RULES.audit - 1
+
+
 def test_frames_that_no_quota_speaks_for_do_not_keep_chunks_back() -> None:
     found = one_that_waits()
     while (plan := policy(found.state, found.limits, now(50))).due == ("pick", 0):

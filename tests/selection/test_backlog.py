@@ -57,6 +57,45 @@ def test_events_come_first_up_to_their_quota_and_strata_take_turns() -> None:
     assert all(strata[n] != strata[n + 1] for n in range(len(strata) - 1))
 
 
+def test_strata_whose_chunks_end_one_after_the_other_share_alike() -> None:
+    """Six strata of a trajectory each, twenty labels: three for the last as for the first, then two for any."""
+    rules = Rules(20, 20, 0.0, 0)
+    chunks = [[frame(100 * k + n, f"t{k}", f"{k}K") for n in range(16)] for k in range(6)]
+    every, backlog, taken = [entry for chunk in chunks for entry in chunk], Backlog(), Counter[str]()
+    backlog.open_round(0, rules, 1, strata=6)
+    backlog.exploring.add(0)
+    for chunk in chunks:
+        backlog.add(0, chunk)
+        assert (backlog.newest(), backlog.size()) == (0, 3)
+        taken.update(candidate.stratum for _, candidate in drained(backlog, every, 2))
+        assert backlog.newest() is None and backlog.size() == 0 and backlog.take(0, 5) == [], "till another chunk ends"
+    assert set(taken.values()) == {3} and len(taken) == 6
+    backlog.exploring.discard(0)
+    assert backlog.size() == 2 and len(drained(backlog, every)) == 2
+
+
+def test_what_late_strata_do_not_need_goes_to_the_others_once_exploration_has_ended() -> None:
+    early = [frame(n, "t0", "300K") for n in range(16)]
+    late = [frame(100 + n, "t1", "1000K") for n in range(2)]
+    events = [frame(200 + n, f"e{n}", "1000K", events=frozenset({"overlap"}), trust_class="accurate") for n in range(9)]
+    lost = [frame(300 + n, f"l{n}", "300K", kept_for="before_loss", trust_class="accurate") for n in range(9)]
+    rules = replace(RULES, max_labels=20, max_per_trajectory=20, bands_K=(1000.0,), event_share=0.1, before_loss=4)
+    frames, backlog = early + late + events + lost, Backlog()
+    backlog.open_round(0, rules, 1, strata=4)
+    backlog.exploring.add(0)
+    backlog.add(0, frames)
+    most = backlog.size()
+    first = drained(backlog, frames)
+    assert Counter(reason for reason, _ in first) == {"overlap": 1, "before_loss": 1, "candidate": 4 + 2}
+    assert most >= len(first)
+    backlog.compare_with(training())
+    assert not backlog.open(0), "a newer describing changes nothing"
+    backlog.exploring.discard(0)
+    assert backlog.newest() == 0 and backlog.size() == 10
+    rest = drained(backlog, frames)
+    assert Counter(reason for reason, _ in first + rest) == {"overlap": 2, "before_loss": 4, "candidate": 12}
+
+
 def test_accurate_frames_and_known_ones_are_left_out() -> None:
     frames = [frame(0, trust_class="accurate", kept_for="audit"), frame(1), frame(2, trust_class="failed")]
     backlog = filled([])

@@ -14,7 +14,7 @@ from alloop.selection.choice import Choice
 from alloop.selection.classes import CLASSES
 from alloop.selection.diversity import TOLERANCE, Environments, Known, Scale
 from alloop.selection.frontier import select_farthest
-from alloop.selection.picks import Candidate, Frames, Offending, Rules, columns, pick
+from alloop.selection.picks import Candidate, Frames, Made, Offending, Rules, columns, pick
 
 GENEROUS = Rules(max_labels=1000, max_per_trajectory=1000, min_separation_ps=0.0, audit=1000)
 
@@ -97,7 +97,8 @@ def test_nothing_that_may_be_picked_is_left_while_there_is_room(
     world: tuple[list[Candidate], set[str], Rules], seed: int
 ) -> None:
     frames, known, rules = world
-    chosen = [frames[index] for index, _ in pick(frames, known, rules, seed)]
+    found = pick(frames, known, rules, seed)
+    chosen = [frames[index] for index, _ in found]
     if len(chosen) == rules.max_labels:
         return
     taken = known | {one.identity for one in chosen}
@@ -105,7 +106,8 @@ def test_nothing_that_may_be_picked_is_left_while_there_is_room(
         if one.trust_class == "candidate" and one.identity not in taken:
             others = [other.time_ps for other in chosen if other.trajectory == one.trajectory]
             close = any(abs(time - one.time_ps) < rules.min_separation_ps for time in others)
-            assert close or len(others) >= rules.max_per_trajectory
+            meant = [other for other, why in found if frames[other].trajectory == one.trajectory and why != "audit"]
+            assert close or len(meant) >= rules.max_per_trajectory
 
 
 def test_other_seeds_give_other_picks() -> None:
@@ -175,13 +177,16 @@ def test_known_frame_costs_its_trajectory_nothing() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_threshold_and_count_together_pick_frames_above_the_threshold(seed: int) -> None:
-    """Deviations 1, 5, 2, 9 with the threshold at 4 and two labels: the frames of 5 and 9, and no others."""
-    deviations = [1.0, 5.0, 2.0, 9.0]
+    """Four of the twelve deviations are below the threshold at 4; few labels truncate those above it, and no others."""
+    deviations = [1.0, 5.0, 2.0, 9.0, 8.0, 3.0, 6.0, 3.9, 4.0, 7.0, 30.0, 12.0]
     frames = [
         frame(str(n), max_force_deviation_eV_A=value, trust_class="candidate" if value >= 4 else "accurate")
         for n, value in enumerate(deviations)
     ]
-    assert sorted(picked(frames, replace(GENEROUS, max_labels=2), seed)) == ["1", "3"]
+    above = {str(n) for n, value in enumerate(deviations) if value >= 4}
+    for count in (1, 2, 5, 7, 8, 12):
+        found = picked(frames, replace(GENEROUS, max_labels=count), seed)
+        assert set(found) <= above and len(found) == len(set(found)) == min(count, 8)
 
 
 def test_frames_without_a_number_are_never_picked() -> None:
@@ -305,6 +310,22 @@ def test_each_temperature_band_has_the_quota_of_an_event() -> None:
     assert [rules.band(kelvin) for kelvin in (999.0, 1000.0, math.nan)] == [0, 1, 1]
 
 
+def test_picks_made_before_count_for_every_rule() -> None:
+    """Of one trajectory two places and of one band three overlaps, of which one each is taken; six labels in all."""
+    overlap = frozenset({"overlap"})
+    rules = Rules(6, 2, 0.05, 0, {"overlap": 3}, (1000.0,), event_share=1.0)
+    before = [Made("old", "overlap", "t", "glass 2500K", 1.0, HOT), Made("other", "candidate", "u", "glass 300K", 0.0)]
+    hot = [frame(f"hot{n}", events=overlap, trust_class="accurate", temperature_K=HOT) for n in range(6)]
+    found = pick(hot, set(), rules, 1, before=before)
+    assert [reason for _, reason in found] == ["overlap"] * 2
+    same = [frame(f"{n}", trajectory="t", time_ps=time_ps) for n, time_ps in enumerate((0.99, 1.01, 2.0, 3.0))]
+    found = pick(same, set(), rules, 1, before=before)
+    assert len(found) == 1 and found[0][0] > 1, "one place is left, and that apart from the pick at 1 ps"
+    assert len(pick([frame(f"{n}") for n in range(9)], set(), rules, 1, before=before)) == 4
+    drawn = [frame(f"{n}", kept_for="audit", trust_class="accurate") for n in range(9)]
+    assert len(pick(drawn, set(), replace(rules, audit=5), 1, before=before)) == 4
+
+
 def test_frames_without_descriptors_follow_in_random_order() -> None:
     described = [frame(f"d{n}", offending={"candidate": shown((1.0 + n, 0.0))}) for n in range(3)]
     broken = frame("nan", offending={"candidate": shown((math.nan, 0.0))})
@@ -334,6 +355,42 @@ def test_a_trajectory_never_fills_a_batch() -> None:
     frames += [frame(f"b{n}", offending={"candidate": shown((1.0 + n / 5, 0.0))}) for n in range(50)]
     found = names(frames, replace(GENEROUS, max_labels=20, max_per_trajectory=8), training((0.0, 0.0)))
     assert Counter(name[0] for name in found) == {"a": 8, "b": 12}
+
+
+@pytest.mark.parametrize("audit_first", [True, False])
+def test_the_audit_takes_no_place_of_a_trajectory_whenever_it_is_drawn(audit_first: bool) -> None:
+    """All at once the audit comes first, streamed it comes last."""
+    rules = replace(GENEROUS, max_per_trajectory=4, min_separation_ps=0.5, audit=3)
+    choice = Choice(rules, 1)
+
+    def audit() -> None:
+        for number in range(3):
+            choice.note(f"a{number}", "audit", "t", 100.0 + number)
+
+    if audit_first:
+        audit()
+    choice.add(columns([frame(f"{n}", trajectory="t", time_ps=float(n)) for n in range(9)]), set())
+    while (best := choice.best()) is not None:
+        choice.choose(best)
+    if not audit_first:
+        audit()
+    assert choice.reasons == {"audit": 3, "candidate": 4}
+
+
+def test_a_frame_of_the_audit_keeps_others_away_in_time_and_by_what_it_shows() -> None:
+    """In any order a frame is labelled once; what comes later than a pick is apart from it."""
+    known = training((0.0, 0.0))
+    frames = [
+        frame("drawn", trajectory="t", kept_for="audit", offending={"candidate": shown((3.0, 0.0))}),
+        frame("close", trajectory="t", time_ps=0.01, offending={"candidate": shown((5.0, 0.0))}),
+        frame("same", offending={"candidate": shown((3.0, 0.0))}),
+        frame("new", trajectory="t", time_ps=1.0, offending={"candidate": shown((7.0, 0.0))}),
+    ]
+    rules = replace(GENEROUS, audit=1, max_per_trajectory=1, min_separation_ps=0.05)
+    choice = Choice(rules, 1, known)
+    choice.note("drawn", "audit", "t", 0.0)
+    choice.add(columns(frames), set())
+    assert [frames[best.number + 1].identity for best in choice.take(9)] == ["new"]
 
 
 def test_counts_add_up_and_never_double() -> None:

@@ -317,6 +317,25 @@ def test_the_last_good_frames_are_labelled_as_often_as_param_json_says(select: d
     assert selection_rules(param).before_loss == expected
 
 
+@pytest.mark.parametrize(
+    ("select", "copies", "expected"),
+    [
+        ({"max_labels": 8}, 2, 4),
+        ({"max_labels": 8}, 1, 8),
+        ({"max_labels": 1}, 2, 1),
+        ({}, 2, 8),
+        ({"max_per_trajectory": 70}, 2, 50),
+    ],
+)
+def test_no_trajectory_of_several_fills_a_batch(select: dict[str, int], copies: int, expected: int) -> None:
+    from alloop.config import parse
+
+    explore_ = {"temperatures_K": [300], "ramps": [], "trajectories": copies}
+    glass = {"name": "LBS-20-60-20", "n_atoms": [63]}
+    param = parse({"name": "x", "glasses": [glass], "explore": explore_, "select": select})
+    assert selection_rules(param).max_per_trajectory == expected
+
+
 def test_chunks_that_failed_were_lost_or_withdrawn_are_counted_apart() -> None:
     """Through the decision itself: one finished, one lost, one given up, one withdrawn."""
     from alloop.config import parse
