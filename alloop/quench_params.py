@@ -68,7 +68,7 @@ class ToleranceParam(Section):
     bond_A: Positive = Field(
         0.02, description="of mean lengths of B-O and Si-O; 0.015 Å is what 15 % more four-coordinated B make of B-O"
     )
-    rings_per_B: Positive = Field(0.1, description="of three-membered rings per B; 0.33 if all B were in one")
+    rings_per_B: Positive = Field(0.05, description="of three-membered rings per B; 0.33 if all B were in one")
 
 
 class ProbeParam(MeltQuenchParam):

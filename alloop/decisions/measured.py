@@ -72,8 +72,10 @@ def by_reason(campaign: Campaign, param: Param, iteration: int) -> dict[str, dic
     Each as `Measured.on` has it: ``by_reason``, ``near_collapse``, and ``judged``, the rest.
     """
     own, apart = measured(campaign, iteration), collapsing(param)
+    if own is None:
+        return {}
     found: dict[str, dict[str, Any]] = {}
-    for name in SOUGHT if own is not None else ():
+    for name in SOUGHT:
         groups: dict[str, list[str]] = {}
         for key in own.sets[name]:
             groups.setdefault(campaign.state.picks[key]["reason"], []).append(key)
