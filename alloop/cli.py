@@ -124,7 +124,8 @@ def check(
     Starts no work, but for one tiny label per labeler with --live.
     """
     from alloop.config import load
-    from alloop.preflight import examine, remarks
+    from alloop.preflight import examine
+    from alloop.remarks import remarks
     from alloop.report.inputs import NOTHING, describe, print_description, write_inputs
 
     campaign = Campaign(folder)
@@ -164,12 +165,19 @@ def _rehearse(campaign: Campaign, inputs: list[Any], as_json: bool) -> list[dict
 @app.command()
 def plan(folder: Folder = HERE, as_json: AsJson = False) -> None:
     """Show what a run would do: tasks, files, core-hours at the measured pace. Runs nothing."""
+    from alloop.remarks import remarks
     from alloop.report.plan import build_plan, print_plan
 
     campaign, param = _load(folder)
     campaign.load()
     found = build_plan(campaign, param, param.stop.max_iterations)
-    _print_json(found) if as_json else print_plan(found, console)
+    remarked = remarks(param)
+    if as_json:
+        _print_json(found | {"remarks": [own.__dict__ for own in remarked]})
+        return
+    print_plan(found, console)
+    for own in remarked:
+        _marked("!", str(own), console)
 
 
 @app.command()

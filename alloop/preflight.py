@@ -6,7 +6,6 @@ import contextlib
 import copy
 import difflib
 import json
-import math
 import os
 import re
 import shutil
@@ -24,8 +23,6 @@ from typing import Any
 from alloop import config, labelers
 from alloop.campaign import Campaign
 from alloop.config import Param
-from alloop.decisions.calibration import LEAST_AUDIT_LABELS
-from alloop.decisions.exploration import explored_groups
 from alloop.decisions.force_fields import quench_force_field
 from alloop.decisions.quenching import force_field_uses
 from alloop.errors import AlloopError, InputError
@@ -40,9 +37,7 @@ from alloop.labelers.run_troubles import run_troubles
 from alloop.param_file import REMEDY, ConfigError
 from alloop.pools.troubles import pool_troubles
 from alloop.potential.checkpoints import backend_named
-from alloop.report.outlook import EDITED
 from alloop.resources import find_template
-from alloop.selection.calibration import DEFAULT_SETTINGS, needed_scores
 
 
 @dataclass(frozen=True)
@@ -127,46 +122,6 @@ def require(campaign: Campaign, param: Param) -> None:
         raise InputError("\n".join([f"{count} found before any work:", *map(str, problems)]))
 
 
-def remarks(campaign: Campaign, param: Param) -> list[Problem]:
-    """Return what keeps no campaign from running, but hardly is what is wanted; the campaign is loaded if it exists."""
-    return [*_short_audit(param), *_edited_levels(campaign, param)]
-
-
-def _edited_levels(campaign: Campaign, param: Param) -> Iterator[Problem]:
-    explored = [decision for (kind, _), decision in campaign.state.decisions.items() if kind == "explore"]
-    if param.select.trust == "fixed" or not explored:
-        return
-    newest = max(explored, key=lambda decision: decision["number"])
-    start = next(start for start in reversed(campaign.state.starts) if start["number"] <= newest["number"])
-    for name in ("trust_low_eV_A", "trust_high_eV_A"):
-        now, then = getattr(param.select, name), start["config"]["select"][name]
-        if now != then:
-            remedy = 'move them by select.error_low_eV_A and error_high_eV_A, or set select.trust to "fixed"'
-            found = f"changed from {then:g} to {now:g} eV/A: {EDITED}"
-            yield Problem(_at(f"select.{name}"), found, remedy)
-
-
-def _short_audit(param: Param) -> Iterator[Problem]:
-    own, iterations, needed = param.select, param.stop.max_iterations, needed_scores(DEFAULT_SETTINGS.level)
-    drawn = own.audit_labels * iterations
-    if own.trust == "calibrated" and drawn < needed:
-        found = (
-            f"{own.audit_labels} random labels in each of at most {iterations} iteration(s) are {drawn}; the map from "
-            f"deviation to error needs {needed}, so the trust levels will never follow the error"
-        )
-        remedy = f'set it to {math.ceil(needed / iterations)} or more, or select.trust to "fixed"'
-        yield Problem(_at("select.audit"), found, remedy)
-    groups = len(explored_groups(param))
-    if param.stop.audit_force_rmse_eV_A is not None and drawn < LEAST_AUDIT_LABELS * groups:
-        found = (
-            f"{own.audit_labels} random labels in each of at most {iterations} iteration(s) are {drawn}; "
-            f"stop.audit_force_rmse_eV_A wants {LEAST_AUDIT_LABELS} in each of {groups} glasses and temperature bands, "
-            "so it will never be met"
-        )
-        least = math.ceil(LEAST_AUDIT_LABELS * groups / iterations)
-        yield Problem(_at("select.audit"), found, f"set it well above {least}, or leave the criterion out")
-
-
 def _templates(campaign: Campaign, param: Param) -> Iterator[Problem]:
     for key, name, problem_of in (
         ("train.template", param.train.template, _deepmd_problem),
@@ -204,7 +159,7 @@ def _lammps_problem(text: str) -> str | None:
 
 def _programs(campaign: Campaign, param: Param) -> Iterator[Problem]:
     beside = Path(sys.executable).parent / "lmp"
-    packs = param.bootstrap.trajectories or _uses_of_force_field(param)
+    packs = param.bootstrap.trajectories or uses_of_force_field(param)
     if packs and shutil.which("lmp") is None and not beside.exists():
         yield Problem(
             "program lmp",
@@ -374,14 +329,14 @@ def _unknown_to(root: Path, name: str, cells: Mapping[str, Mapping[str, int]]) -
 
 def _quench_force_field(campaign: Campaign, param: Param) -> Iterator[Problem]:
     """Glasses that the force field of the quench does not know, though it is to drive, pack or melt them."""
-    name, uses, cells = quench_force_field(param), _uses_of_force_field(param), dict(_glass_cells(param))
+    name, uses, cells = quench_force_field(param), uses_of_force_field(param), dict(_glass_cells(param))
     for glass, error in _unknown_to(campaign.root, name, {glass: cells[glass] for glass in uses}):
         found = f"for {glass} {name} is needed ({'; '.join(uses[glass])}): {error}"
         remedy = f"set it to one that knows this glass ({', '.join(SEED_FORCE_FIELDS)}, or the file of tables of your "
         yield Problem(_at("quench.force_field"), found, f"{remedy}own), or take the glass out")
 
 
-def _uses_of_force_field(param: Param) -> dict[str, list[str]]:
+def uses_of_force_field(param: Param) -> dict[str, list[str]]:
     """Return by glass what of its quench needs the force field; without glasses where nothing does."""
     found: dict[str, list[str]] = {}
     for entry in param.glasses if param.quench else ():

@@ -66,6 +66,7 @@ def decide_melting(campaign: Campaign, param: Param, iteration: int) -> dict[str
     """Ask how far Si and B move at rising temperatures, for each glass whose melting temperature is not given.
 
     It is the glass's, so one cell tells it, the smallest of those to quench. Nothing of it depends on an ensemble.
+    Every temperature starts anew from one melt of 3500 K, after 5 ps: see `run_melting` for what that means.
     """
     tasks = []
     for entry in melting_glasses(param):

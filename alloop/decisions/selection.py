@@ -132,7 +132,7 @@ def decide_select(campaign: Campaign, param: Param, iteration: int) -> dict[str,
     before = state.picks_in.get(iteration, [])
     rules, seed = selection_rules(param), derived_seed(param.seed, "select", iteration)
     frames = found.frames()
-    room = rules.audit if streamed else rules.max_labels - len(before)
+    room = rules.audit if streamed else max(0, rules.max_labels - len(before))
     drawn = audit_sample(frames, min(rules.audit, room), seed).tolist()
     audit = {str(frames.identities[index]): index for index in drawn}
     if streamed:

@@ -214,7 +214,8 @@ def melting_temperature_K(rms_displacement_A: Mapping[float, Mapping[str, float]
 
     rms_displacement_A: by temperature, the root mean square displacement of each element in `MELTING_PS`, with the
     drift of the whole removed; formers the glass lacks are absent. The rule is this program's own: the temperatures
-    that Urata (2022) used for each glass are not public. ValueError if no former is there, or none is that mobile.
+    that Urata (2022) used for each glass are not public. From an unaged liquid, as a campaign measures it, the
+    temperature is a lower bound rather. ValueError if no former is there, or none is that mobile.
     """
     for temperature, moved in sorted(rms_displacement_A.items()):
         if has_melted(moved):

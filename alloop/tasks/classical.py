@@ -39,8 +39,10 @@ def packed(context: Context, temperature_K: float, melt_ps: float) -> Atoms:
 def run_melting(context: Context) -> None:
     """Write ``summary.json``: how far each element moves at rising temperatures, up to the first that melts the glass.
 
-    spec: start, what to pack; melt_K and melt_ps, from which every temperature of temperatures_K is taken up anew;
-    equilibrate_ps, then ps, over which displacements are counted.
+    spec: start, what to pack; melt_K and melt_ps, the one melt that every temperature of temperatures_K starts from
+    anew, with velocities of that temperature; equilibrate_ps there, then ps, over which displacements are counted. So
+    each sees an unaged liquid, straight from melt_K, which may move more than a glass that was cooled slowly and
+    heated: the temperature found is a lower bound rather.
     """
     spec = context.spec
     potential = force_field(context, spec["force_field"], spec["start"]["packed"]["counts"])

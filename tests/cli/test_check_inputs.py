@@ -309,3 +309,38 @@ def test_check_and_status_say_that_levels_where_calibrated_ones_began_are_past(c
     (change,) = config_changes(own.state)
     assert change == "select.trust_low_eV_A: 0.25 -> 0.2" + (f" ({EDITED})" if trust == "calibrated" else "")
     own.release()
+
+
+@pytest.mark.parametrize(
+    ("changes", "where", "words"),
+    [
+        (
+            {"bootstrap": {"force_fields": ["teter", "bmp-shrm"]}},
+            ["bootstrap.force_fields[1]"],
+            ("0.19 eV/atom/ps at 2000 K", "take teter or shik where what is cold counts"),
+        ),
+        (
+            {"quench": {"protocol": "urata2022", "n_atoms": [300], "force_field": "bmp-shrm"}},
+            ["quench.force_field"],
+            ("boron has 410 K and lithium 150 K", "keep it for melts"),
+        ),
+        ({"quench": {"protocol": "short", "force_field": "bmp-shrm"}}, [], ()),
+        (
+            {"quench": {"protocol": "urata2022"}},
+            ["quench.n_atoms"],
+            ("own cells of 63 atoms; the paper has about 300", 'write "n_atoms": [300, 1000]'),
+        ),
+        ({"quench": {"protocol": "urata2022", "n_atoms": [300, 1000]}}, [], ()),
+        ({"quench": {"protocol": "short"}}, [], ()),
+    ],
+)
+def test_remarks_of_check_and_plan(campaign, alloop_main, changes, where, words):
+    folder = campaign(select={"trust": "fixed"}, **changes)
+    found = json.loads(alloop_main("check", "-C", folder, "--json").out)["remarks"]
+    assert found == json.loads(alloop_main("plan", "-C", folder, "--json").out)["remarks"]
+    assert [remark["where"] for remark in found] == [f"param.json: {key}" for key in where]
+    for command in ("check", "plan"):
+        outcome = alloop_main(command, "-C", folder)
+        text = " ".join(outcome.out.split())
+        assert outcome.code == 0 and text.count("! param.json: ") == len(where)
+        assert all(word in text for word in words)

@@ -1,0 +1,86 @@
+"""What keeps no campaign from running, but hardly is what is wanted: told by `alloop check` and `alloop plan`."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+
+from alloop.campaign import Campaign
+from alloop.config import Param
+from alloop.decisions.calibration import LEAST_AUDIT_LABELS
+from alloop.decisions.exploration import explored_groups
+from alloop.decisions.force_fields import quench_force_field
+from alloop.decisions.quenching import quench_sizes
+from alloop.preflight import Problem, uses_of_force_field
+from alloop.report.outlook import EDITED
+from alloop.selection.calibration import DEFAULT_SETTINGS, needed_scores
+
+
+def remarks(campaign: Campaign, param: Param) -> list[Problem]:
+    """Return all remarks on a configuration that has no problem; the campaign is loaded if it exists."""
+    return [*_short_audit(param), *_edited_levels(campaign, param), *_heating_force_field(param), *_small_cells(param)]
+
+
+def _edited_levels(campaign: Campaign, param: Param) -> Iterator[Problem]:
+    explored = [decision for (kind, _), decision in campaign.state.decisions.items() if kind == "explore"]
+    if param.select.trust == "fixed" or not explored:
+        return
+    newest = max(explored, key=lambda decision: decision["number"])
+    start = next(start for start in reversed(campaign.state.starts) if start["number"] <= newest["number"])
+    for name in ("trust_low_eV_A", "trust_high_eV_A"):
+        now, then = getattr(param.select, name), start["config"]["select"][name]
+        if now != then:
+            remedy = 'move them by select.error_low_eV_A and error_high_eV_A, or set select.trust to "fixed"'
+            found = f"changed from {then:g} to {now:g} eV/A: {EDITED}"
+            yield Problem(f"param.json: select.{name}", found, remedy)
+
+
+def _short_audit(param: Param) -> Iterator[Problem]:
+    own, iterations, needed = param.select, param.stop.max_iterations, needed_scores(DEFAULT_SETTINGS.level)
+    drawn = own.audit_labels * iterations
+    if own.trust == "calibrated" and drawn < needed:
+        found = (
+            f"{own.audit_labels} random labels in each of at most {iterations} iteration(s) are {drawn}; the map from "
+            f"deviation to error needs {needed}, so the trust levels will never follow the error"
+        )
+        remedy = f'set it to {math.ceil(needed / iterations)} or more, or select.trust to "fixed"'
+        yield Problem("param.json: select.audit", found, remedy)
+    groups = len(explored_groups(param))
+    if param.stop.audit_force_rmse_eV_A is not None and drawn < LEAST_AUDIT_LABELS * groups:
+        found = (
+            f"{own.audit_labels} random labels in each of at most {iterations} iteration(s) are {drawn}; "
+            f"stop.audit_force_rmse_eV_A wants {LEAST_AUDIT_LABELS} in each of {groups} glasses and temperature bands, "
+            "so it will never be met"
+        )
+        least = math.ceil(LEAST_AUDIT_LABELS * groups / iterations)
+        yield Problem("param.json: select.audit", found, f"set it well above {least}, or leave the criterion out")
+
+
+def _heating_force_field(param: Param) -> Iterator[Problem]:
+    """BMP-shrm in LAMMPS; its numbers are those of `alloop.glass.bmp.BmpPotential`."""
+    names = {f"bootstrap.force_fields[{number}]": name for number, name in enumerate(param.bootstrap.force_fields)}
+    if uses_of_force_field(param):
+        names["quench.force_field"] = quench_force_field(param)
+    for key, name in names.items():
+        if name == "bmp-shrm":
+            found = (
+                "bmp-shrm does not conserve energy, its three-body term breaks off at 3.3 Å: at constant energy it "
+                "gains 0.19 eV/atom/ps at 2000 K; thermostatted at a nominal 300 K boron has 410 K and lithium 150 K"
+            )
+            remedy = "keep it for melts and starting structures; take teter or shik where what is cold counts"
+            yield Problem(f"param.json: {key}", found, remedy)
+
+
+def _small_cells(param: Param) -> Iterator[Problem]:
+    """The paper's protocol in cells smaller than the paper's."""
+    own = param.quench
+    if own is None or own.protocol != "urata2022" or own.n_atoms is not None:
+        return
+    with contextlib.suppress(ValueError):  # a cell size that cannot be: a problem of its own
+        sizes = sorted({size for entry in param.glasses for size in quench_sizes(own, entry)})
+        found = (
+            f"is not given, so urata2022 quenches the glasses' own cells of {', '.join(map(str, sizes))} atoms; "
+            "the paper has about 300 and about 1000"
+        )
+        yield Problem("param.json: quench.n_atoms", found, 'to compare with the paper write "n_atoms": [300, 1000]')
