@@ -88,6 +88,13 @@ def _tables(labeler: str, options: dict[str, Any], root: Path) -> dict[str, str]
         raise InputError(f"labeler {TABLES}: {error}\n  -> mend the tables, or name others in its options") from None
 
 
+def _labelers(label: LabelParam) -> list[tuple[str, str, dict[str, Any]]]:
+    """Return key of the section, name and options of the labeler and, if there is one, of the foundation."""
+    first = label.foundation
+    foundation = [("label.foundation", first.labeler, first.options)] if first else []
+    return [("label", label.labeler, label.options), *foundation]
+
+
 def foundation_level(foundation: FoundationParam | None, root: Path) -> Level | None:
     """Return the level of the cheap labeler that begins a campaign, if there is one; InputError as the other's."""
     return calculator_level(foundation.labeler, foundation.options, root) if foundation else None
@@ -139,10 +146,9 @@ def run_settings(label: LabelParam, elements: list[str], root: Path) -> dict[str
 
     Of a person's pair tables it tells where they are, by their hash, as ``tables``.
     """
-    named = (label, *([label.foundation] if label.foundation else []))
     where: dict[str, str] = {}
-    for own in named:
-        where |= _tables(own.labeler, own.options, root)
+    for _, labeler, options in _labelers(label):
+        where |= _tables(labeler, options, root)
     tables = {"tables": where} if where else {}
     if label.labeler not in CODES:
         return tables
@@ -200,10 +206,9 @@ def open_code(content: dict[str, Any], how: dict[str, Any], about: dict[str, Any
 
 def level_troubles(label: LabelParam, elements: list[str], root: Path) -> Iterator[Trouble]:
     """Yield everything that keeps a level of theory from being whole: templates, POTCARs, data files, pair tables."""
-    for key, named in (("label", label), ("label.foundation", label.foundation)):
+    for key, labeler, options in _labelers(label):
         try:
-            if named is not None:
-                _tables(named.labeler, named.options, root)
+            _tables(labeler, options, root)
         except InputError as error:
             found, _, remedy = str(error).partition("\n  -> ")
             yield Trouble(f"param.json: {key}.options", found, remedy)
