@@ -171,7 +171,7 @@ def plan(folder: Folder = HERE, as_json: AsJson = False) -> None:
     campaign, param = _load(folder)
     campaign.load()
     found = build_plan(campaign, param, param.stop.max_iterations)
-    remarked = remarks(param)
+    remarked = remarks(campaign, param)
     if as_json:
         _print_json(found | {"remarks": [own.__dict__ for own in remarked]})
         return
