@@ -8,8 +8,8 @@ of last good frames (`without`), and with events and a short-range wall under th
 of 20 ps at 2000 K, each driven by another model of the last ensemble, are compared with three of the labeler's own,
 from the same starts: overlaps, lost trajectories, and the time-averaged share of five-coordinated silicon with its
 standard error between replicas. Everything that is done is kept in FOLDER and not done again; the summary goes to
-benchmarks/results/events_campaign.json, where variants of another param.json are dropped. By estimate 45 minutes on two
-cores.
+benchmarks/results/events_campaign.json, where variants of another param.json are dropped. By estimate two hours on two
+cores, 40 minutes a variant.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ PARAM: dict[str, Any] = {
         "neuron": [10, 20],
         "axis_neuron": 6,
         "fitting_neuron": [48, 48, 48],
-        "steps": 3000,
-        "warm_steps": 2000,
+        "steps": 4000,
+        "warm_steps": 4000,
         "learning_rate": 0.004,
         "warm_learning_rate": 0.002,
         "final_learning_rate": 0.0001,
@@ -84,7 +84,7 @@ PARAM: dict[str, Any] = {
         "chunks": 2,
         "chunk_ps": 1.5,
     },
-    "select": {"trust_low_eV_A": 0.25, "trust_high_eV_A": 4.0, "max_labels": 60, "max_per_trajectory": 12},
+    "select": {"trust_low_eV_A": 0.25, "trust_high_eV_A": 4.0, "max_labels": 120, "max_per_trajectory": 24},
     "label": {"labeler": "shik-rehearsal", "per_process": 20},
     "stop": {"max_iterations": 3, "force_rmse_eV_A": 0.05},
 }

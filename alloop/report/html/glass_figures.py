@@ -26,7 +26,7 @@ from alloop.report.html.drawing import (
 )
 from alloop.report.html.figures import Figure, covered_glasses
 from alloop.report.html.relaxed import FORCE_FIELD, MODELS
-from alloop.report.html.replicas import Replicas, melt_of, place_of, replicas, together
+from alloop.report.html.replicas import Place, Replicas, melt_of, place_of, replicas, together
 
 LARGE_ATOMS = 600
 """Cells of fewer atoms are drawn as small ones, as in Urata (2022), which has about 300 and about 1000."""
@@ -147,11 +147,17 @@ def fitted_lags(diffusion: dict[str, Any]) -> str:
 
 
 def distribution_figures(report: dict[str, Any]) -> Iterator[Figure]:
-    """Yield g(r) of each run."""
+    """Yield g(r) of each glass, cell size and rate of cooling, the mean over its runs."""
+    found: dict[Place, list[dict[str, Any]]] = {}
     for own in report["glasses"]:
         if own["g"]:
-            caption = f"Radial distribution functions of {own['run']} over its analysed end."
-            yield Figure(f"g_{own['run']}", caption, partial(_g, own["g"]), size_in=(6.4, 4.6))
+            found.setdefault(place_of(own), []).append(own)
+    for (glass, atoms, _), runs in found.items():
+        names = ", ".join(own["run"] for own in runs)
+        mean = "" if len(runs) == 1 else f", mean of {len(runs)} runs"
+        caption = f"Radial distribution functions of {glass}, {atoms} atoms ({names}), over the analysed end{mean}."
+        columns = {name: np.mean([own["g"][name] for own in runs], axis=0) for name in runs[0]["g"]}
+        yield Figure(f"g_{runs[0]['run']}", caption, partial(_g, columns), size_in=(6.4, 4.6))
 
 
 def _covered(glasses: Iterable[dict[str, Any]]) -> str:
@@ -347,7 +353,7 @@ def over_temperature(cooled: Sequence[dict[str, Any]], key: str) -> NDArray[np.f
     )
 
 
-def _g(columns: dict[str, list[float]], figure: plt.Figure) -> None:
+def _g(columns: dict[str, NDArray[np.float64]], figure: plt.Figure) -> None:
     axes = figure.subplots()
     for name, values in columns.items():
         if name != "r_A":
