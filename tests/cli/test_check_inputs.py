@@ -20,8 +20,8 @@ from alloop.glass.composition import TABLE_1
 from alloop.labelers.code import RunSettings
 from alloop.labelers.levels import target_level
 from alloop.report.inputs import inputs_of
+from alloop.report.outlook import EDITED
 from alloop.report.status import config_changes
-from alloop.selection.trust import EDITED
 from alloop.store import begin_attempt, publish
 
 GLASSES = [{"name": "LBS-20-60-20", "n_atoms": [105, 63]}, {"name": "LBS-15-25-60", "n_atoms": [70]}]

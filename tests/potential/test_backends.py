@@ -40,7 +40,6 @@ def test_backend_from_training_to_dynamics(
         import os
         from dataclasses import replace
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")  # JAX compiles every training anew
-        os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
         import dpdata
         from alloop.potential.checkpoints import BACKENDS, newest_whole_checkpoint
         from alloop.selection.deviation import force_deviation

@@ -72,6 +72,7 @@ def text_of(calibration: dict[str, Any], **more: Any) -> str:
     entry = COUNTS | {"lost": 2, "labels": 4, "trust_levels_eV_A": [0.2, 0.8]}
     iteration = {"iteration": 0, "classes": COUNTS, "strata": {"LBS 300K": entry}, "events": {}, "audit": None}
     iteration |= {"reasons": {"candidate": 4}, "trust_levels_eV_A": [0.2, 0.8], "lost_chunks": 2, "trust": []}
+    iteration |= {"deviation_range_eV_A": None, "virial_deviation_range_eV": None}
     iteration |= {"missed_records": 0, "withdrawn_chunks": 0, "failed_chunks": 0} | more
     told = {"iterations": [iteration], "calibration": calibration, "final_held_out": [], "eta_hours": None}
     console = Console(width=160, record=True, file=io.StringIO())
