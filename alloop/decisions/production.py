@@ -12,6 +12,7 @@ from alloop.decisions.final_training import LONGER, models_to_quench
 from alloop.decisions.force_fields import force_field, quench_force_field
 from alloop.decisions.quenching import (
     Sample,
+    bootstrap_sizes,
     chunk_count,
     force_field_uses,
     outdated,
@@ -23,7 +24,6 @@ from alloop.decisions.quenching import (
     quench_sizes,
 )
 from alloop.decisions.training import evaluation_task, held_out_sets
-from alloop.glass.composition import stoichiometric_counts
 from alloop.glass.protocol import (
     MELTING_PS,
     MELTING_TEMPERATURES_K,
@@ -149,8 +149,7 @@ def _starts(starts: Starts, param: Param, entry: GlassParam, size: int, first: S
     """
     assert param.quench is not None
     replicas = param.quench.replicas
-    of_bootstrap = {sum(stoichiometric_counts(entry.glass(), wanted).values()) for wanted in entry.n_atoms}
-    if first.driver == "force_field" or size not in of_bootstrap:
+    if first.driver == "force_field" or size not in bootstrap_sizes(entry):
         return [packed_start(entry.glass(), size)] * replicas
     seed = derived_seed(param.seed, "quench-start", entry.name, size)
     return starts.apart(entry.name, size, float(first.temperature_K or 0.0), "training", seed, replicas)

@@ -70,8 +70,7 @@ def force_field_uses(own: QuenchParam, entry: GlassParam) -> list[str]:
     found = [f"stage{'s' if len(driven) > 1 else ''} {', '.join(driven)}"] if driven else []
     if own.melting_sought(entry.name):
         found.append("the search for where it melts")
-    of_bootstrap = {sum(stoichiometric_counts(entry.glass(), wanted).values()) for wanted in entry.n_atoms}
-    packs = [str(size) for size in quench_sizes(own, entry) if driven or size not in of_bootstrap]
+    packs = [str(size) for size in quench_sizes(own, entry) if driven or size not in bootstrap_sizes(entry)]
     return found + ([f"packing {' and '.join(packs)} atoms"] if packs else [])
 
 
@@ -200,6 +199,11 @@ def quench_section(param: Param) -> str:
     sizes = {entry.name: quench_sizes(param.quench, entry) for entry in param.glasses}
     own = param.quench.model_dump(mode="json", exclude={"when", "relax"})
     return content_key({"quench": own | {"force_field": quench_force_field(param)}, "sizes": sizes})
+
+
+def bootstrap_sizes(entry: GlassParam) -> set[int]:
+    """Return the sizes, in atoms, of the cells of a glass that the bootstrap makes."""
+    return {sum(stoichiometric_counts(entry.glass(), wanted).values()) for wanted in entry.n_atoms}
 
 
 def quench_sizes(own: QuenchParam, entry: GlassParam) -> list[int]:

@@ -165,6 +165,18 @@ def test_energies_have_the_error_of_the_table_beside_them() -> None:
         assert bar[1, 1] - bar[0, 1] == pytest.approx(2 * 1.0), "meV/atom"
 
 
+def test_g_of_runs_alike_is_one_figure_of_their_mean() -> None:
+    place = {"glass": "g", "atoms": 300, "cooling_rate_K_ps": 10.0}
+    runs = [place | {"run": f"g.n300.r{k}", "g": {"r_A": [1.0, 2.0], "B-O": [0.0, 2.0 * k]}} for k in (1, 2)]
+    other = runs[0] | {"run": "g.n300.slow.r1", "cooling_rate_K_ps": 2.0}
+    figures = list(distribution_figures({"glasses": [*runs, other]}))
+    assert len(figures) == 2
+    assert "g.n300.r1, g.n300.r2" in figures[0].caption and "mean of 2 runs" in figures[0].caption
+    for drawn in laid_out(figures[0]):
+        (line,) = drawn.axes[0].get_lines()
+        assert line.get_ydata().tolist() == [0.0, 3.0]
+
+
 def test_replicas_held_for_different_times_are_averaged_at_equal_temperature() -> None:
     quick = {"temperatures_K": [1200, 1000, 800, 600], "three_rings": [0, 2, 4, 6]}
     held = {"temperatures_K": [1200, 1000, 1000, 1000, 800, 600], "three_rings": [0, 4, 4, 4, 4, 8]}
