@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import time
+import timeit
 from typing import Any
 
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.neighborlist import neighbor_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -344,9 +345,8 @@ def test_fast_enough_to_run_between_md_steps():
     symbols = rng.choice(["Si", "B", "O", "O", "O", "Li"], len(grid))
     atoms = Atoms(symbols, positions=grid + rng.normal(0, 0.1, grid.shape), cell=[15.4, 15.4, 13.2], pbc=True)
     watch = Watch({name: settings for name, settings in ALL.items() if name != "ring"})
-    durations_s = []
-    for _ in range(20):
-        start = time.perf_counter()
-        watch.look(atoms)
-        durations_s.append(time.perf_counter() - start)
-    assert min(durations_s) < 0.03  # a few ms on an idle core; the fastest call says least about other work
+    ours, ase = (
+        min(timeit.repeat(call, number=1, repeat=20))
+        for call in (lambda: watch.look(atoms), lambda: neighbor_list("ijd", atoms, max(WIDE_A.values()) + 1.0))
+    )
+    assert ours < 2 * ase, "an MD step of any potential costs more than one neighbour list"
