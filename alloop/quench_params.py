@@ -69,6 +69,11 @@ class ToleranceParam(Section):
         0.02, description="of mean lengths of B-O and Si-O; 0.015 Å is what 15 % more four-coordinated B make of B-O"
     )
     rings_per_B: Positive = Field(0.05, description="of three-membered rings per B; 0.33 if all B were in one")
+    rdf_A: Positive = Field(
+        0.5,
+        description="of the partial g(r) up to 5 Å: integral of the difference, pairs weighted as in the total g(r); "
+        "all distances 1 % longer make 0.4 Å",
+    )
 
 
 class ProbeParam(MeltQuenchParam):

@@ -15,6 +15,7 @@ from alloop.config import Param
 from alloop.decisions.exploration import Starts
 from alloop.decisions.quenching import Sample, chunk_count, quench_chains, quench_common
 from alloop.glass.composition import stoichiometric_counts
+from alloop.quench_params import ProbeParam
 from alloop.seeds import derived_seed
 from alloop.selection.convergence import Criterion, curve_criterion, stability_criterion
 from alloop.selection.curves import Curves, curve_stability
@@ -229,7 +230,7 @@ def probe_criteria(campaign: Campaign, param: Param, iteration: int) -> list[Cri
                 places = [(entry["atoms"], entry[name]) for entry in sizes]
                 criteria.append(_stable(f"{name} of {glass}", unit, places, "atoms", len(sizes), tolerance))
         atoms = [entry["atoms"] for entry in sizes]
-        criteria += _structure_criteria(campaign, glass, atoms, range(first, iteration + 1), own.iterations)
+        criteria += _structure_criteria(campaign, own, glass, atoms, range(first, iteration + 1))
     nothing = Criterion("glasses of the probe", "unknown", None, None, "", "no quench of the probe was asked for")
     return criteria or [nothing]
 
@@ -250,19 +251,25 @@ def _stable(
 
 
 def _structure_criteria(
-    campaign: Campaign, glass: str, atoms: list[int], iterations: range, wanted: int
+    campaign: Campaign, own: ProbeParam, glass: str, atoms: list[int], iterations: range
 ) -> list[Criterion]:
     """Return whether the g(r) of a glass are the same over ensembles, in the smallest cell, and over cell sizes."""
     along = [(number, (glass, min(atoms)), number) for number in iterations]
-    criteria = [_same_structure(campaign, glass, along, "iterations", wanted)]
+    tolerance_A = own.tolerance.rdf_A
+    criteria = [_same_structure(campaign, glass, along, "iterations", own.iterations, tolerance_A)]
     if len(atoms) > 1:
         sizes = [(iterations[-1], (glass, size), size) for size in atoms]
-        criteria.append(_same_structure(campaign, glass, sizes, "atoms", len(atoms)))
+        criteria.append(_same_structure(campaign, glass, sizes, "atoms", len(atoms), tolerance_A))
     return criteria
 
 
 def _same_structure(
-    campaign: Campaign, glass: str, places: list[tuple[int, tuple[str, int], int]], along: str, wanted: int
+    campaign: Campaign,
+    glass: str,
+    places: list[tuple[int, tuple[str, int], int]],
+    along: str,
+    wanted: int,
+    tolerance_A: float,
 ) -> Criterion:
     """Compare g(r) at places: of which iteration, glass and atoms, and the number it is called by."""
     found = [(at, _structure(campaign, _final_holds(campaign, n).get(where, []))) for n, where, at in places]
@@ -274,4 +281,4 @@ def _same_structure(
     first = known[0][1]
     measured = [Curves(float(at), structure.g) for at, structure in known]
     weights = list(first.pairs.values())
-    return curve_criterion(curve_stability(name, "A", measured, first.r_A, weights, along=along))
+    return curve_criterion(curve_stability(name, "A", measured, first.r_A, weights, along=along, tolerance=tolerance_A))

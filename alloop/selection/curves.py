@@ -4,7 +4,8 @@ Two ensembles of replicas are as far apart as the mean curves of their replicas:
 difference, summed over the curves of a set by their weights. Replicas of one ensemble are apart as well. Were nothing
 but their spread between the ensembles, the means of R_1 and R_2 replicas would be sqrt((1/R_1 + 1/R_2) / 2) times as
 far apart as two single replicas of one ensemble, whatever the noise of a bin: normal deviations only differ in width.
-That is the distance by chance, and what is beyond `FACTOR` times it differs. In simulations of three ensembles of three
+That is the distance by chance, and what is beyond `FACTOR` times it differs; what is larger could go unnoticed where
+that is more than what is tolerated. In simulations of three ensembles of three
 replicas, chance alone went beyond it in 5 % of cases where the noise had five independent parts, in 1 % where it had
 ten, in none of 1500 where it had thirty. A g(r) has hundreds of bins, but its peaks vary as a whole.
 """
@@ -38,7 +39,7 @@ class Curves:
 class CurveStability:
     """The two ensembles that are farthest apart by chance's measure: distance and that by chance, in the unit.
 
-    verdict: "stable", "differs" or "unknown".
+    verdict: "stable", "differs", "not resolved" (a tolerance is given, replicas are too far apart for it) or "unknown".
     """
 
     what: str
@@ -65,10 +66,13 @@ def curve_stability(
     weights: Sequence[float],
     *,
     along: str = "iterations",
+    tolerance: float | None = None,
 ) -> CurveStability:
     """Compare the curves of every two ensembles on points x (points,); weights: one per curve.
 
-    Fewer than two ensembles, one of a single replica, or a value that is not finite make the verdict "unknown".
+    With a `tolerance` (in the unit) ensembles differ only if they are farther apart than that too, and are stable only
+    if no larger distance could be chance. Fewer than two ensembles, one of a single replica, or a value that is not
+    finite make the verdict "unknown".
     """
     if len(measured) < 2 or not all(len(own.values) > 1 and np.isfinite(own.values).all() for own in measured):
         told = f"{what}: unknown, {len(measured)} ensemble(s); two are needed, of two replicas or more each"
@@ -81,10 +85,14 @@ def curve_stability(
         shrinks = math.sqrt((1 / len(one.values) + 1 / len(other.values)) / 2)
         apart = distance(one.values.mean(axis=0), other.values.mean(axis=0), x, weights)
         found.append((apart, float(np.mean(within)) * shrinks, (one.at, other.at)))
-    apart, chance, pair = max(found, key=lambda own: (own[0] - FACTOR * own[1], own[0]))
-    verdict = "differs" if apart > FACTOR * chance else "stable"
+    differ = [own for own in found if own[0] > max(FACTOR * own[1], tolerance or 0.0)]
+    hidden = [own for own in found if tolerance is not None and FACTOR * own[1] > tolerance]
+    verdict = "differs" if differ else "not resolved" if hidden else "stable"
+    apart, chance, pair = max(differ or hidden or found, key=lambda own: (own[0] - FACTOR * own[1], own[0]))
+    allowed = "" if tolerance is None else f", {tolerance:g} allowed"
+    remedy = "; more replicas or larger cells would tell" if verdict == "not resolved" else ""
     sentence = (
         f"{what} over {along}: {verdict}; {pair[0]:g} and {pair[1]:g} are {apart:.3g} {unit} apart, "
-        f"{chance:.3g} by the spread between replicas (up to {FACTOR:g} times that is chance)"
+        f"{chance:.3g} by the spread between replicas (up to {FACTOR:g} times that is chance{allowed}){remedy}"
     )
     return CurveStability(what, unit, pair, apart, chance, verdict, sentence)

@@ -50,6 +50,23 @@ def test_a_peak_that_has_moved_or_grown_is_a_difference() -> None:
     assert curve_criterion(told).state == "unmet" and "apart" in told.sentence
 
 
+def test_noise_is_no_stability() -> None:
+    def found(tolerance: float, *ensembles: Curves) -> str:
+        told = curve_stability("g", "A", ensembles, X, WEIGHTS, tolerance=tolerance)
+        states = {"stable": "met", "differs": "unmet", "not resolved": "unknown"}
+        assert curve_criterion(told).state == states[told.verdict]
+        assert f"{tolerance:g} allowed" in told.sentence
+        return told.verdict
+
+    quiet, noisy = ([replicas(n, n, noise=noise) for n in range(2)] for noise in (0.1, 3.0))
+    assert found(1.0, *quiet) == "stable"
+    assert found(1.0, *noisy) == "not resolved"
+    assert found(1.0, *quiet, noisy[1]) == "not resolved", "one noisy ensemble is enough"
+    moved = replicas(3, 3, shift=0.4)
+    assert found(0.2, *quiet, moved) == "differs"
+    assert found(2.0, *quiet, moved) == "stable", "significant, but allowed"
+
+
 def test_what_is_of_no_weight_decides_nothing() -> None:
     one, other = replicas(0, 0), replicas(1, 1, shift=0.5)
     assert curve_stability("g", "A", [one, other], X, [0.0, 0.5, 0.5]).verdict == "stable"

@@ -161,6 +161,8 @@ def test_g_of_r_beyond_the_bonds_must_be_the_same(probes: Any) -> None:
     found = states(probes, 1)
     assert found[name] == "unmet" and found[f"{name} atoms"] == "met"
     assert {state for own, state in found.items() if "g(r)" not in own} == {"met"}, "nothing else sees it"
+    assert states(probes, 1, tolerance={"rdf_A": 9.0})[name] == "met", "allowed"
+    assert states(probes, 1, tolerance={"rdf_A": 0.01})[f"{name} atoms"] == "unknown", "hidden in the spread"
 
 
 def test_g_of_r_of_one_replica_is_not_known(probes: Any) -> None:
