@@ -45,6 +45,8 @@ if TYPE_CHECKING:  # each costs a tenth of a second to import, and reading a cam
 
 BEAT_SECONDS = 5.0
 FOREIGN_SILENCE_SECONDS = 300.0
+_LOOKS = 5
+_LOOK_AGAIN_SECONDS = 0.2
 
 
 class Campaign:
@@ -160,7 +162,8 @@ class Campaign:
         pick = self.state.picks.get(key)
         self.state.settle_done(key)
         self.costs.add(task.kind, self.glass_of(task), pick, record)
-        self.state.durations.setdefault(task.kind, Durations()).add(record["seconds"])
+        if not (pick and pick.get("given")):  # imported labels take no time
+            self.state.durations.setdefault(task.kind, Durations()).add(record["seconds"])
         self._count_failures(task, entry.failures)
         notes = record.get("notes") or {}
         if pick is not None and pick.get("level") is not None and "code" in notes:
@@ -307,10 +310,21 @@ class Campaign:
                 raise CampaignHeldError(f"driver {owner.pid} on {owner.host} holds the campaign\n  {advice}")
 
     def read_beat(self) -> dict[str, Any] | None:
-        """Return the last heartbeat of a driver, if any."""
+        """Return the last heartbeat of a driver, None where there is none; OSError if it cannot be read.
+
+        It is replaced every few seconds, so a host that sees it over NFS may hold a stale handle and looks again.
+        """
+        for _ in range(_LOOKS - 1):
+            try:
+                return self._beat()
+            except OSError:
+                time.sleep(_LOOK_AGAIN_SECONDS)
+        return self._beat()
+
+    def _beat(self) -> dict[str, Any] | None:
         try:
             return read_json(self.run_folder / "driver.json")
-        except (OSError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
 
     def driver_alive(self) -> bool:

@@ -118,10 +118,6 @@ class Spend:
         """GPU-seconds spent, those of failed attempts included."""
         return self.gpu_seconds + self.lost_gpu_seconds
 
-    def mean_seconds(self) -> float | None:
-        """Return how long a task took that ended well, None before one has."""
-        return self.seconds / self.tasks if self.tasks else None
-
     def to_json(self) -> dict[str, Any]:
         """Return all sums as JSON, from which `from_json` makes them again."""
         return {name: getattr(self, name) for name in _SUMS} | {"waits": self.waits.to_json()}
@@ -186,9 +182,13 @@ class Costs:
         return found
 
     def mean_seconds(self, kind: str) -> float | None:
-        """Return how long a task of a kind takes, None before one has ended well."""
-        spend = self.by_kind.get(kind)
-        return None if spend is None else spend.mean_seconds()
+        """Return how long a task of a kind takes, None before one has ended well; imported labels took no time."""
+        spend, count = self.by_kind.get(kind), self.paid(kind)
+        return spend.seconds / count if spend is not None and count else None
+
+    def paid(self, kind: str) -> int:
+        """Return how many tasks of a kind have ended well, imported labels left out."""
+        return self.paid_labels if kind == "label" else self.by_kind.get(kind, Spend()).tasks
 
     @property
     def core_hours(self) -> float:

@@ -61,7 +61,7 @@ def ruling(failures: list[dict[str, Any]], own_limit: int) -> Ruling:
     rule = RULES.get(last["class"], Rule(None))
     repeats = sum(failure["class"] == last["class"] for failure in failures)
     wait_s = min(rule.backoff_s * 2 ** (repeats - 1), _LONGEST_BACKOFF_S)
-    return Ruling(None, wait_s, 2 * last.get("seconds", 0.0) if rule.more_time else None)
+    return Ruling(None, wait_s, 2 * (last.get("seconds") or 0.0) if rule.more_time else None)
 
 
 def _record(failure: dict[str, Any], message: str) -> dict[str, Any]:

@@ -92,9 +92,9 @@ def label_files(
     share = label.per_process or (8 if label.labeler in labelers.BUILT_IN else 1)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("labelling", total=len(given))
-        run(given, how, slots=slots, threads=threads, share=share, ended=lambda _: progress.advance(bar))
+        died = run(given, how, slots=slots, threads=threads, share=share, ended=lambda _: progress.advance(bar))
     write_labels(output, given)
-    return [outcome(one) for one in given], level.name
+    return [outcome(one, died.get(one.task.key)) for one in given], level.name
 
 
 def prepare(
@@ -131,16 +131,23 @@ def prepare(
     return given, how, level
 
 
-def run(given: list[Given], how: Path, *, slots: int, threads: int, share: int, ended: Callable[[Given], None]) -> None:
-    """Label them, `share` in one process and `slots` processes at once, telling each as its process ends."""
+def run(
+    given: list[Given], how: Path, *, slots: int, threads: int, share: int, ended: Callable[[Given], None]
+) -> dict[str, str]:
+    """Label them, `share` in one process and `slots` processes at once, telling each as its process ends.
+
+    Return, by key, what is known of those whose process died without a word of them.
+    """
+    died: dict[str, str] = {}
     waiting = [one for one in given if not (one.folder / "result").is_dir()]
     batches = [waiting[start : start + share] for start in range(0, len(waiting), share)]
     log = how.parent / "attempts.log"
 
     def attempt(batch: list[Given]) -> list[Given]:
         command = [sys.executable, "-m", "alloop.attempt", "--settings", str(how), *(str(one.folder) for one in batch)]
+        before = [len(failures(one.folder)) for one in batch]
         with log.open("ab") as stream:
-            subprocess.run(
+            done = subprocess.run(
                 command,
                 env=os.environ | md_environment(threads),
                 stdin=subprocess.DEVNULL,
@@ -148,16 +155,21 @@ def run(given: list[Given], how: Path, *, slots: int, threads: int, share: int, 
                 stderr=stream,
                 check=False,
             )
+        for one, known in zip(batch, before, strict=True):
+            untold = not (one.folder / "result").is_dir() and len(failures(one.folder)) == known
+            if done.returncode and untold:
+                died[one.task.key] = f"its process ended with code {done.returncode}; {log} has its output"
         return batch
 
     with ThreadPoolExecutor(slots) as pool:
         for batch in pool.map(attempt, batches):
             for one in batch:
                 ended(one)
+    return died
 
 
-def outcome(one: Given) -> dict[str, Any]:
-    """Return what came of a structure, as JSON: its label, or why there is none."""
+def outcome(one: Given, died: str | None = None) -> dict[str, Any]:
+    """Return what came of a structure, as JSON: its label, or why there is none; died: what `run` tells of it."""
     record: dict[str, Any] = {"source": one.source, "key": one.task.key, "folder": str(one.folder)}
     if (one.folder / "result").is_dir():
         label = read_json(one.folder / "result" / "label.json")
@@ -177,6 +189,8 @@ def outcome(one: Given) -> dict[str, Any]:
     if live_attempt(one.folder) is not None:
         last = {"class": "interrupted", "message": "another process labels it now; ask again when that has ended"}
         return record | {"labelled": False} | last
+    if died:
+        return record | {"labelled": False, "class": "crash", "message": died}
     failed = failures(one.folder)
     last = failed[-1] if failed else {"class": "interrupted", "message": "no attempt came to an end"}
     return record | {"labelled": False, "class": last["class"], "message": last["message"]}

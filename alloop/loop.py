@@ -65,6 +65,8 @@ def limits(param: Param, max_iterations: int, *, quench_only: bool = False, barr
 HANDED_OVER_FILE = "handed-over"
 """In ``run/``: the driver before this one left for its successor."""
 _NOTIFY_SECONDS = 5.0
+ASK_AGAIN_SECONDS = 60.0
+"""What was told to end and has not is told again: a worker may not have heard."""
 _STILLBORN = 9
 """So many processes in a row may end before they begin where nodes of a batch pool may be to blame, or a signal is."""
 
@@ -340,12 +342,14 @@ class Driver:
             self.watcher.say(
                 f"waiting for {len(self.campaign.state.running)} running task(s); Ctrl-C again ends them now"
             )
-        asked = False
+        asked: float | None = None
         while self.campaign.state.running and not self.leaves:
-            if stop_requested(self.campaign) == "now" and not asked:
-                asked = True
+            now = time.monotonic()
+            if stop_requested(self.campaign) == "now" and (asked is None or now - asked > ASK_AGAIN_SECONDS):
+                asked = now
                 folders = map(self.campaign.folder, self.campaign.state.running)
                 self.pool.end([record for folder in folders for record in store.live_records(folder, self.pool.alive)])
+            self._patiently(lambda: self.pool.demand({}))  # batch pools hear of lost jobs and workers here
             self._patiently(lambda: self._settle(TICK_SECONDS))
             self._patiently(self._tick)
         self._patiently(lambda: self.snapshots.write(force=True))

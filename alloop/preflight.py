@@ -330,7 +330,8 @@ def _unknown_to(root: Path, name: str, cells: Mapping[str, Mapping[str, int]]) -
 def _quench_force_field(campaign: Campaign, param: Param) -> Iterator[Problem]:
     """Glasses that the force field of the quench does not know, though it is to drive, pack or melt them."""
     name, uses, cells = quench_force_field(param), uses_of_force_field(param), dict(_glass_cells(param))
-    for glass, error in _unknown_to(campaign.root, name, {glass: cells[glass] for glass in uses}):
+    known = {glass: cells[glass] for glass in uses if glass in cells}  # of an impossible size _glasses tells
+    for glass, error in _unknown_to(campaign.root, name, known):
         found = f"for {glass} {name} is needed ({'; '.join(uses[glass])}): {error}"
         remedy = f"set it to one that knows this glass ({', '.join(SEED_FORCE_FIELDS)}, or the file of tables of your "
         yield Problem(_at("quench.force_field"), found, f"{remedy}own), or take the glass out")

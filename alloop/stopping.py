@@ -47,7 +47,8 @@ def _cancel_jobs(campaign: Campaign, say: Callable[[str], None]) -> None:
             end_scheduler(campaign.run_folder, campaign.state.identity["id"])
     finally:
         campaign.release()
-    say(f"{len(jobs)} batch job(s) cancelled: {', '.join(job.name for job in jobs)}")
+    if gone := [job.name for job in jobs if job not in left]:
+        say(f"{len(gone)} batch job(s) cancelled: {', '.join(gone)}")
     if left:
         names = ", ".join(f"{job.name} ({job.id or 'id unknown'})" for job in left)
         say(f"the queue still shows {names}: call this again in a minute")

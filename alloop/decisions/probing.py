@@ -232,6 +232,11 @@ def probe_criteria(campaign: Campaign, param: Param, iteration: int) -> list[Cri
         atoms = [entry["atoms"] for entry in sizes]
         criteria += _structure_criteria(campaign, own, glass, atoms, range(first, iteration + 1))
     nothing = Criterion("glasses of the probe", "unknown", None, None, "", "no quench of the probe was asked for")
+    runs = quench_runs(campaign.state.decisions.get(("probe", iteration)))
+    if lost := [run["name"] for run in runs if not _results(campaign, run["analysed"])]:
+        names = ", ".join(lost[:5]) + (", ..." if len(lost) > 5 else "")
+        told = f"{len(lost)} of {len(runs)} quenches of the probe made no glass: {names}"
+        criteria.append(Criterion("quenches of the probe", "unknown", float(len(lost)), 0.0, "", told))
     return criteria or [nothing]
 
 

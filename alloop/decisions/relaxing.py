@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -137,12 +138,22 @@ def relax_criteria(campaign: Campaign, param: Param, iteration: int) -> list[Cri
     glasses = dict.fromkeys(entry["spec"]["glass"] for entry in decision["tasks"])
     criteria = []
     for glass in glasses:
+        asked = sum(entry["spec"]["glass"] == glass for entry in decision["tasks"])
+        mine = [one for one in records if one["glass"] == glass]
         for key, (name, unit) in RELAXED.items():
-            mine = [one for one in records if one["glass"] == glass]
             own = [one for one in mine if one["before"][key] is not None]
             if own or not mine:  # a glass of which nothing could be relaxed is unknown, one without silicon has no 5Si
-                criteria.append(unchanged(f"{name} of {glass}", unit, [_pair(one, key) for one in own], tolerance))
+                found = unchanged(f"{name} of {glass}", unit, [_pair(one, key) for one in own], tolerance)
+                criteria.append(_all_told(found, asked, asked - len(mine)))
     return criteria
+
+
+def _all_told(found: Criterion, asked: int, lacking: int) -> Criterion:
+    """Return the criterion, not met where structures could not be relaxed: those may be least like the labeler's."""
+    if not lacking:
+        return found
+    told = f"{found.sentence}; {lacking} of {asked} structures could not be relaxed"
+    return replace(found, state="unknown" if found.state == "met" else found.state, sentence=told)
 
 
 def _pair(record: dict[str, Any], key: str) -> tuple[float, float]:

@@ -54,11 +54,11 @@ def training_tasks(
             "  alloop status shows why; mend the labeler, then: alloop retry"
         )
     network = _network(campaign, param, iteration)
-    before = _start_from(campaign, iteration, kind, network) if own.warm_start else []
+    template = apply_network(json.loads(find_template(own.template, campaign.root).read_text()), network)
+    before = _start_from(campaign, iteration, kind, network, template["model"]) if own.warm_start else []
     continued = len(before) == own.models
     foreign = own.init_models if iteration == 0 and not continued else []
     warm = continued or bool(foreign)
-    template = apply_network(json.loads(find_template(own.template, campaign.root).read_text()), network)
     common = {
         "type_map": param.elements,
         "training": training,
@@ -73,6 +73,8 @@ def training_tasks(
         "compress": own.compress,
         "resume": own.resume,
     } | ({"energy_shift_eV": energy_shift_eV} if energy_shift_eV else {})
+    if warm and final is None:
+        common["scratch"] = {"steps": own.steps, "start_lr": own.learning_rate}  # if a checkpoint cannot be used
     if final is not None:
         common |= {"steps": final.steps, "start_lr": final.learning_rate or common["start_lr"]}
     tasks = []
@@ -90,12 +92,14 @@ def training_tasks(
     return {"inputs": training + held_out, "common": common, "tasks": task_entries(tasks, common)}
 
 
-def _start_from(campaign: Campaign, iteration: int, kind: str, network: dict[str, Any]) -> list[str]:
+def _start_from(
+    campaign: Campaign, iteration: int, kind: str, network: dict[str, Any], model: dict[str, Any]
+) -> list[str]:
     """Return the models whose weights an ensemble starts from: those trained before it at the same level of theory.
 
     That is the pre-trained ensemble where there is one, else the last; for a final training the one it makes better.
     None after a relabelling, nor for pre-training itself: energies may be on another scale, and a warm start keeps the
-    old one's energy of an atom, which is not trained. None of another network.
+    old one's energy of an atom, which is not trained. None of another network, be it by `train` or by the template.
     """
     state = campaign.state
     if kind == "pretrain":
@@ -108,7 +112,8 @@ def _start_from(campaign: Campaign, iteration: int, kind: str, network: dict[str
     relabelled = state.decisions.get(("relabel", source[1] if kind == "final_train" else iteration - 1))
     if relabelled and (source[0] == "train" or relabelled["number"] > state.decisions[source]["number"]):
         return []
-    if state.decisions[source]["common"]["network"] != network:
+    common = state.decisions[source]["common"]
+    if common["network"] != network or common["template"]["model"] != model:
         return []
     return [task["key"] for task in state.decisions[source]["tasks"] if task["key"] in state.done]
 

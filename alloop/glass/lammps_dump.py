@@ -55,6 +55,8 @@ def _blocks(lines: TextIO) -> Iterator[str]:
             block = []
         block.append(line)
     if block and block[0].startswith(_FIRST_LINE):
+        if not block[-1].endswith("\n"):
+            raise ValueError("the last frame is cut off within a number: the run was killed, or still writes")
         yield "".join(block)
 
 

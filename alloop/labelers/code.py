@@ -281,7 +281,12 @@ def _run_script(script: Path, log: Path, settings: RunSettings) -> _Ended:
         child = subprocess.Popen(
             command, cwd=script.parent, env=clean_environment(), stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
         )
-    hang = _watch(child, script.parent, settings)
+    try:
+        hang = _watch(child, script.parent, settings)
+    except OSError as error:
+        _end_tree(child.pid)
+        child.wait()
+        raise CodeFault("infra", f"the run cannot be watched: {error}", final=False) from error
     return _Ended(child.wait(), hang)
 
 
@@ -310,7 +315,13 @@ def _watch(child: subprocess.Popen[bytes], folder: Path, settings: RunSettings) 
 
 def _size(folder: Path) -> int:
     total = 0
-    for file in folder.iterdir():
+    try:
+        files = list(folder.iterdir())
+    except OSError:
+        if not folder.exists():  # a cleaner has been there; anything else may pass
+            raise
+        return total
+    for file in files:
         try:
             total += file.stat().st_size
         except OSError:

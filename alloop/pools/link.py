@@ -23,6 +23,7 @@ from alloop.pools.keys import campaign_keys, security
 from alloop.pools.worker import connected, describe, terminate
 from alloop.process import ProcessIdentity
 
+LOGGER = logging.getLogger(__name__)
 CALL_SECONDS = 15.0
 FAILED_POLLS = 3
 _LONGEST_PAUSE_S = 60.0
@@ -222,8 +223,10 @@ class Link:
         if self._record is not None and scheduler.is_gone(self._record):
             raise ConnectionError("its process is gone; another one is started")
         while self._tasks:
-            with contextlib.suppress(Exception):  # a worker that is gone needs no farewell
+            try:  # a worker that is gone needs no farewell; who wants an attempt ended asks again
                 client.sync(self._tasks.popleft(), client, callback_timeout=CALL_SECONDS)
+            except Exception as error:
+                LOGGER.warning("a worker did not hear: %s: %s", type(error).__name__, error)
         names = client.sync(client._run_on_scheduler, connected, callback_timeout=CALL_SECONDS)
         now = time.monotonic()
         curious = set().union(*self._curious.values())

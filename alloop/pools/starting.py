@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Container
@@ -40,8 +41,8 @@ def outcome(future: Any) -> tuple[int | None, str]:
 
 
 def log_problem(log: Path, problem: str) -> None:
-    """Add a line to the log of what processes print before they begin a task."""
-    with log.open("a") as stream:
+    """Add a line to the log of what processes print before they begin a task; on a full disk it is left out."""
+    with contextlib.suppress(OSError), log.open("a") as stream:
         stream.write(problem + "\n")
 
 

@@ -15,7 +15,7 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,8 @@ class TrainRequest:
 
     template: DeePMD input with network and loss; `sel` may be numbers or "auto" (see :func:`train`).
     Learning rate, steps, seeds, type map and data are set from the fields below. `init_checkpoint` is the prefix of a
-    checkpoint whose weights the training starts from (step counter and learning rate begin anew).
+    checkpoint whose weights the training starts from (step counter and learning rate begin anew). Where it cannot be
+    used, the training starts from scratch, with `scratch_steps` and `scratch_lr` in place of what a warm start needs.
     `restart` continues from the newest whole checkpoint in the directory if it belongs to this same request.
     `short_range` gives the model a wall (tensorflow only); a checkpoint with another one, or none, is not continued.
     """
@@ -59,6 +60,8 @@ class TrainRequest:
     stop_lr: float = 1e-6
     validation_systems: Sequence[Path] = field(default_factory=tuple)
     init_checkpoint: Path | None = None
+    scratch_steps: int | None = None
+    scratch_lr: float | None = None
     restart: bool = True
     save_freq: int = 1000
     compress: bool = True
@@ -77,6 +80,7 @@ class TrainResult:
     lcurve: Path
     log: Path
     started_from: str
+    steps: int
     short_range_table: Path | None = None
 
 
@@ -95,6 +99,9 @@ def train(request: TrainRequest, directory: Path) -> TrainResult:
     directory.mkdir(parents=True, exist_ok=True)
     with output_to(directory / LOG), contextlib.chdir(directory):
         warm = usable_init_checkpoint(request)
+        if request.init_checkpoint is not None and warm is None:
+            steps, rate = request.scratch_steps or request.n_steps, request.scratch_lr or request.start_lr
+            request = replace(request, init_checkpoint=None, n_steps=steps, start_lr=rate)
         warm_model = model_of_checkpoint(warm, backend) if warm else None
         dp_input = training_input(request, warm_model)
         digest = _request_digest(request, dp_input, warm, backend)
@@ -117,6 +124,7 @@ def train(request: TrainRequest, directory: Path) -> TrainResult:
         lcurve=directory / LCURVE,
         log=directory / LOG,
         started_from=started,
+        steps=request.n_steps,
         short_range_table=table,
     )
 

@@ -159,4 +159,7 @@ def _columns(frame: dict[str, Any]) -> list[tuple[float | None, int]]:
 def _spread(values: list[tuple[float | None, int]]) -> str:
     known = [value for value, _ in values if value is not None]
     digits = values[0][1] + (1 if values[0][1] == 0 else 0)
-    return f"{np.mean(known):.{digits}f} ± {np.std(known):.{digits}f}" if known else "-"
+    if not known:
+        return "-"
+    mean = f"{np.mean(known):.{digits}f}"
+    return f"{mean} ± {np.std(known, ddof=1):.{digits}f}" if len(known) > 1 else mean

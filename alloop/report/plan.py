@@ -61,9 +61,10 @@ def build_plan(campaign: Campaign, param: Param, max_iterations: int) -> dict[st
     rows: list[dict[str, Any]] = []
     for kind, count in tasks.items():
         spend = campaign.costs.by_kind.get(kind, Spend())
+        paid = campaign.costs.paid(kind)
         row: dict[str, Any] = {"kind": kind, "decided": wanted.count(kind), "at_most": count}
-        row["core_hours"] = round(count * spend.all_core_seconds / spend.tasks / 3600, 3) if spend.tasks else None
-        row["gpu_hours"] = round(count * spend.all_gpu_seconds / spend.tasks / 3600, 3) if spend.tasks else None
+        row["core_hours"] = round(count * spend.all_core_seconds / paid / 3600, 3) if paid else None
+        row["gpu_hours"] = round(count * spend.all_gpu_seconds / paid / 3600, 3) if paid else None
         rows.append(row)
     due_rows = [row for row in rows if row["at_most"]]
     due = next_decision(state, limits(param, max_iterations))

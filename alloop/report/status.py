@@ -157,12 +157,18 @@ def import_warnings(state: State) -> list[str]:
 
 
 def lasting_warnings(campaign: Campaign) -> list[str]:
-    """Return what a person should know that no further result changes: of imported labels, of no describing model."""
+    """Return what a person should know that no further result changes: of imported labels, of the first training."""
     state = campaign.state
     warnings, describer = import_warnings(state), state.describer
     if describer is None or describer not in state.done:
         return warnings
-    if lacking := campaign.summary(describer).get("no_describer"):
+    summary = campaign.summary(describer)
+    if summary.get("init_passed_over"):
+        warnings.append(
+            f"{state.tasks[describer].name} could not start from the checkpoint of train.init_models, which is damaged "
+            "or of another network, type map or sel, and was trained from scratch; its train.log tells"
+        )
+    if lacking := summary.get("no_describer"):
         warnings.append(
             f"{state.tasks[describer].name} could not be written as the model that describes environments, so frames "
             f"are chosen without regard to how new theirs are: {_first_line(lacking)}"
@@ -286,7 +292,8 @@ def _glass_row(
     unconverged = _unconverged(summaries.get(entry["key"]) for entry in minima)
     at_minimum = [] if unconverged else _frames_of(campaign, minima)
     lost = [summary for summary in summaries.values() if summary["status"] in ("lost", "stopped")]
-    running = lost[0]["status"] if lost else f"running {len(done)}/{len(chunks)}"
+    given_up = any(entry["key"] in campaign.state.quarantined for entry in chunks)
+    running = lost[0]["status"] if lost else f"{'given up' if given_up else 'running'} {len(done)}/{len(chunks)}"
     by_ensemble = [summaries[entry["key"]] for entry in done if "force_field" not in entry["spec"]]
     records = sum(summary["records"] for summary in by_ensemble)
     trusted = sum(summary["classes"]["accurate"] + summary["classes"]["candidate"] for summary in by_ensemble)

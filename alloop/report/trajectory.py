@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +44,9 @@ class Frames:
         return frames_of_file(path, self.every, self.types)
 
     def all(self) -> Iterator[Atoms]:
-        """Frames of all files, one file after the other."""
-        return (atoms for path in self.paths for atoms in self.of(path))
+        """Every n-th frame of all files, pieces of one run: the stride goes on over their ends."""
+        frames = (atoms for path in self.paths for atoms in frames_of_file(path, 1, self.types))
+        return islice(frames, 0, None, self.every)
 
     def step_ps(self, purpose: str) -> float:
         """Time between two frames read; InputError if it is not known."""

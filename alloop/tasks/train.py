@@ -51,6 +51,8 @@ def run(context: Context) -> None:
         stop_lr=spec["stop_lr"],
         seed=spec["seed"],
         init_checkpoint=_start(context),
+        scratch_steps=spec.get("scratch", {}).get("steps"),
+        scratch_lr=spec.get("scratch", {}).get("start_lr"),
         restart=spec["resume"] == "checkpoint",
         save_freq=spec["save_every"],
         compress=spec["compress"],
@@ -68,6 +70,8 @@ def run(context: Context) -> None:
     ]
     for file in [*files, *trained.checkpoint_files, directory / "input.json"]:
         shutil.move(file, context.out / file.name)
+    if passed_over := request.init_checkpoint is not None and trained.started_from == "scratch":
+        print(f"{request.init_checkpoint} cannot be started from, see {trained.log.name}", flush=True)
     lacking = None
     if spec.get("describe"):
         lacking = _describe(context.out, trained.model.name, trained.checkpoint.name, spec["backend"])
@@ -78,10 +82,11 @@ def run(context: Context) -> None:
             "model": driving.name,
             "checkpoint": trained.checkpoint.name,
             "training_labels": len(spec["training"]),
-            "steps": spec["steps"],
+            "steps": trained.steps,
             "seconds": round(time.monotonic() - began, 1),
             "started_from": trained.started_from,
         }
+        | ({"init_passed_over": True} if passed_over else {})
         | ({"no_describer": lacking} if lacking else {}),
     )
 
@@ -116,7 +121,7 @@ def _told(context: Context, lcurve: Path) -> Iterator[None]:
     def tell() -> None:
         while not ended.wait(PROGRESS_SECONDS):
             step = last_step(lcurve)
-            context.progress(step / context.spec["steps"], f"step {step}")
+            context.progress(min(1.0, step / context.spec["steps"]), f"step {step}")
 
     teller = threading.Thread(target=tell, daemon=True)
     teller.start()

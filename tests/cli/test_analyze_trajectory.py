@@ -113,6 +113,17 @@ def test_history_of_rings(alloop_main, cooling, tmp_path) -> None:
     assert (tmp_path / "rings.png").stat().st_size > 5000
 
 
+def test_pieces_of_a_run_are_read_with_one_stride(alloop_main, cooling, tmp_path) -> None:
+    images = read(cooling, ":")
+    pieces = [tmp_path / "first.extxyz", tmp_path / "second.extxyz"]
+    write(pieces[0], images[:5])
+    write(pieces[1], images[5:])
+    file = tmp_path / "rings.json"
+    asked = ["analyze", *pieces, "--no-frames", "--frame-ps", 1, "--every", 2, "--history", file]
+    assert alloop_main(*asked).code == 0
+    assert json.loads(file.read_text())["temperatures_K"] == [1000.0, 900.0, 800.0, 700.0, 600.0]
+
+
 def test_structures_of_events(alloop_main, cooling, tmp_path) -> None:
     asked = ["analyze", cooling, "--no-frames", "--frame-ps", 1, "--events", tmp_path / "events"]
     alone = alloop_main(*asked)

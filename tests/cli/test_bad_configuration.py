@@ -68,6 +68,13 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
         },
         ["glasses[0].n_atoms", "own: no exactly stoichiometric cell is near 50 atoms; possible sizes are"],
     ),
+    "cell size impossible beside that of the quench": (
+        {
+            "glasses": [{"name": "LBS-8-32-60", "n_atoms": [12]}],
+            "quench": {"protocol": "urata2022", "n_atoms": [300]},
+        },
+        ["glasses[0].n_atoms", "no exactly stoichiometric cell is near 12 atoms"],
+    ),
     "cell size tiny": ({"glasses": [{"name": "LBS-20-60-20", "n_atoms": [3]}]}, ["n_atoms[0]: found 3, must be"]),
     "two sizes are one": (
         {"glasses": [{"name": "LBS-20-60-20", "n_atoms": [62, 63]}]},

@@ -13,6 +13,7 @@ import vasp_double
 
 from alloop.config import load
 from alloop.glass.crystals import crystal
+from alloop.label_params import LabelParam
 from alloop.labelling import outcome, prepare, run
 from alloop.process import this_process
 from alloop.store import write_json
@@ -142,3 +143,12 @@ def test_bad_requests_are_explained(arguments, words, folder, alloop_main, monke
     monkeypatch.chdir(folder)
     outcome = alloop_main("label", *arguments)
     assert outcome.code == 2 and words in outcome.text and "Traceback" not in outcome.text
+
+
+def test_a_process_that_dies_before_its_first_task_is_told_with_its_log(folder, monkeypatch):
+    given, how, _ = prepare(folder, [folder / "own.extxyz"], LabelParam(labeler="teter-rehearsal"), [], None)
+    monkeypatch.setattr("alloop.labelling.sys.executable", "/bin/false")
+    died = run(given, how, slots=1, threads=1, share=8, ended=lambda _: None)
+    told = outcome(given[0], died.get(given[0].task.key))
+    assert told["class"] == "crash" and not told["labelled"]
+    assert "ended with code 1" in told["message"] and "attempts.log" in told["message"]

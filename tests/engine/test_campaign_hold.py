@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -207,6 +208,8 @@ class IdlePool:
     def __init__(self, ended: list[Ended]) -> None:
         self.ended = ended
         self.started: list[tuple[str, ...]] = []
+        self.looks = 0
+        self.told: list[list[int]] = []
 
     def free_slots(self) -> list[Slot]:
         return [Slot("local", "0"), Slot("local", "1")]
@@ -218,7 +221,10 @@ class IdlePool:
         self.started.append(keys)
 
     def demand(self, wanted: object) -> None:
-        pass
+        self.looks += 1
+
+    def end(self, owners: list[dict[str, Any]]) -> None:
+        self.told.append([owner["pid"] for owner in owners])
 
     def troubles(self) -> list[str]:
         return []
@@ -395,3 +401,49 @@ def test_change_that_keeps_old_results_valid_is_accepted_and_recorded(tmp_path: 
     assert campaign.state.identity["config"]["stop"]["max_iterations"] == 20
     campaign.release()
     driven(tmp_path).check_held()
+
+
+def test_a_driver_that_waits_for_what_runs_looks_after_its_pools_and_asks_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch pool hears of the end of an attempt out of dask's sight only when it is looked after."""
+    campaign = driven(tmp_path)
+    tasks_waiting(campaign)
+    key = next(iter(campaign.state.tasks))
+    write_attempt(campaign.prepare(key), "a", this_process().to_json() | {"start_ticks": 1})
+    campaign.state.begin(key)
+
+    class Looked(IdlePool):
+        def wait(self, seconds: float) -> list[Ended]:
+            return [Ended((key,), -9)] if self.looks >= 4 else []
+
+    monkeypatch.setattr(loop, "ASK_AGAIN_SECONDS", 0.0)
+    pool = Looked([])
+    driver = loop.Driver(campaign, param(), loop.Limits(2, 2), pool, Silent())  # type: ignore[arg-type]
+    loop.request_stop(campaign, now=True)
+    alive = [this_process().to_json()]
+    monkeypatch.setattr(loop.store, "live_records", lambda *_: alive if pool.looks < 4 else [])
+    assert driver._finish(loop.STOPPED) is loop.STOPPED
+    assert pool.looks == 4 and pool.told == [[os.getpid()]] * 4
+
+
+@pytest.mark.parametrize("fails", [1, 99])
+def test_a_beat_that_cannot_be_read_is_no_sign_of_absence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: int
+) -> None:
+    beat, looks = leave_beat(tmp_path, host="another host"), 0
+
+    def stale(path: Path) -> Any:
+        nonlocal looks
+        looks += 1
+        if looks <= fails:
+            raise OSError(116, "Stale file handle")
+        return read_json(path)
+
+    monkeypatch.setattr(campaign_module, "read_json", stale)
+    monkeypatch.setattr(campaign_module, "_LOOK_AGAIN_SECONDS", 0.0)
+    if fails == 1:
+        assert Campaign(tmp_path).read_beat() == beat
+    else:
+        with pytest.raises(OSError, match="Stale"):
+            Campaign(tmp_path).read_beat()

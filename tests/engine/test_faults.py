@@ -57,3 +57,8 @@ def test_same_bug_is_known_by_exception_and_place(other: tuple[str, int]) -> Non
 
     first = bug("KeyError: 'a'", 3)
     assert (bug(*other) == first) == (other == ("KeyError: 'b'", 3))
+
+
+def test_walltime_of_unknown_length_asks_for_no_more_than_usual() -> None:
+    failure = {"class": "walltime", "message": "m", "detail": "", "seconds": None}
+    assert not ruling([failure], 3).needs_s

@@ -33,7 +33,7 @@ class Probes:
             key = f"k{iteration}.{atoms}.{replica}"
             decision["tasks"].append({"key": key, "spec": {"analyse_from_step": 0}})
             decision["tasks"].append({"key": f"{key}.melt", "spec": {"analyse_from_step": None}})
-            decision["runs"].append({"glass": GLASS, "atoms": atoms, "tasks": [f"{key}.melt", key]})
+            decision["runs"].append({"name": key, "glass": GLASS, "atoms": atoms, "tasks": [f"{key}.melt", key]})
             self.state.done.add(key)
             self.result(key).mkdir()
             frame = {"fraction_4B": fraction, "fraction_5Si": 0.0, "composition": {"B": 12, "O": 30, "Si": 3}} | changes
@@ -102,6 +102,15 @@ def test_noise_that_could_hide_a_change_is_not_stability(probes: Any) -> None:
     assert found.state == "unknown"
     assert "not resolved" in found.sentence and "0.15 allowed" in found.sentence and "more replicas" in found.sentence
     assert states(probes, 2, iterations=3, tolerance={"fraction": 1.0})[found.name] == "met"
+
+
+def test_a_quench_that_blew_up_is_told_and_keeps_the_probe_from_being_met(probes: Any) -> None:
+    for iteration in range(2):
+        probes.add(iteration, 63, [0.40, 0.41, 0.42, None] if iteration else [0.40, 0.41, 0.42])
+    found = probe_criteria(probes, param(stop={"probe": {}}), 1)
+    (lost,) = [one for one in found if one.name == "quenches of the probe"]
+    assert lost.state == "unknown" and lost.sentence.startswith("1 of 4 quenches of the probe made no glass: ")
+    assert not [one for one in probe_criteria(probes, param(stop={"probe": {}}), 0) if one.name == lost.name]
 
 
 def test_cell_sizes_are_compared_for_the_newest_ensemble(probes: Any) -> None:

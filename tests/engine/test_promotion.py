@@ -183,19 +183,22 @@ def test_without_a_structure_of_both_labels_a_person_is_asked(tmp_path: Path) ->
         campaign.shift()
 
 
+MODEL: dict[str, Any] = {"descriptor": {"type": "se_e2_a"}}
+
+
 def test_pretraining_starts_anew_and_the_first_own_training_from_it() -> None:
     network, state = {"cutoff_A": 6.0}, State()
     campaign = SimpleNamespace(state=state)
     models = {}
     for number, (kind, iteration) in enumerate([("train", 0), ("pretrain", 1), ("train", 1)]):
-        found = _start_from(campaign, iteration, kind, network)  # type: ignore[arg-type]
+        found = _start_from(campaign, iteration, kind, network, MODEL)  # type: ignore[arg-type]
         assert found == {"train0": [], "pretrain1": [], "train1": models.get("pretrain1")}[f"{kind}{iteration}"]
         task = make_task("train", "g", "model.00", {"seed": number})
-        asked = content([task], {"network": network, "training": []})
+        asked = content([task], {"network": network, "template": {"model": MODEL}, "training": []})
         state.apply({"number": number, "kind": kind, "iteration": iteration} | asked)
         state.settle_done(task.key)
         models[f"{kind}{iteration}"] = [task.key]
-    assert _start_from(campaign, 2, "train", network) == models["train1"]  # type: ignore[arg-type]
+    assert _start_from(campaign, 2, "train", network, MODEL) == models["train1"]  # type: ignore[arg-type]
 
 
 COMMON: dict[str, Any] = {"common": {"training": ["a"], "models": []}, "tasks": [], "picks": [], "inputs": []}
@@ -216,13 +219,13 @@ def test_pretraining_counts_unless_labels_were_made_anew_after_it(order: list[st
     network, state = {"cutoff_A": 6.0}, State()
     task = make_task("train", "g", "model.00", {"seed": 1})
     more = {
-        "pretrain": {"iteration": 1} | content([task], {"network": network}),
+        "pretrain": {"iteration": 1} | content([task], {"network": network, "template": {"model": MODEL}}),
         "relabel": {"iteration": 0, "level": {"name": "B", "content": {}}, "picks": []},
     }
     for number, kind in enumerate(order):
         state.apply({"number": number, "kind": kind} | more[kind])
     state.settle_done(task.key)
-    found = _start_from(SimpleNamespace(state=state), 1, "train", network)  # type: ignore[arg-type]
+    found = _start_from(SimpleNamespace(state=state), 1, "train", network, MODEL)  # type: ignore[arg-type]
     assert found == ([task.key] if kept else [])
 
 
@@ -230,12 +233,14 @@ def test_a_longer_training_goes_on_from_its_own_ensemble_if_the_network_is_still
     network, state = {"cutoff_A": 6.0}, State()
     for number in range(2):
         task = make_task("train", "g", "model.00", {"seed": number})
-        trained = content([task], {"network": network, "training": []})
+        trained = content([task], {"network": network, "template": {"model": MODEL}, "training": []})
         state.apply({"number": number, "kind": "train", "iteration": number} | trained)
         state.settle_done(task.key)
     campaign: Any = SimpleNamespace(state=state)
-    assert _start_from(campaign, 1, "final_train", network) == [task.key]
-    assert _start_from(campaign, 1, "final_train", {"cutoff_A": 5.0}) == []
+    assert _start_from(campaign, 1, "final_train", network, MODEL) == [task.key]
+    assert _start_from(campaign, 1, "final_train", {"cutoff_A": 5.0}, MODEL) == []
+    another = {"descriptor": {"type": "se_e3"}}
+    assert _start_from(campaign, 1, "final_train", network, another) == [], "the template was edited"
 
 
 @pytest.mark.parametrize("kind", [*DECIDERS, "relabel"])

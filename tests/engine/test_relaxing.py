@@ -291,6 +291,10 @@ def test_criteria_wait_then_say_what_changed() -> None:
     assert waiting.state == "unknown" and "waits until all else is met" in waiting.sentence
     probed.relaxed(0.0, 0.0, 0.0)
     assert [one.state for one in relax_criteria(probed, own, 1)] == ["met"], "a glass without B has no 4B"
+    probed.state.done.remove("x2")
+    (partly,) = relax_criteria(probed, own, 1)
+    assert partly.state == "unknown" and partly.sentence.endswith("1 of 3 structures could not be relaxed")
+    probed.state.done.add("x2")
     probed.relaxed(0.2, 0.3, 0.25)
     (unmet,) = relax_criteria(probed, own, 1)
     assert unmet.state == "unmet" and "0 of Si before relaxing with the labeler and 0.25 after" in unmet.sentence

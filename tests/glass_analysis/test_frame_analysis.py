@@ -195,6 +195,16 @@ def test_dump_of_lammps_is_read_frame_by_frame_with_the_elements_of_its_types(tm
         next(reading)
 
 
+def test_dump_cut_within_its_last_number_is_not_taken_for_whole(tmp_path):
+    path = tmp_path / "run.dump"
+    write_dump(path, [rectangular(k) for k in range(2)])
+    path.write_text(path.read_text().rstrip("\n")[:-2])
+    reading = read_frames(path, ":", ["B", "Li", "O", "Si"])
+    assert len(next(reading)) == 84
+    with pytest.raises(ValueError, match=r"frame 1 .*cut off within a number"):
+        next(reading)
+
+
 def test_dump_without_elements_is_never_taken_for_hydrogen(tmp_path):
     path = tmp_path / "run.dump"
     write_dump(path, [rectangular(0)])

@@ -6,6 +6,7 @@ import json
 import re
 from itertools import permutations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ase.io
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from alloop import config
 from alloop.labelers import levels
-from alloop.labelers.code import CodeFault, CodeLabel, label_with_code, tried_before
+from alloop.labelers.code import CodeFault, CodeLabel, _run_script, label_with_code, tried_before
 from alloop.labelers.vasp.code import RECIPES, Vasp
 from alloop.labelers.vasp.inputs import FREE_TAGS, blocks
 from alloop.resources import shipped_templates
@@ -326,3 +327,16 @@ def test_correction_of_the_level_is_refused() -> None:
 def test_recipe_for_the_parallel_layout_is_not_undone_by_npar() -> None:
     code = Vasp({"incar": {}, "kpoint_spacing_inv_A": None, "potcars": {}}, {"NPAR": "8"}, {})
     assert "NPAR" not in code.incar({"NCORE": 1}) and code.incar({"ALGO": "All"})["NPAR"] == "8"
+
+
+def test_run_whose_folder_vanishes_is_ended(tmp_path: Path) -> None:
+    """A cleaner of scratch folders has been there: the run must not go on beside the next label."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    script = folder / "run.sh"
+    script.write_text(f"echo $$ > {tmp_path / 'pid'}; rm -r {folder}; exec sleep 60\n")
+    settings = SimpleNamespace(silent_s=0.5, timeout_s=60.0)
+    with pytest.raises(CodeFault, match="cannot be watched") as caught:
+        _run_script(script, tmp_path / "log", settings)  # type: ignore[arg-type]
+    assert caught.value.kind == "infra" and not caught.value.final
+    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()

@@ -15,6 +15,7 @@ from pools_kit import QUICK, World
 from alloop import store
 from alloop.pools import Ended, running
 from alloop.pools.batch import BatchPool
+from alloop.pools.starting import log_problem
 from alloop.process import ProcessIdentity, boot_id
 
 FAR = {"host": "far-away", "boot": "b", "start_ticks": 1, "pool": "vasp"}
@@ -360,3 +361,8 @@ def test_busy_job_is_not_ended_however_long_it_works(world: World) -> None:
     world.link.futures[0].end(0)
     world.until(lambda: world.record(name)["told"])
     assert pool.free_slots() == []
+
+
+def test_a_full_disk_does_not_keep_the_end_of_a_process_from_being_heard(tmp_path: Path) -> None:
+    """What is written there is a help; it is written where dask would swallow the error and the end with it."""
+    log_problem(tmp_path / "full" / "attempts.log", "OSError: no such program")

@@ -149,3 +149,11 @@ def test_plain_stop_without_a_driver_leaves_word_for_a_successor(campaign: Campa
     assert json.loads((campaign.run_folder / "stop.json").read_text()) == {"mode": "finish", "cancel_jobs": False}
     assert stop(campaign, "--cancel-jobs").exit_code == 0
     assert loop.stop_requested(campaign) == "now", "also after the campaign was held for a moment"
+
+
+def test_only_what_left_the_queue_is_called_cancelled(
+    world: World, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cancelling, "LEAVING_SECONDS", 0.3)
+    monkeypatch.setattr(cancelling.jobqueue, "cancel", lambda kind, ids: None)
+    assert "batch job(s) cancelled" not in stop(campaign, "--cancel-jobs").output

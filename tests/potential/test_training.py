@@ -168,6 +168,10 @@ def test_restart_continues_warm_start_takes_weights_and_damage_is_noticed(
             request(init_checkpoint=good, template=few),
             request(init_checkpoint=good, type_map=["B", "Li", "O", "Si"]),
         )]
+        over = train(request(compress=False, n_steps=20, save_freq=10, start_lr=2e-6, scratch_steps=30, scratch_lr=5e-4,
+                             init_checkpoint=folder / "cut" / "model.ckpt-40"), folder / "over")
+        rates = json.loads((folder / "over" / "input.json").read_text())["learning_rate"]
+        told["over"] = [over.started_from, over.steps, over.checkpoint.name, rates["start_lr"]]
         import tensorflow as tf
         weights = [tf.train.load_checkpoint(str(folder / c)).get_tensor("layer_0_type_2/matrix")
                    for c in ("first/model.ckpt-100", "crashed/model.ckpt-20", "second/model.ckpt-100")]
@@ -185,3 +189,4 @@ def test_restart_continues_warm_start_takes_weights_and_damage_is_noticed(
     assert 0 < told["moved"][0] < 1e-3 < 0.1 < told["moved"][1]
     assert told["warm_steps"] == [0, 20]
     assert told["usable"] == [True, False, False, False, False]
+    assert told["over"] == ["scratch", 30, "model.ckpt-30", 5e-4], "a training from scratch is as long as one"

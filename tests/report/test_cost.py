@@ -220,6 +220,11 @@ def test_imported_labels_are_not_paid(tmp_path: Path) -> None:
     for key in ask_labels(campaign, 2, given=True) + ask_labels(campaign, 1, 2, "select"):
         end_well(campaign, key)
     assert campaign.costs.paid_labels == 1 and campaign.costs.by_kind["label"].tasks == 3
+    spend = campaign.costs.by_kind["label"]
+    assert campaign.costs.mean_seconds("label") == spend.seconds, "of the one that was paid"
+    assert len(campaign.state.durations["label"]._seconds) == 1
+    (row,) = [row for row in build_plan(campaign, parsed(), 2)["tasks"] if row["kind"] == "label"]
+    assert row["core_hours"] == pytest.approx(row["at_most"] * spend.all_core_seconds / 3600, abs=1e-3)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -291,13 +296,14 @@ def test_plan_of_a_campaign_all_of_whose_kinds_are_measured(tmp_path: Path) -> N
     for kind in ("label", "train", "explore", "evaluate", "quench"):
         campaign.costs.by_kind[kind] = Spend(tasks=1, seconds=3600.0, core_seconds=7200.0, gpu_seconds=3600.0)
     pools = {"local": {"slots": 2}, "many": {"tasks": ["label"], "slots": 1000}}
+    campaign.costs.paid_labels = 1
     plan = build_plan(campaign, parsed(pools=pools, budget={"labels": 10}), 2)
     tasks = {row["kind"]: row["at_most"] for row in plan["tasks"]}
     assert plan["core_hours"] == pytest.approx(2 * sum(tasks.values()))
     assert plan["gpu_hours"] == sum(tasks.values())
     assert plan["hours_on_slots"] == pytest.approx((sum(tasks.values()) - tasks["label"]) / 2)
-    assert plan["budget"]["labels"] == {"limit": 10, "used": 0, "share": 0.0}
-    assert "GPU-hours" in text_of(print_plan, plan) and "budget.labels: 0 of 10" in text_of(print_plan, plan)
+    assert plan["budget"]["labels"] == {"limit": 10, "used": 1, "share": 0.1}
+    assert "GPU-hours" in text_of(print_plan, plan) and "budget.labels: 1 of 10" in text_of(print_plan, plan)
 
 
 def test_time_still_needed_is_that_of_the_slowest_pool(tmp_path: Path) -> None:
@@ -307,6 +313,7 @@ def test_time_still_needed_is_that_of_the_slowest_pool(tmp_path: Path) -> None:
     }
     campaign = begun(tmp_path, pools=pools)
     campaign.costs.by_kind["label"] = Spend(tasks=2, seconds=7200.0)
+    campaign.costs.paid_labels = 2
     campaign.costs.by_kind["train"] = Spend(tasks=1, seconds=1800.0)
     costs, configuration = campaign.costs, campaign.state.starts[-1]["config"]
     assert eta_hours(costs, configuration, {"label": 16}) == 2.0

@@ -16,6 +16,7 @@ from test_html_page import EMPTY, errors, glass
 from alloop.glass.composition import TABLE_1, stoichiometric_counts
 from alloop.report.html.figures import Figure, error_figures
 from alloop.report.html.glass_figures import (
+    _relative_meV_atom,
     distribution_figures,
     glass_figures,
     over_temperature,
@@ -163,6 +164,25 @@ def test_energies_have_the_error_of_the_table_beside_them() -> None:
     for drawn in laid_out(figure):
         (bar,) = drawn.axes[0].containers[0].lines[2][0].get_segments()
         assert bar[1, 1] - bar[0, 1] == pytest.approx(2 * 1.0), "meV/atom"
+
+
+def test_energies_of_two_cell_sizes_are_of_as_many_melts() -> None:
+    """Where the models' cell was too large to be made classically, a force field's glasses of all sizes are shown."""
+    made = {"glass": "g", "cooling_rate_K_ps": 10.0, "relaxed": False, "driven_by": 0}
+    models = [
+        made | {"run": "g.n1000.r0", "atoms": 1000, "driver": "models", "made_by": "models", "energy_eV_atom": -7.0}
+    ]
+    field = made | {"driver": "force field", "made_by": "teter"}
+    field_meV = {(100, 0): 0.0, (100, 1): 1.0, (300, 0): 2.0, (300, 1): 3.0}
+    own = [
+        field | {"run": f"g.n{n}.r{r}", "atoms": n, "energy_eV_atom": -7 + e / 1000} for (n, r), e in field_meV.items()
+    ]
+    found = _relative_meV_atom(models + own, "g", 1000, "teter", relaxed=False)
+    assert (
+        found is not None
+        and len(found.values) == 4
+        and found.standard_error == pytest.approx(np.std([0, 1, 2, 3], ddof=1) / 2)
+    )
 
 
 def test_g_of_runs_alike_is_one_figure_of_their_mean() -> None:

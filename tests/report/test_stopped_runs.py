@@ -47,3 +47,13 @@ def test_a_minimisation_that_reached_no_minimum_gives_no_value_and_is_told(conve
     assert row["fraction_4B_at_minimum"] == (0.4 if converged else None)
     said = "r0 was not minimised: largest force 0.123 eV/Å after 5000 steps"
     assert (said in str(glass_text_table([row]).caption)) is not converged
+
+
+def test_a_run_of_which_a_chunk_was_given_up_is_not_said_to_run(tmp_path: Path) -> None:
+    campaign = campaign_of_glasses(tmp_path)
+    own = [chunk("r0", number, stage, GLASS) for number, stage in enumerate(("melt", "glass"))]
+    decide_quench(campaign, {"r0": (GLASS, 10.0, own)})
+    ended_with(campaign, own[0], RECORD | CLASSES | {"status": "finished"})
+    assert glass_table(campaign)[0]["status"] == "running 1/2"
+    campaign.decide("quarantine", key=own[1].key, name="x", message="no", detail="", **{"class": "numeric"})
+    assert glass_table(campaign)[0]["status"] == "given up 1/2"

@@ -35,7 +35,7 @@ def trained(request: Any, directory: Path) -> TrainResult:
     model, checkpoint, lcurve, log, _ = files = [directory / name for name in names]
     for file in files:
         file.write_text(file.name)
-    return TrainResult(model, None, checkpoint, (checkpoint,), lcurve, log, "scratch")
+    return TrainResult(model, None, checkpoint, (checkpoint,), lcurve, log, "scratch", request.n_steps)
 
 
 @pytest.mark.parametrize("asked", [True, False])

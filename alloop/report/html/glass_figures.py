@@ -281,7 +281,10 @@ def _relative_meV_atom(
     if not chosen:
         return None
     reference = np.mean([one["energy_eV_atom"] for one in of_models if not one["relaxed"]])
-    return together((1000 * (one["energy_eV_atom"] - reference), melt_of(one), one["driven_by"]) for one in chosen)
+    return together(
+        (1000 * (one["energy_eV_atom"] - reference), f"{one['atoms']} {melt_of(one)}", one["driven_by"])
+        for one in chosen
+    )
 
 
 def _transport(known: list[dict[str, Any]], figure: plt.Figure) -> None:
