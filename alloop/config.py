@@ -39,10 +39,11 @@ Strain = Annotated[Real, Field(ge=0, lt=0.3)]
 
 
 class GlassParam(Section):
-    """One glass: a name of the paper's Table 1, or any name with mole fractions and a density."""
+    """One glass: one that is known by its name, or any name with mole fractions and a density."""
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="Table 1 name, such as LBS-20-60-20, or your own"
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$",
+        description="of a known glass, such as LBS-20-60-20 (mole percent SiO2-B2O3-Li2O), or your own",
     )
     mole_fractions: dict[str, NonNegative] | None = Field(None, description="of SiO2, B2O3, Li2O; sums to 1 or 100")
     density_g_cm3: Positive | None = Field(None, description="density at which the cells are made")
@@ -64,14 +65,15 @@ class GlassParam(Section):
         return self
 
     def glass(self) -> Glass:
-        """Return the composition; ValueError if neither Table 1 nor the given numbers define it."""
+        """Return the composition; ValueError if neither its name nor the given numbers define it."""
         known = TABLE_1.get(self.name)
         if self.mole_fractions is None and self.density_g_cm3 is None:
             if known is None:
-                near = difflib.get_close_matches(self.name, TABLE_1, n=1)
+                kin = [name for name in TABLE_1 if name.partition("-")[0] == self.name.partition("-")[0]]
+                near = difflib.get_close_matches(self.name, kin, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(TABLE_1)}."
                 raise ValueError(
-                    f"{self.name!r} is not a glass of Table 1; {hint} "
+                    f"{self.name!r} is not the name of a known lithium borosilicate glass; {hint} "
                     "For a glass of your own give mole_fractions and density_g_cm3"
                 )
             return known
@@ -79,7 +81,7 @@ class GlassParam(Section):
         density = self.density_g_cm3 or (known.density_g_cm3 if known else None)
         if fractions is None or density is None:
             lacks = "mole_fractions" if fractions is None else "density_g_cm3"
-            raise ValueError(f"glass {self.name!r} is not in Table 1 and lacks {lacks}; give both")
+            raise ValueError(f"glass {self.name!r} is not known by its name and lacks {lacks}; give both")
         same = known is not None and self.mole_fractions is None
         return Glass(self.name, fractions, density, known.experimental_4B if known and same else None)
 

@@ -57,7 +57,11 @@ def read_json_object(path: Path) -> dict[str, Any]:
             text, parse_constant=_refuse_constant, parse_float=_finite_float, object_pairs_hook=_unique_keys
         )
     except (ValueError, RecursionError) as error:
-        hint = "is the file cut short, or a comma missing?" if isinstance(error, json.JSONDecodeError) else REMEDY
+        hint = (
+            "is the file cut short, a comma missing or too many, a comment or a single quote in it?"
+            if isinstance(error, json.JSONDecodeError)
+            else REMEDY
+        )
         raise InputError(f"{path} is not valid JSON: {error}\n  {hint}") from None
     if not isinstance(data, dict):
         raise InputError(not_an_object(data, str(path)))

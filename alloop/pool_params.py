@@ -42,7 +42,9 @@ class BatchPoolParam(Section):
     queue: str | None = Field(None, description="queue or partition")
     idle_minutes: Positive = Field(5.0, description="a job without work for so long is ended")
     submits_per_minute: Positive = Field(20.0, description="jobs submitted per minute, at most")
-    prologue: list[str] = Field([], description="lines of the job script before the work, such as module loads")
+    prologue: list[str] = Field(
+        [], description="lines of the job script before the work; not for modules of VASP or CP2K (label.run.modules)"
+    )
     python: str | None = Field(None, description="Python on the nodes; alloop's own if not given")
     options: dict[str, Any] = Field({}, description="any further option of dask-jobqueue, such as account")
 

@@ -203,7 +203,7 @@ def _labeler(campaign: Campaign, param: Param) -> Iterator[Problem]:
     for key, labeler in named.items():
         problem = labelers.problem(labeler) if labeler not in CODES else None
         if problem is not None:
-            yield Problem(_at(key), problem, f"install it, or choose one of {', '.join(labelers.BUILT_IN)}")
+            yield Problem(_at(key), problem, f"install it, or choose one of {', '.join((*CODES, *labelers.BUILT_IN))}")
     troubles = list(levels.level_troubles(own, param.elements, campaign.root))
     everything = [*troubles, *run_troubles(own, campaign.root)]
     yield from (Problem(trouble.where, trouble.found, trouble.remedy) for trouble in everything)

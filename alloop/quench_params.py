@@ -241,7 +241,8 @@ class QuenchParam(MeltQuenchParam):
         fields = QuenchParam.model_fields
         idle = [key for key in _OF_MELT_QUENCH if getattr(self, key) != fields[key].default]
         if self.protocol != MELT_QUENCH and idle:
-            raise ValueError(f"{idle[0]} is of protocol {MELT_QUENCH}; other protocols say it in their stages")
+            told = f"{', '.join(idle)} count with protocol {MELT_QUENCH} only"
+            raise ValueError(f"{told}; take them out, other protocols say it in their stages")
         if isinstance(self.protocol, list) and self.ensemble != fields["ensemble"].default:
             raise ValueError("ensemble is of protocols with a name; say it in each of your own stages")
         named = isinstance(self.protocol, str) and self.protocol in PROTOCOLS

@@ -47,7 +47,8 @@ class Stage:
         for key in ("temperature_K", "ps", "rate_K_ps"):
             value = getattr(self, key)
             if key in needed[self.kind] and not (value is not None and math.isfinite(value) and value > 0):
-                raise ValueError(f"stage {self.name}: a {self.kind} needs {key} > 0, found {value}")
+                found = "which is missing" if value is None else f"found {value}"
+                raise ValueError(f"stage {self.name}: a {self.kind} needs {key} > 0, {found}")
             if key not in needed[self.kind] and value is not None:
                 raise ValueError(f"stage {self.name}: a {self.kind} has no {key}; leave it out")
         if self.kind == "minimise" and (self.ensemble, self.driver) != ("nvt", "ensemble"):

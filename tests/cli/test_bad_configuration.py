@@ -51,13 +51,24 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "own glass without density": (
         {"glasses": [{"name": "own", "mole_fractions": {"B2O3": 1}}]},
-        ["'own' is not in Table 1 and lacks density_g_cm3"],
+        ["'own' is not known by its name and lacks density_g_cm3"],
     ),
     "glass not in Table 1": (
         {"glasses": ["LBS-20-60-21"]},
-        ["glasses[0]: 'LBS-20-60-21' is not a glass of Table 1", "did you mean LBS-20-60-20?", "mole_fractions"],
+        [
+            "glasses[0]: 'LBS-20-60-21' is not the name of a known lithium borosilicate glass",
+            "did you mean LBS-20-60-20?",
+            "mole_fractions",
+        ],
     ),
-    "glass like none": ({"glasses": ["window"]}, ["'window' is not a glass of Table 1; there are LBS-20-60-20, "]),
+    "glass of sodium": (
+        {"glasses": ["NBS-20-60-20"]},
+        ["'NBS-20-60-20' is not the name of a known", "there are LBS-20-60-20, "],
+    ),
+    "glass like none": (
+        {"glasses": ["window"]},
+        ["'window' is not the name of a known lithium borosilicate glass; there are LBS-20-60-20, "],
+    ),
     "no glass": ({"glasses": []}, ["glasses is empty"]),
     "two glasses of one name": ({"glasses": ["LBS-20-60-20"] * 2}, ["two glasses have one name"]),
     "cell size impossible": (

@@ -91,7 +91,7 @@ def test_a_protocol_that_makes_no_sense_is_refused(stages: list[Stage], message:
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        ({"kind": "hold", "temperature_K": 300.0}, "a hold needs ps > 0, found None"),
+        ({"kind": "hold", "temperature_K": 300.0}, "a hold needs ps > 0, which is missing"),
         ({"kind": "ramp", "temperature_K": 300.0, "rate_K_ps": -2.0}, "rate_K_ps > 0, found -2"),
         ({"kind": "ramp", "temperature_K": 300.0, "rate_K_ps": 2.0, "ps": 3.0}, "has no ps"),
         ({"kind": "minimise", "temperature_K": 300.0}, "has no temperature_K"),
