@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, StringConstraints, Tag
 
 from alloop.param_types import Count, CountOrZero, Positive, Section
 
@@ -27,6 +27,18 @@ class LocalPoolParam(Section):
     python: str | None = Field(None, description="Python that runs the tasks here; alloop's own if not given")
 
 
+def _size(text: str) -> str:
+    """Return the text as it is; ValueError if dask-jobqueue would not take it for a size."""
+    from dask.utils import parse_bytes
+
+    try:
+        if parse_bytes(text) > 0:
+            return text
+    except ValueError:
+        pass
+    raise ValueError(f"found {text!r}, expected a size such as 100GB")
+
+
 class BatchPoolParam(Section):
     """Work in jobs of a batch system, through dask-jobqueue."""
 
@@ -36,7 +48,7 @@ class BatchPoolParam(Section):
     slots_per_job: Count = Field(1, description="tasks at once in one job")
     threads: Count = Field(1, description="threads per task")
     cores: Count | None = Field(None, description="cores of one job; slots_per_job x threads if not given")
-    memory: str = Field("4GB", description="memory of one job")
+    memory: Annotated[str, AfterValidator(_size)] = Field("4GB", description="memory of one job")
     gpus: CountOrZero = Field(0, description="GPUs of one job, which its slots share; ask for them in options")
     walltime_minutes: Positive = Field(description="time limit of one job")
     queue: str | None = Field(None, description="queue or partition")

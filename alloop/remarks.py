@@ -19,7 +19,13 @@ from alloop.selection.calibration import DEFAULT_SETTINGS, needed_scores
 
 def remarks(campaign: Campaign, param: Param) -> list[Problem]:
     """Return all remarks on a configuration that has no problem; the campaign is loaded if it exists."""
-    return [*_short_audit(param), *_edited_levels(campaign, param), *_heating_force_field(param), *_small_cells(param)]
+    return [
+        *_short_audit(param),
+        *_never_met(param),
+        *_edited_levels(campaign, param),
+        *_heating_force_field(param),
+        *_small_cells(param),
+    ]
 
 
 def _edited_levels(campaign: Campaign, param: Param) -> Iterator[Problem]:
@@ -55,6 +61,18 @@ def _short_audit(param: Param) -> Iterator[Problem]:
         )
         least = math.ceil(LEAST_AUDIT_LABELS * groups / iterations)
         yield Problem("param.json: select.audit", found, f"set it well above {least}, or leave the criterion out")
+
+
+def _never_met(param: Param) -> Iterator[Problem]:
+    """Criteria of convergence for which nothing will ever be measured."""
+    for section, own in (("bootstrap", param.bootstrap), ("select", param.select)):
+        if own.held_out_fraction == 0:
+            found = "is 0: without held-out labels their force error is not known, so the campaign never converges"
+            yield Problem(f"param.json: {section}.held_out_fraction", found, "give the share to test on, such as 0.2")
+    probe, most = param.stop.probe, param.stop.max_iterations
+    if probe is not None and probe.iterations > most:
+        found = f"compares the glasses of {probe.iterations} ensembles, and stop.max_iterations is {most}: never met"
+        yield Problem("param.json: stop.probe", found, f"set stop.probe.iterations to {most} or less, or explore more")
 
 
 def _heating_force_field(param: Param) -> Iterator[Problem]:

@@ -61,6 +61,10 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
             "mole_fractions",
         ],
     ),
+    "memory of a job": (
+        {"pools": {"vasp": {"type": "slurm", "tasks": ["label"], "walltime_minutes": 60, "memory": "lots"}}},
+        ["pools.vasp", "memory: found 'lots', expected a size such as 100GB"],
+    ),
     "glass of sodium": (
         {"glasses": ["NBS-20-60-20"]},
         ["'NBS-20-60-20' is not the name of a known", "there are LBS-20-60-20, "],

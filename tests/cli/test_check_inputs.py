@@ -332,6 +332,17 @@ def test_check_and_status_say_that_levels_where_calibrated_ones_began_are_past(c
         ),
         ({"quench": {"protocol": "urata2022", "n_atoms": [300, 1000]}}, [], ()),
         ({"quench": {"protocol": "short"}}, [], ()),
+        (
+            {"bootstrap": {"held_out_fraction": 0}},
+            ["bootstrap.held_out_fraction"],
+            ("so the campaign never converges",),
+        ),
+        (
+            {"stop": {"max_iterations": 2, "probe": {}}},
+            ["stop.probe"],
+            ("glasses of 3 ensembles, and stop.max_iterations is 2",),
+        ),
+        ({"stop": {"max_iterations": 3, "probe": {}}}, [], ()),
     ],
 )
 def test_remarks_of_check_and_plan(campaign, alloop_main, changes, where, words):
