@@ -102,7 +102,7 @@ def test_option_that_alloop_sets(option: str, advice: str) -> None:
 
 def test_value_that_dask_jobqueue_refuses() -> None:
     with pytest.raises(InputError, match=r"pools\.vasp: dask-jobqueue does not accept"):
-        script("slurm", memory="a lot")
+        script("slurm", options={"job_cpu": "x"})
 
 
 def test_percent_signs_survive() -> None:
