@@ -1,8 +1,11 @@
 """The rules of selection at work on frames that come all at once or chunk by chunk.
 
 Every frame waits in a queue per reason and place: an event and its temperature band, frames before a loss and
-candidates by stratum. Each queue is a heap by how new the frames are; the entries are bounds, looked at again only
-when they come to the top (see `Frontier`).
+candidates by stratum. Each queue is a heap by how new the frames are, candidates by that times their force deviation:
+what is new where the ensemble is sure teaches little, and of what it is unsure of one frame teaches most of its like.
+The entries are bounds, looked at again only when they come to the top (see `Frontier`). Strata take turns, half of the
+places for all alike and half by the deviation that waits in them, as J. Neyman's allocation (J. R. Stat. Soc. 97, 558
+(1934)) has samples in proportion to number times spread.
 
 What was chosen before, for whatever reason, keeps later picks away: in time along its trajectory, by what it shows, and
 by itself. The audit is kept away by nothing, or it would not be random, and takes no trajectory's places.
@@ -11,6 +14,7 @@ by itself. The audit is kept away by nothing, or it would not be random, and tak
 from __future__ import annotations
 
 import heapq
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,8 +31,10 @@ from alloop.selection.picks import AUDIT, BEFORE_LOSS, LARGEST, Frames, Made, Ru
 Queue = tuple[str, str]
 """Reason and place: the number of a temperature band for an event, else a stratum."""
 _LOOKED_AT_ONCE = 32
+_WEIGHT_eV_A = 1e-6
+"""Deviations are summed in whole units of this, so that their order does not matter."""
 _UNDESCRIBED = np.inf
-"""In a heap the negative of how new a frame is; one of which that is not known comes last."""
+"""In a heap the negative of a frame's rank; one of which it is not known how new it is comes last."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,9 @@ class Choice:
         self._owner = Column()
         self._numbers: list[int] = []
         self._looked: list[int] = []
+        self._weights = array("d")
+        self._sums: Counter[Queue] = Counter()
+        self._sum_of_all = 0
         self._turns: dict[Queue, float] = {}
         self._queues: dict[Queue, list[tuple[float, float, int]]] = {}
         self._frontier = Frontier(known) if known is not None else None
@@ -148,13 +157,18 @@ class Choice:
                 members.tolist(), numbers, self._places(reason, frames, members), strict=True
             ):
                 ask, bound = len(self._numbers), next(bounds)
+                weight = float(frames.max_force_deviations_eV_A[index]) if reason == LARGEST else 1.0
                 self._numbers.append(number)
                 self._looked.append(version)
+                self._weights.append(weight)
+                if reason == LARGEST:
+                    self._sums[reason, place] += (units := round(weight / _WEIGHT_eV_A))
+                    self._sum_of_all += units
                 if bound < self._least(reason) or not self._has_room((reason, place)):
                     continue
                 self._queued[number] += 1
                 draw = uniform_hash(self.seed, "order", frames.describe(index))
-                item = (-bound if bound == bound else _UNDESCRIBED, draw, ask)
+                item = (-bound * weight if bound == bound else _UNDESCRIBED, draw, ask)
                 heapq.heappush(self._queues.setdefault((reason, place), []), item)
 
     def _bounds(self, frames: Frames, asked: list[tuple[str, np.ndarray]], number_of: np.ndarray) -> Iterator[float]:
@@ -261,11 +275,12 @@ class Choice:
         """Return how new a frame must be: for an event as the rules say, else just no duplicate."""
         return TOLERANCE if reason in (LARGEST, BEFORE_LOSS) else max(self.rules.novelty, TOLERANCE)
 
-    def _turn(self, queue: Queue) -> tuple[int, int, float]:
+    def _turn(self, queue: Queue) -> tuple[int, float, float]:
         kind = {LARGEST: 2, BEFORE_LOSS: 1}.get(queue[0], 0)
+        share = 1 + len(self._sums) * self._sums[queue] / max(1, self._sum_of_all)
         if queue not in self._turns:
             self._turns[queue] = uniform_hash(self.seed, "turn", "/".join(queue))
-        return kind, self.served[queue], self._turns[queue]
+        return kind, self.served[queue] / share, self._turns[queue]
 
     def _has_room(self, queue: Queue) -> bool:
         if queue[0] == LARGEST:
@@ -319,7 +334,7 @@ class Choice:
             if novelty < least:
                 self._drop(ask)
             else:
-                heapq.heappush(heap, (-novelty, draw, ask))
+                heapq.heappush(heap, (-novelty * self._weights[ask], draw, ask))
 
     def _drop(self, ask: int) -> None:
         """Note that an ask has left its queue for good."""

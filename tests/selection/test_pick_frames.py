@@ -151,10 +151,19 @@ def test_failed_frames_are_not_asked_about_but_the_last_one_before_a_loss_is() -
 
 
 def test_strata_take_turns() -> None:
-    """Ninety frames of one temperature do not crowd out three of another."""
+    """Ninety frames of one temperature do not crowd out three of another: half of the places are for all alike."""
     frames = [frame(f"many{n:02d}") for n in range(90)] + [frame(f"few{n}", stratum="glass 3000K") for n in range(3)]
-    found = picked(frames, replace(GENEROUS, max_labels=6))
+    found = picked(frames, replace(GENEROUS, max_labels=12))
     assert sum(identity.startswith("few") for identity in found) == 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_half_of_the_places_go_by_the_deviation_that_waits(seed: int) -> None:
+    """A fourth of all deviation is in one stratum and three in the other: shares of 1.5 and 2.5 of 4."""
+    frames = [frame(f"calm{n:02d}", max_force_deviation_eV_A=0.3) for n in range(50)]
+    frames += [frame(f"hot{n:02d}", max_force_deviation_eV_A=0.9, stratum="glass 3000K") for n in range(50)]
+    found = picked(frames, replace(GENEROUS, max_labels=40), seed)
+    assert Counter(identity[:3] for identity in found) == {"cal": 15, "hot": 25}
 
 
 def test_quota_left_by_one_kind_goes_to_candidates() -> None:
@@ -233,12 +242,34 @@ def test_frame_is_as_new_as_its_offending_atom_and_not_as_the_average_of_all() -
     assert names([plain, one_si], replace(GENEROUS, max_labels=1), training((0.0, 0.0))) == ["one"]
 
 
-def test_deviation_within_the_window_gives_no_rank() -> None:
+def test_candidates_are_ranked_by_how_new_times_how_uncertain() -> None:
     frames = [
         frame("worst", max_force_deviation_eV_A=0.99, offending={"candidate": shown((1.0, 0.0))}),
         frame("newest", max_force_deviation_eV_A=0.26, offending={"candidate": shown((5.0, 0.0))}),
+        frame("both", max_force_deviation_eV_A=0.7, offending={"candidate": shown((0.0, 3.0))}),
     ]
-    assert names(frames, GENEROUS, training((0.0, 0.0))) == ["newest", "worst"]
+    assert names(frames, GENEROUS, training((0.0, 0.0))) == ["both", "newest", "worst"]
+
+
+def test_the_like_of_a_pick_gives_way_however_uncertain() -> None:
+    """Looked at again, a frame keeps its deviation and loses what the pick before it has shown."""
+    frames = [
+        frame("first", max_force_deviation_eV_A=0.9, offending={"candidate": shown((5.0, 0.0))}),
+        frame("like it", max_force_deviation_eV_A=0.9, offending={"candidate": shown((4.9, 0.0))}),
+        frame("other", max_force_deviation_eV_A=0.3, offending={"candidate": shown((0.0, 1.0))}),
+    ]
+    assert names(frames, GENEROUS, training((0.0, 0.0))) == ["first", "other", "like it"]
+
+
+def test_events_are_ranked_by_how_new_alone() -> None:
+    """The ensemble may agree where it is wrong; its deviation says nothing of how much an event teaches."""
+    frames = [
+        frame("sure", trust_class="accurate", max_force_deviation_eV_A=0.01, offending={"overlap": shown((5.0, 0.0))}),
+        frame("unsure", trust_class="accurate", max_force_deviation_eV_A=0.2, offending={"overlap": shown((3.0, 0.0))}),
+    ]
+    frames = [replace(one, kept_for="overlap", events=frozenset({"overlap"})) for one in frames]
+    rules = replace(GENEROUS, event_quota={"overlap": 2})
+    assert names(frames, rules, training((0.0, 0.0))) == ["sure", "unsure"]
 
 
 def test_event_is_judged_by_its_own_atoms() -> None:
