@@ -5,7 +5,6 @@ from __future__ import annotations
 from hashlib import blake2b
 
 import numpy as np
-from scipy.stats import binom
 
 from alloop.selection.picks import Frames
 
@@ -22,6 +21,8 @@ def frames_for_audit(count: int, chunks: int) -> int:
     The least number that no chunk exceeds with a probability of 99.9 %, also where one chunk stands for four: the
     others may be withdrawn, or lost early.
     """
+    from scipy.stats import binom  # its import takes half a second and 40 MB, which choosing can do without
+
     share = min(1.0, 4 / max(chunks, 1))
     return min(count, int(binom.isf(1e-3 / max(chunks, 1), count, share))) if count else 0
 

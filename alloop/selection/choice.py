@@ -72,12 +72,11 @@ class Choice:
         self._given: Counter[str] = Counter()
         self._identities: list[str] = []
         self._trajectories: list[str] = []
-        self._at_ps: list[float] = []
+        self._at_ps = array("d")
         self._queued: list[int] = []
         self._number_of: dict[str, int] = {}
         self._owner = Column()
-        self._numbers: list[int] = []
-        self._looked: list[int] = []
+        self._numbers, self._looked = array("q"), array("q")
         self._weights = array("d")
         self._sums: Counter[Queue] = Counter()
         self._sum_of_all = 0
@@ -119,7 +118,7 @@ class Choice:
         first = len(self._identities)
         self._identities += [name for name, out in zip(named, old.tolist(), strict=True) if not out]
         self._trajectories += [frames.trajectory_names[n] for n in frames.trajectories[indices].tolist()]
-        self._at_ps += frames.times_ps[indices].tolist()
+        self._at_ps.extend(frames.times_ps[indices].tolist())
         self._queued += [0] * len(indices)
         for number in range(first, len(self._identities)):
             self._number_of.setdefault(self._identities[number], number)

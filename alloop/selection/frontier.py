@@ -11,6 +11,9 @@ import numpy as np
 
 from alloop.selection.diversity import TOLERANCE, Environments, Known
 
+_BLOCK = 8192
+"""Environments that are scaled and compared at once: some ten megabytes."""
+
 
 class Column:
     """A growing array; the first part is taken over as it is, without a copy, and must not be changed elsewhere."""
@@ -82,8 +85,8 @@ class Frontier:
     def _look(self, table: Environments, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return distances to all that is known, and how many were added of the element, block by block."""
         distance, seen = np.full(len(rows), np.inf), np.zeros(len(rows), dtype=np.int32)
-        for start in range(0, len(rows), 65536):
-            part = slice(start, start + 65536)
+        for start in range(0, len(rows), _BLOCK):
+            part = slice(start, start + _BLOCK)
             block = table[rows[part]]
             distance[part] = self.known.distances(block.elements, self.known.scale.apply(block))
             seen[part] = self._counts(block.elements)
