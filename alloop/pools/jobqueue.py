@@ -47,6 +47,9 @@ OWN_OPTIONS = {
 }
 """Options of dask-jobqueue that alloop sets, and the pool's key that says what to (None: nobody else may)."""
 
+LISTS = ("job_extra_directives", "job_directives_skip", "worker_extra_args")
+"""Options that are lists of strings; text in their place would be taken letter by letter."""
+
 DEPRECATED_OPTIONS = {"extra", "env_extra", "header_skip", "job_extra"}
 
 SCRIPT = """%(shebang)s
@@ -94,6 +97,7 @@ def accepted_options(kind: str) -> set[str]:
 
 def check_options(pool: str, param: BatchPoolParam) -> None:
     """Raise InputError for options that dask-jobqueue's class does not accept or that alloop itself sets."""
+    _check_lists(pool, param)
     accepted = accepted_options(param.type)
     for option in param.options:
         if option in accepted:
@@ -105,6 +109,17 @@ def check_options(pool: str, param: BatchPoolParam) -> None:
             raise InputError(f"{where}: alloop sets this itself\n  {advice}")
         known = ", ".join(sorted(accepted))
         raise InputError(f"{where}: dask-jobqueue knows no such option for {param.type}\n  it accepts: {known}")
+
+
+def _check_lists(pool: str, param: BatchPoolParam) -> None:
+    for option in LISTS:
+        found = param.options.get(option, [])
+        directives = option == "job_extra_directives" and isinstance(found, dict)
+        if not directives and not (isinstance(found, list) and all(isinstance(one, str) for one in found)):
+            raise InputError(
+                f"param.json: pools.{pool}.options.{option}: expected a list of strings, found {found!r}\n"
+                f'  write "{option}": ["...", "..."]'
+            )
 
 
 def job_script(pool: str, param: BatchPoolParam, name: str, place: Place) -> str:

@@ -100,6 +100,20 @@ def test_option_that_alloop_sets(option: str, advice: str) -> None:
         check_options("vasp", params(options={option: 1}))
 
 
+@pytest.mark.parametrize("option", ["job_extra_directives", "job_directives_skip", "worker_extra_args"])
+@pytest.mark.parametrize("value", ["--exclusive", 3, None, ["--exclusive", 3]])
+def test_text_in_place_of_a_list_is_refused_and_not_taken_letter_by_letter(option: str, value: object) -> None:
+    with pytest.raises(
+        InputError, match=rf"pools.vasp.options.{option}: expected a list of strings, found"
+    ):
+        check_options("vasp", params(options={option: value}))
+
+
+def test_directives_as_an_object() -> None:
+    text = script("slurm", options={"job_extra_directives": {"--exclusive": "", "--qos": "long"}})
+    assert {"#SBATCH --exclusive", "#SBATCH --qos long"} <= set(text.splitlines())
+
+
 def test_value_that_dask_jobqueue_refuses() -> None:
     with pytest.raises(InputError, match=r"pools\.vasp: dask-jobqueue does not accept"):
         script("slurm", options={"job_cpu": "x"})
