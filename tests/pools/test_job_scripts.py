@@ -103,9 +103,7 @@ def test_option_that_alloop_sets(option: str, advice: str) -> None:
 @pytest.mark.parametrize("option", ["job_extra_directives", "job_directives_skip", "worker_extra_args"])
 @pytest.mark.parametrize("value", ["--exclusive", 3, None, ["--exclusive", 3]])
 def test_text_in_place_of_a_list_is_refused_and_not_taken_letter_by_letter(option: str, value: object) -> None:
-    with pytest.raises(
-        InputError, match=rf"pools.vasp.options.{option}: expected a list of strings, found"
-    ):
+    with pytest.raises(InputError, match=rf"pools.vasp.options.{option}: expected a list of strings, found"):
         check_options("vasp", params(options={option: value}))
 
 
