@@ -109,6 +109,16 @@ class Spend:
             self.waits.add(float(record["waited_s"]))
 
     @property
+    def mean_seconds(self) -> float | None:
+        """Seconds of a task that ended well, None before one has."""
+        return self.seconds / self.tasks if self.tasks else None
+
+    @property
+    def core_hours_per_task(self) -> float | None:
+        """Core-hours per task that ended well, those of failed attempts included; None before one has."""
+        return self.all_core_seconds / self.tasks / 3600 if self.tasks else None
+
+    @property
     def all_core_seconds(self) -> float:
         """Core-seconds spent, those of failed attempts included."""
         return self.core_seconds + self.lost_core_seconds
@@ -153,13 +163,15 @@ SHARED = "(shared)"
 class Costs:
     """All cost of a campaign: per kind of task, per glass, and of labels per reason they were picked for.
 
-    paid_labels: finished labels that did not come with imported data.
+    by_level: of labels per level of theory, those left out that came with imported data; paid_labels: how many labels
+    that is in all.
     """
 
     def __init__(self) -> None:
         self.by_kind: dict[str, Spend] = {}
         self.by_glass: dict[str, Spend] = {}
         self.by_reason: dict[str, Spend] = {}
+        self.by_level: dict[str, Spend] = {}
         self.paid_labels = 0
 
     def add(self, kind: str, glass: str | None, pick: Mapping[str, Any] | None, record: Mapping[str, Any]) -> None:
@@ -179,16 +191,18 @@ class Costs:
         found = [_spend_in(self.by_kind, kind), _spend_in(self.by_glass, glass or SHARED)]
         if pick is not None:
             found.append(_spend_in(self.by_reason, str(pick.get("reason"))))
+            if not pick.get("given"):
+                found.append(_spend_in(self.by_level, str(pick.get("level"))))
         return found
 
-    def mean_seconds(self, kind: str) -> float | None:
-        """Return how long a task of a kind takes, None before one has ended well; imported labels took no time."""
-        spend, count = self.by_kind.get(kind), self.paid(kind)
-        return spend.seconds / count if spend is not None and count else None
+    def of(self, kind: str, level: str | None) -> Spend:
+        """Return what tasks of a kind took; of labels those at one level of theory, without imported ones.
 
-    def paid(self, kind: str) -> int:
-        """Return how many tasks of a kind have ended well, imported labels left out."""
-        return self.paid_labels if kind == "label" else self.by_kind.get(kind, Spend()).tasks
+        A foundation's labels tell nothing of what those of the campaign's own labeler cost.
+        """
+        if kind == "label":
+            return self.by_level.get(str(level), Spend())
+        return self.by_kind.get(kind, Spend())
 
     @property
     def core_hours(self) -> float:
@@ -216,4 +230,4 @@ class Costs:
         return costs
 
 
-_GROUPS = ("by_kind", "by_glass", "by_reason")
+_GROUPS = ("by_kind", "by_glass", "by_reason", "by_level")

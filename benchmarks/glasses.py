@@ -4,7 +4,8 @@
 
 Pieces, each of which is left out if its result is there: `campaign`, labels by SevenNet-0 on four glasses of Table 1
 with 20 to 60 % Li2O, 102 to 140 atoms, at most three iterations; `quench`, three replicas of the protocol `short` per
-glass with the last ensemble, converged or not, the last frame of each then relaxed at fixed cell by the labeler;
+glass with the last ensemble, converged or not, the minimum of each by its models (its last frame where that did not
+converge) then relaxed at fixed cell by the labeler;
 `melt`, 20 ps at 2000 K per glass (after 5 ps that only count if the run is lost in them), driven by the first model of
 that ensemble; `report`, one table, and benchmarks/results/glasses.json. An interrupted piece goes on where it was with
 the same command. By estimate on two cores: campaign 50 minutes, quench 35 and relaxing 20, melts 10.

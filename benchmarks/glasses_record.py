@@ -14,6 +14,8 @@ from scipy.stats import t
 
 PEAKS_BELOW_A = {"B-O": 1.9, "Si-O": 2.2, "O-O": 3.3, "Li-O": 2.8}
 """Pairs whose first peak is looked for, and the distance below which it lies."""
+BONDS_A = {"B-O": "1.357-1.375; 1.481", "Si-O": "1.645", "Li-O": "2.054"}
+"""Bond lengths of crystals: threefold boron in B2O3-I; fourfold boron, silicon and lithium in LiBSiO4."""
 QUANTITIES = {"4B": "4B (of B)", "5Si": "5Si (of Si)", "three_rings_per_B": "three-membered rings per B"}
 """What is compared before and after relaxing, with its title in the table."""
 _SMOOTHING_A = 0.04
@@ -70,6 +72,7 @@ def relaxed_numbers(relaxed: Sequence[dict[str, Any]], boron: int) -> dict[str, 
         "energy_gain_eV_atom": interval(gains),
         "rms_displacement_A": interval([one["rms_displacement_A"] for one in relaxed]),
         "steps": [one["relaxation"]["steps"] for one in relaxed],
+        "relaxed_from": [one["relaxed_from"] for one in relaxed],
     }
 
 
@@ -119,12 +122,16 @@ def glasses_table(record: dict[str, Any]) -> Table:
         table.add_section()
         row(f"{title}, 300 K", lambda one, name=name: told(one["at_300K"][name]))
         for when in ("before", "after", "change"):
-            text = {"before": "last frame", "after": "relaxed", "change": "change"}[when]
+            text = {"before": "before relaxing", "after": "relaxed by the labeler", "change": "change"}[when]
             row(f"  {text}", lambda one, name=name, when=when: told(one["relaxing"][when][name]))
+    row("relaxed from", lambda one: ", ".join(sorted(set(one["relaxing"]["relaxed_from"]))) or None)
     table.add_section()
     for pair in PEAKS_BELOW_A:
         row(f"first peak {pair} (Å)", lambda one, pair=pair: told(one["first_peaks_A"][pair]))
+        row("  in crystals", lambda _, pair=pair: BONDS_A.get(pair))
     table.add_section()
+    row("largest deviation (eV/Å)", lambda one: told(interval(one["max_force_deviation_eV_A"]), 2))
+    row("records beyond trust", lambda one: told(interval(one["records_above_trust_high"])))
     row("quenches lost", lambda one: f"{len(one['quenches_lost'])} of {one['quenches']}")
     row("not relaxed", lambda one: f"{len(one['not_relaxed'])} of {one['to_relax']}")
     for name, value in melt_cells().items():

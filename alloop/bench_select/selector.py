@@ -50,7 +50,8 @@ def diversity(view: PoolView, n: int, seed: int) -> np.ndarray:
 def full(view: PoolView, n: int, seed: int) -> np.ndarray:
     """Return what a campaign's selector picks: a random audit, events within quotas per temperature band, candidates.
 
-    Candidates and events go by how new their offending atoms are, against all atoms of labelled frames and each other.
+    Events go by how new their offending atoms are, against all atoms of labelled frames and each other, candidates by
+    that times their deviation.
     How many of what, and how far apart, the view's `Ruleset` says.
     """
     atoms = Environments(view.elements, view.descriptors)

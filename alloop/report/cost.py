@@ -103,12 +103,14 @@ def budget_warnings(record: dict[str, Any] | None) -> list[str]:
 # ---------------------------------------------------------------------------------------- what it has cost
 
 
-def cost_record(costs: Costs) -> dict[str, Any]:
-    """Return all cost so far, for status and stats: totals, per label, and per kind, glass and label reason."""
-    labels = costs.by_kind.get("label")
+def cost_record(costs: Costs, level: str | None) -> dict[str, Any]:
+    """Return all cost so far, for status and stats: totals, per label, and per kind, glass and label reason.
+
+    level: of theory, of the labels that are asked for now; the price of a label is that of one at this level.
+    """
+    per_label = costs.of("label", level).core_hours_per_task
     core_s = sum(spend.all_core_seconds for spend in costs.by_kind.values())
     lost_s = sum(spend.lost_core_seconds for spend in costs.by_kind.values())
-    per_label = labels.all_core_seconds / costs.paid_labels / 3600 if labels and costs.paid_labels else None
     return {
         "core_hours": round(core_s / 3600, 4),
         "gpu_hours": round(costs.gpu_hours, 4),
@@ -181,8 +183,12 @@ def print_costs(cost: dict[str, Any], console: Console) -> None:
 # ---------------------------------------------------------------------------------------- what is still to come
 
 
-def eta_hours(costs: Costs, config: Mapping[str, Any] | None, open_kinds: Mapping[str, int]) -> float | None:
+def eta_hours(
+    costs: Costs, config: Mapping[str, Any] | None, open_kinds: Mapping[str, int], level: str | None
+) -> float | None:
     """Return the hours the open tasks, so many of each kind, still need; None while a kind of them is unmeasured.
+
+    level: of theory, of the labels that are asked for now.
 
     Every pool of the recorded configuration works its tasks off at their kinds' mean durations on all its slots; the
     slowest pool decides.
@@ -192,7 +198,7 @@ def eta_hours(costs: Costs, config: Mapping[str, Any] | None, open_kinds: Mappin
     pools = config.get("pools") or {}
     load_s: dict[str, float] = {}
     for kind, count in open_kinds.items():
-        mean_s = costs.mean_seconds(kind)
+        mean_s = costs.of(kind, level).mean_seconds
         if mean_s is None:
             return None
         pool = recorded_pool_of(pools, kind)

@@ -210,7 +210,7 @@ def _not_asked(campaign: Campaign, found: dict[str, Any], iteration: int, task: 
         return why
     meant, most = sum(pick["reason"] != AUDIT for pick in every), rules.max_labels - rules.audit
     if meant >= most or len(every) >= rules.max_labels:
-        return f"others came first: {meant} labels beside the audit, quotas and strata in turn (select.max_labels)"
+        return f"others came first: {meant} labels beside the audit, by quotas, shares and rank (select.max_labels)"
     return "nothing on record tells why; labels in flight of other ensembles may have shown the same"
 
 

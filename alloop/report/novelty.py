@@ -1,7 +1,8 @@
 """How new an explored frame was: what its offending atoms show beside what was known when labels were chosen.
 
-As in the ranking of a selection, a frame is as new as the newest of its offending atoms for a reason, and known are the
-training data of the ensemble that saw it and the frames that were asked about before it in its iteration.
+As in a selection, which ranks candidates by this times their deviation, a frame is as new as the newest of its
+offending atoms for a reason, and known are the training data of the ensemble that saw it and the frames that were
+asked about before it in its iteration.
 """
 
 from __future__ import annotations
@@ -177,7 +178,8 @@ def novelty_lines(found: dict[str, Any]) -> list[str]:
         text += f"; newer than {own['less_new']} of {own['others']} other {alike} of {found['stratum']}"
         medians = [f"median {_number(own['median'])}"] if own["others"] else []
         medians += [f"of {own['picked']} asked for {_number(own['median_picked'])}"] if own["picked"] else []
-        lines.append(text + (f" ({', '.join(medians)})" if medians else ""))
+        text += f" ({', '.join(medians)})" if medians else ""
+        lines.append(text + ("; its rank is this times its deviation" if reason == LARGEST else ""))
     return lines
 
 

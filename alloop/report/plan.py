@@ -10,7 +10,6 @@ from rich.table import Table
 
 from alloop.campaign import Campaign
 from alloop.config import BootstrapParam, Param
-from alloop.cost import Spend
 from alloop.decisions.exploration import trajectories
 from alloop.decisions.probing import probe_chunks
 from alloop.decisions.production import quench_chunks, quenched_samples
@@ -60,11 +59,10 @@ def build_plan(campaign: Campaign, param: Param, max_iterations: int) -> dict[st
     wanted = [state.tasks[key].kind for key in [*state.waiting, *state.running]]
     rows: list[dict[str, Any]] = []
     for kind, count in tasks.items():
-        spend = campaign.costs.by_kind.get(kind, Spend())
-        paid = campaign.costs.paid(kind)
+        spend = campaign.costs.of(kind, state.level)
         row: dict[str, Any] = {"kind": kind, "decided": wanted.count(kind), "at_most": count}
-        row["core_hours"] = round(count * spend.all_core_seconds / paid / 3600, 3) if paid else None
-        row["gpu_hours"] = round(count * spend.all_gpu_seconds / paid / 3600, 3) if paid else None
+        row["core_hours"] = round(count * spend.all_core_seconds / spend.tasks / 3600, 3) if spend.tasks else None
+        row["gpu_hours"] = round(count * spend.all_gpu_seconds / spend.tasks / 3600, 3) if spend.tasks else None
         rows.append(row)
     due_rows = [row for row in rows if row["at_most"]]
     due = next_decision(state, limits(param, max_iterations))
@@ -75,7 +73,7 @@ def build_plan(campaign: Campaign, param: Param, max_iterations: int) -> dict[st
         "files_at_most": _FILES_PER_TASK * sum(tasks.values()),
         "core_hours": _sum(due_rows, "core_hours"),
         "gpu_hours": _sum(due_rows, "gpu_hours"),
-        "core_hours_per_label": cost_record(campaign.costs)["core_hours_per_label"],
+        "core_hours_per_label": cost_record(campaign.costs, state.level)["core_hours_per_label"],
         "hours_on_slots": _hours_on_slots(campaign, param, tasks),
         "budget": shares_used(campaign.costs, param.budget),
         "single_points_at_most": quenched_samples(param, relax.largest_atoms) if relax else 0,
@@ -93,7 +91,7 @@ def _hours_on_slots(campaign: Campaign, param: Param, tasks: dict[str, int]) -> 
     """Return how long the tasks take on the slots of their pools at the measured pace; the slowest pool decides."""
     load_s = dict.fromkeys(param.pools, 0.0)
     for kind, count in tasks.items():
-        mean_s = campaign.costs.mean_seconds(kind)
+        mean_s = campaign.costs.of(kind, campaign.state.level).mean_seconds
         if count and mean_s is None:
             return None
         load_s[pool_of(param.pools, kind)] += count * (mean_s or 0.0)

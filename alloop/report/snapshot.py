@@ -33,7 +33,7 @@ from alloop.state import decision_tasks
 from alloop.store import live_records, progress, read_json, result_problem, write_bytes
 
 _FILE = "state.json"
-_FORM = 7
+_FORM = 8
 """Raised with every change of the record, so that no snapshot of another alloop's driver is taken for one's own."""
 WRITE_SECONDS = 5.0
 _SHARE_OF_TIME = 0.02
@@ -324,9 +324,9 @@ class _Update:
         status |= {
             "driver": "not running",
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "cost": cost_record(self.costs),
+            "cost": cost_record(self.costs, status["level_now"]),
             "budget": budget,
-            "eta_hours": eta_hours(self.costs, config, self.open_kinds),
+            "eta_hours": eta_hours(self.costs, config, self.open_kinds, status["level_now"]),
             "warnings": code_warnings(status["level"], status["codes"])
             + snapshot["lasting_warnings"]
             + budget_warnings(budget),

@@ -27,6 +27,7 @@ def build_statistics(campaign: Campaign) -> dict[str, Any]:
     histogram; the calibration, cost and time needed.
     """
     state = campaign.state
+    config = state.starts[-1]["config"] if state.starts else None
     iterations = []
     for number_ in range(state.iteration + 1):
         select = state.decisions.get(("select", number_))
@@ -47,8 +48,8 @@ def build_statistics(campaign: Campaign) -> dict[str, Any]:
         "iterations": iterations,
         "final_held_out": final_errors(campaign),
         "calibration": calibration_record(campaign),
-        "cost": cost_record(campaign.costs),
-        "eta_hours": eta_hours(campaign.costs, state.starts[-1]["config"] if state.starts else None, open_kinds(state)),
+        "cost": cost_record(campaign.costs, state.level),
+        "eta_hours": eta_hours(campaign.costs, config, open_kinds(state), state.level),
     }
 
 

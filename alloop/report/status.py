@@ -28,7 +28,7 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
     config = state.starts[-1]["config"] if state.starts else None
     budget = budget_record(config, campaign.costs)
     codes = campaign.codes.get(str(state.target_level), Counter())
-    cost = cost_record(campaign.costs)
+    cost = cost_record(campaign.costs, state.level)
     return {
         "campaign": state.identity.get("name"),
         "driver": driver,
@@ -58,7 +58,7 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
         "production": production_lines(state),
         "cost": cost,
         "budget": budget,
-        "eta_hours": eta_hours(campaign.costs, config, open_kinds(state)),
+        "eta_hours": eta_hours(campaign.costs, config, open_kinds(state), state.level),
         "quarantined": [
             {
                 "key": key,

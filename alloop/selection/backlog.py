@@ -59,7 +59,7 @@ class Backlog:
 
     @property
     def compares(self) -> bool:
-        """Tell whether frames are ranked by how new they are beside training data."""
+        """Tell whether it counts for the rank of a frame how new it is beside training data."""
         return self._diversity is not None
 
     def compare_with(self, training: Known) -> None:

@@ -3,9 +3,9 @@
 Every frame waits in a queue per reason and place: an event and its temperature band, frames before a loss and
 candidates by stratum. Each queue is a heap by how new the frames are, candidates by that times their force deviation:
 what is new where the ensemble is sure teaches little, and of what it is unsure of one frame teaches most of its like.
-The entries are bounds, looked at again only when they come to the top (see `Frontier`). Strata take turns, half of the
-places for all alike and half by the deviation that waits in them, as J. Neyman's allocation (J. R. Stat. Soc. 97, 558
-(1934)) has samples in proportion to number times spread.
+The entries are bounds, looked at again only when they come to the top (see `Frontier`). Strata take turns, half of
+the places for all alike and half by the deviation of the candidates that came home, as J. Neyman's allocation (J. R.
+Stat. Soc. 97, 558 (1934)) has samples in proportion to number times spread.
 
 What was chosen before, for whatever reason, keeps later picks away: in time along its trajectory, by what it shows, and
 by itself. The audit is kept away by nothing, or it would not be random, and takes no trajectory's places.
@@ -31,7 +31,7 @@ from alloop.selection.picks import AUDIT, BEFORE_LOSS, LARGEST, Frames, Made, Ru
 Queue = tuple[str, str]
 """Reason and place: the number of a temperature band for an event, else a stratum."""
 _LOOKED_AT_ONCE = 32
-_WEIGHT_eV_A = 1e-6
+_UNIT_eV_A = 1e-6
 """Deviations are summed in whole units of this, so that their order does not matter."""
 _UNDESCRIBED = np.inf
 """In a heap the negative of a frame's rank; one of which it is not known how new it is comes last."""
@@ -59,7 +59,7 @@ class Choice:
     """What was chosen in one iteration, and what may be chosen next.
 
     Frames are numbered in the order `add` accepts them. `served` counts picks per queue, `reasons` per reason. With
-    `known` frames go by how new they are, and what is chosen is added to it.
+    `known` frames go by how new they are, candidates by that times their deviation; what is chosen is added to it.
     """
 
     def __init__(self, rules: Rules, seed: int, known: Known | None = None) -> None:
@@ -80,6 +80,7 @@ class Choice:
         self._weights = array("d")
         self._sums: Counter[Queue] = Counter()
         self._sum_of_all = 0
+        self._counted: set[str] = set()
         self._turns: dict[Queue, float] = {}
         self._queues: dict[Queue, list[tuple[float, float, int]]] = {}
         self._frontier = Frontier(known) if known is not None else None
@@ -99,6 +100,8 @@ class Choice:
         new = Choice(self.rules, self.seed, known)
         new.served, new.reasons, new.taken = self.served, self.reasons, self.taken
         new._times, new._given = self._times, self._given
+        new._sums, new._sum_of_all = self._sums, self._sum_of_all
+        new._counted = self._counted | self._number_of.keys()
         return new
 
     def add(self, frames: Frames, known: set[str]) -> np.ndarray:
@@ -113,6 +116,8 @@ class Choice:
             wanted[members] = True
         named = [str(identity) for identity in frames.identities[wanted].tolist()]
         old = np.array([name in known or name in self.taken for name in named], dtype=bool)
+        self._weigh(frames, asked[-1][1], wanted, named)
+        self._counted.update(name for name, out in zip(named, old.tolist(), strict=True) if out)
         indices = np.flatnonzero(wanted)[~old]
         self._learn(frames, np.flatnonzero(wanted)[old])
         first = len(self._identities)
@@ -129,8 +134,22 @@ class Choice:
         self._next = None
         return indices
 
+    def _weigh(self, frames: Frames, candidates: np.ndarray, wanted: np.ndarray, named: list[str]) -> None:
+        """Add the deviation of candidates to that of their strata, also of known and chosen ones, each once.
+
+        So the sums are the same whether a frame was chosen before it is told of again or after.
+        """
+        new = np.zeros(len(frames), dtype=bool)
+        new[wanted] = [name not in self._number_of and name not in self._counted for name in named]
+        own = candidates[new[candidates]]
+        units = np.rint(frames.max_force_deviations_eV_A[own] / _UNIT_eV_A)
+        sums = np.bincount(frames.strata[own], units, minlength=len(frames.stratum_names))
+        for stratum in np.unique(frames.strata[own]).tolist():
+            self._sums[LARGEST, frames.stratum_names[stratum]] += int(sums[stratum])
+            self._sum_of_all += int(sums[stratum])
+
     def _asked(self, frames: Frames) -> list[tuple[str, np.ndarray]]:
-        """Return (reason, indices of frames) for every reason there is a quota for."""
+        """Return (reason, indices of frames) for every reason there is a quota for, candidates last."""
         usable = np.isfinite(frames.max_force_deviations_eV_A)
         found = [
             (event, np.flatnonzero(usable & frames.events[:, number]))
@@ -160,9 +179,6 @@ class Choice:
                 self._numbers.append(number)
                 self._looked.append(version)
                 self._weights.append(weight)
-                if reason == LARGEST:
-                    self._sums[reason, place] += (units := round(weight / _WEIGHT_eV_A))
-                    self._sum_of_all += units
                 if bound < self._least(reason) or not self._has_room((reason, place)):
                     continue
                 self._queued[number] += 1
@@ -253,7 +269,7 @@ class Choice:
         """Return the frame to ask about next, None if the rules leave none.
 
         Events come first, then frames before a loss, then candidates; of the queues of one kind the one that was
-        served least, of those in an order that the seed decides.
+        served least (a stratum of candidates: beside its share), of those in an order that the seed decides.
         """
         version = self.known.version if self.known is not None else 0
         if self._trial is not None or self._next is None or self._next[0] != version:
@@ -300,7 +316,7 @@ class Choice:
         )
 
     def _head(self, queue: Queue) -> int | None:
-        """Return the newest ask of a queue that is allowed; those that never will be are thrown off it."""
+        """Return the first ask of a queue by rank that is allowed; those that never will be are thrown off it."""
         heap = self._queues[queue]
         if not self._has_room(queue):
             while heap:

@@ -1,4 +1,4 @@
-"""Which of the frames that came home are asked about: strata with quotas, the newest environments first, seeded."""
+"""Which of the frames that came home are asked about: strata with shares, events with quotas, the new first, seeded."""
 
 from __future__ import annotations
 
@@ -210,16 +210,16 @@ def pick(
     First the audit: `rules.audit` of all usable records at random (`audit.audit_sample`), whatever else is picked;
     those of the sample that are `known` have a label already and are left out. Then, each up to its quota: events per
     temperature band (also where the ensemble agrees; those served least in turn, all together up to
-    `rules.most_events`), last good frames before a loss, and candidates, whose strata
-    of glass and temperature take turns, half of the places for all alike and half by the deviation that waits. Among
-    these the frame whose offending atoms are farthest from all that is in `diversity` and from the frames chosen before
-    comes first, for candidates by that distance times their deviation; an event nearer than `rules.novelty` shows
-    nothing new, and a duplicate never does. Frames without described atoms follow in random order. A trajectory gives
-    at most `max_per_trajectory` of these, the audit not counted, none closer in time than `min_separation_ps` to any
-    pick before it, the audit included. Nothing in `known` (identities already labelled or asked for) is picked, nothing
-    twice, and no frame whose deviation is not finite.
-    Picks made `before` count for every rule, as if chosen here first.
-    The same frames, in any order, and the same seed give the same picks. What is chosen is added to `diversity`.
+    `rules.most_events`), last good frames before a loss, and candidates, whose strata of glass and temperature take
+    turns, half of the places for all alike and half by the deviation that came home. Among these the frame whose
+    offending atoms are farthest from all that is in `diversity` and from the frames chosen before comes first, for
+    candidates by that distance times their deviation; an event nearer than `rules.novelty` shows nothing new, and a
+    duplicate never does. Frames without described atoms follow in random order. A trajectory gives at most
+    `max_per_trajectory` of these, the audit not counted, none closer in time than `min_separation_ps` to any pick
+    before it, the audit included. Nothing in `known` (identities already labelled or asked for) is picked, nothing
+    twice, and no frame whose deviation is not finite. Picks made `before` count for every rule, as if chosen here
+    first. The same frames, in any order, and the same seed give the same picks. What is chosen is added to
+    `diversity`.
     """
     from alloop.selection.audit import audit_sample
     from alloop.selection.choice import Choice

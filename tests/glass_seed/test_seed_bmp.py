@@ -48,6 +48,20 @@ D_BO_EV = {
 }
 
 
+def test_the_numbers_are_those_of_the_publication() -> None:
+    """D (eV), a (1/Å), r0 (Å), C (eV Å^12); A (eV), rho (Å); half of K (eV/rad^2), a second time."""
+    told = {"-".join(sorted(pair)): tuple(vars(own).values()) for pair, own in SHORT_RANGE.items()}
+    assert told == {
+        "O": (0.042395, 1.379316, 3.618701, 100.0),
+        "O-Si": (0.340554, 2.0067, 2.1, 1.0),
+        "Li-O": (0.041556, 1.758181, 2.55136, 1.0),
+        "Si": (7.093669, 0.975598),
+        "B": (8.9594, 0.8012),
+        "B-Si": (8.9594, 0.927),
+    }
+    assert {"-".join(sorted(pair)): K for pair, K in THREE_BODY_K_EV.items()} == {"Si": 12.5, "B": 30.0, "B-Si": 30.0}
+
+
 def dense_cell(length_A: float = 8.0, seed: int = 11) -> Atoms:
     """Fifty atoms in a cube, displaced at random so that angles of all sizes occur."""
     rng = np.random.default_rng(seed)

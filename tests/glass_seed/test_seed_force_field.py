@@ -68,6 +68,29 @@ def test_walls_published_for_oxygen_and_silicon(cation: str, published: tuple[fl
     assert (spline.n, spline.B_eV_An, spline.D_eV_A2) == pytest.approx(published[1:], rel=6e-3)
 
 
+def test_the_numbers_are_those_of_the_publications() -> None:
+    """A (eV), rho (Å) and C (eV Å^6), a second time; O-O's rho is printed as 0.343640 and 0.343645."""
+    pairs = teter_parameters(TABLE_1["LBS-20-60-20"]).pairs
+    found = {f"{cation}-O": (own.A_eV, own.rho_A, own.C_eV_A6) for (cation, _), own in pairs.items()}
+    assert found.pop("B-O")[1:] == (0.171271, 28.5)
+    assert found == {
+        "O-O": (2029.2204, 0.343645, 192.58),
+        "Si-O": (13702.905, 0.193817, 54.681),
+        "Li-O": (41051.938, 0.15116, 0.0),
+    }
+    assert CHARGES_E == {"O": -1.2, "Si": 2.4, "B": 1.8, "Li": 0.6}
+
+
+@pytest.mark.parametrize(
+    ("pair", "r_A", "energy_eV"),
+    [(("Si", "O"), 1.62, 0.1871), (("Li", "O"), 1.97, 0.0898), (("O", "O"), 2.63, 0.3809)],
+)
+def test_buckingham_term_at_bond_lengths(pair: tuple[str, str], r_A: float, energy_eV: float) -> None:
+    """13702.905 exp(-1.62/0.193817) - 54.681/1.62^6 and so on, worked out by hand."""
+    found, _ = REHEARSAL_PARAMETERS.pairs[pair].energy_and_slope(np.array([r_A]))
+    assert found[0] == pytest.approx(energy_eV, rel=5e-3)
+
+
 @pytest.mark.parametrize("name", TABLE_1)
 def test_wall_meets_the_buckingham_term_to_the_second_derivative_where_the_third_is_zero(name: str) -> None:
     for pair in teter_parameters(TABLE_1[name]).pairs.values():

@@ -76,7 +76,7 @@ def text_of(calibration: dict[str, Any], **more: Any) -> str:
     iteration |= {"missed_records": 0, "withdrawn_chunks": 0, "failed_chunks": 0} | more
     told = {"iterations": [iteration], "calibration": calibration, "final_held_out": [], "eta_hours": None}
     console = Console(width=160, record=True, file=io.StringIO())
-    statistics.print_statistics(told | {"cost": cost_record(Costs())}, console)
+    statistics.print_statistics(told | {"cost": cost_record(Costs(), None)}, console)
     return console.export_text()
 
 

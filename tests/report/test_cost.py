@@ -220,11 +220,28 @@ def test_imported_labels_are_not_paid(tmp_path: Path) -> None:
     for key in ask_labels(campaign, 2, given=True) + ask_labels(campaign, 1, 2, "select"):
         end_well(campaign, key)
     assert campaign.costs.paid_labels == 1 and campaign.costs.by_kind["label"].tasks == 3
-    spend = campaign.costs.by_kind["label"]
-    assert campaign.costs.mean_seconds("label") == spend.seconds, "of the one that was paid"
+    spend = campaign.costs.of("label", campaign.state.level)
+    assert (spend.tasks, spend.mean_seconds) == (1, spend.seconds), "of the one that was paid"
     assert len(campaign.state.durations["label"]._seconds) == 1
     (row,) = [row for row in build_plan(campaign, parsed(), 2)["tasks"] if row["kind"] == "label"]
     assert row["core_hours"] == pytest.approx(row["at_most"] * spend.all_core_seconds / 3600, abs=1e-3)
+
+
+def test_the_price_of_a_label_is_that_of_the_level_labelled_now(tmp_path: Path) -> None:
+    """A foundation's labels take a second; they tell nothing of what those of the campaign's own code take."""
+    costs, level = Costs(), "vasp"
+    record = {"seconds": 1.0, "cores": 1}
+    for _ in range(99):
+        costs.add("label", "glass", {"level": "foundation", "reason": "candidate"}, record)
+    assert cost_record(costs, "foundation")["core_hours_per_label"] == pytest.approx(1 / 3600, abs=1e-6)
+    assert cost_record(costs, level)["core_hours_per_label"] is None, "none has been measured"
+    assert eta_hours(costs, {"pools": {}}, {"label": 4}, level) is None
+    own = {"level": level, "reason": "candidate"}
+    costs.add("label", "glass", own, {"seconds": 3600.0, "cores": 16})
+    costs.add_failure("label", "glass", own, {"seconds": 1800.0, "cores": 16})
+    assert cost_record(costs, level)["core_hours_per_label"] == pytest.approx(24.0)
+    assert eta_hours(costs, {"pools": {}}, {"label": 4}, level) == 4.0
+    assert costs.paid_labels == 100, "the budget counts all"
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -242,10 +259,12 @@ def test_sums_event_by_event_are_the_sums_found_on_disk(tmp_path: Path, seed: in
             campaign.failures(key)
     found = Campaign(tmp_path)
     found.load()
-    assert cost_record(found.costs) == cost_record(campaign.costs)
-    assert cost_record(Costs.from_json(json.loads(json.dumps(found.costs.to_json())))) == cost_record(campaign.costs)
+    level = campaign.state.level
+    record = cost_record(campaign.costs, level)
+    assert cost_record(found.costs, level) == record
+    assert cost_record(Costs.from_json(json.loads(json.dumps(found.costs.to_json()))), level) == record
     found.load()
-    assert cost_record(found.costs) == cost_record(campaign.costs), "loading twice counts once"
+    assert cost_record(found.costs, level) == record, "loading twice counts once"
 
 
 def test_results_of_earlier_versions_are_counted_by_their_threads(tmp_path: Path) -> None:
@@ -312,15 +331,14 @@ def test_time_still_needed_is_that_of_the_slowest_pool(tmp_path: Path) -> None:
         "vasp": {"type": "slurm", "tasks": ["label"], "jobs": 4, "slots_per_job": 2, "walltime_minutes": 60},
     }
     campaign = begun(tmp_path, pools=pools)
-    campaign.costs.by_kind["label"] = Spend(tasks=2, seconds=7200.0)
-    campaign.costs.paid_labels = 2
+    campaign.costs.by_level["None"] = Spend(tasks=2, seconds=7200.0)
     campaign.costs.by_kind["train"] = Spend(tasks=1, seconds=1800.0)
     costs, configuration = campaign.costs, campaign.state.starts[-1]["config"]
-    assert eta_hours(costs, configuration, {"label": 16}) == 2.0
-    assert eta_hours(costs, configuration, {"label": 16, "train": 12}) == 3.0
-    assert eta_hours(costs, configuration, {"label": 1, "quench": 1}) is None
-    assert eta_hours(costs, configuration, {}) == 0.0
-    assert eta_hours(costs, None, {"label": 1}) is None
+    assert eta_hours(costs, configuration, {"label": 16}, None) == 2.0
+    assert eta_hours(costs, configuration, {"label": 16, "train": 12}, None) == 3.0
+    assert eta_hours(costs, configuration, {"label": 1, "quench": 1}, None) is None
+    assert eta_hours(costs, configuration, {}, None) == 0.0
+    assert eta_hours(costs, None, {"label": 1}, None) is None
 
 
 def test_relaxing_loads_the_pool_of_labels(tmp_path: Path) -> None:
@@ -336,7 +354,7 @@ def test_relaxing_loads_the_pool_of_labels(tmp_path: Path) -> None:
     }
     costs = Costs()
     costs.by_kind["relax"] = Spend(tasks=1, seconds=3600.0)
-    assert eta_hours(costs, {"pools": recorded}, {"relax": 8}) == 2.0
+    assert eta_hours(costs, {"pools": recorded}, {"relax": 8}, None) == 2.0
 
 
 @pytest.mark.parametrize(("guard_records", "iterations", "labels"), [(3, 2, 30), (0, 2, 0), (3, 0, 0)])
@@ -360,7 +378,7 @@ def test_before_anything_is_measured_stats_and_plan_say_so(tmp_path: Path) -> No
 
 
 def test_tables_of_nothing() -> None:
-    record = cost_record(Costs())
+    record = cost_record(Costs(), None)
     assert record["core_hours"] == 0 and record["core_hours_per_label"] is None and record["failed_share"] == 0
     assert "0.00 core-hours" in text_of(print_costs, record)
 

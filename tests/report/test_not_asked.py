@@ -47,7 +47,8 @@ def test_a_candidate_is_told_that_others_came_first_where_slots_of_the_audit_sta
     """Six of six labels beside the audit, two of its four slots used; and it is nearer than `novelty` to a pick."""
     made = picks(*["candidate"] * 6, "audit", "audit")
     assert (
-        why(made, 0.05) == "others came first: 6 labels beside the audit, quotas and strata in turn (select.max_labels)"
+        why(made, 0.05)
+        == "others came first: 6 labels beside the audit, by quotas, shares and rank (select.max_labels)"
     )
 
 

@@ -37,7 +37,7 @@ def told(campaign: Campaign) -> dict[str, Any]:
     return {
         "done": campaign.state.done,
         "waiting": list(campaign.state.waiting),
-        "cost": cost_record(campaign.costs),
+        "cost": cost_record(campaign.costs, campaign.state.level),
         "codes": campaign.codes,
         "flagged": campaign.flagged,
     }

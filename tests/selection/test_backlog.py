@@ -270,13 +270,22 @@ def test_ranking_anew_keeps_to_what_is_known_and_takes_the_newer_atom() -> None:
 
 
 described = st.lists(
-    st.tuples(st.integers(0, 60), st.integers(0, 3), st.integers(-3, 3), st.integers(-3, 3), st.booleans()),
+    st.tuples(
+        *(st.integers(0, 60), st.integers(0, 3), st.integers(-3, 3), st.integers(-3, 3), st.booleans()),
+        st.sampled_from([0.3, 0.5, 0.9]),
+    ),
     max_size=25,
     unique_by=lambda made: made[0],
 ).map(
     lambda made: [
-        seen(n, (x, y, 0.0), f"t{t}", time_ps=n / 20, events=frozenset({"overlap"}) if event else frozenset())
-        for n, t, x, y, event in made
+        seen(
+            *(n, (x, y, 0.0), f"t{t}"),
+            stratum=f"{300 * (n % 3)}K",
+            time_ps=n / 20,
+            deviation=deviation,
+            events=frozenset({"overlap"}) if event else frozenset(),
+        )
+        for n, t, x, y, event, deviation in made
     ]
 )
 
@@ -316,7 +325,34 @@ def test_a_backlog_filled_again_goes_on_as_before(frames: list[tuple[Candidate, 
             where = candidate.trajectory, candidate.stratum, candidate.time_ps, candidate.temperature_K
             backlog.note_pick(0, candidate.identity, reason, *where)
     second.add(0, frames)
-    assert drained(first, frames) == drained(second, frames)
+    left = drained(first, frames)
+    assert drained(second, frames) == left
+    third = compared(training((0.0, 0.0, 0.0)), frames)
+    in_flight = training((0.0, 0.0, 0.0))
+    for reason, record in picks:
+        candidate = by_record[record]
+        where = candidate.trajectory, candidate.stratum, candidate.time_ps, candidate.temperature_K
+        third.note_pick(0, candidate.identity, reason, *where)
+        for shown_by in candidate.offending.values():
+            in_flight.add(shown_by)
+    third.compare_with(in_flight)
+    assert drained(third, frames) == left, "ranked anew in the middle"
+
+
+def test_shares_of_strata_count_what_was_chosen_before_a_restart() -> None:
+    """Nine tenths of all deviation is in the hot stratum: were it forgotten with the picks, the cold one would gain."""
+    frames = [frame(n, f"t{n}", "hot", deviation=0.9, time_ps=0.0) for n in range(30)]
+    frames += [frame(n, f"t{n}", "cold", deviation=0.1, time_ps=0.0) for n in range(30, 60)]
+    rules = replace(RULES, max_labels=40, max_per_trajectory=1, audit=0)
+    first, second = filled(frames, rules), filled([], rules)
+    by_record = {record: candidate for candidate, record in frames}
+    for reason, record in (picks := first.take(0, 20)):
+        one = by_record[record]
+        for backlog in (first, second):
+            backlog.note_pick(0, one.identity, reason, one.trajectory, one.stratum, one.time_ps, one.temperature_K)
+    second.add(0, frames)
+    assert [by_record[record].stratum for _, record in picks].count("hot") == 14
+    assert drained(second, frames) == drained(first, frames)
 
 
 def test_what_no_rule_lets_be_asked_about_does_not_wait() -> None:

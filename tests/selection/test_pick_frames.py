@@ -453,7 +453,7 @@ def described_worlds(draw: st.DrawFn) -> tuple[list[Candidate], Rules, list[tupl
                 f"glass {draw(st.integers(0, 2))}",
                 draw(st.sampled_from(["accurate", "candidate", "failed"])),
                 draw(st.sampled_from(["candidate", "before_loss"])),
-                0.5,
+                draw(st.sampled_from([0.3, 0.5, 0.9])),
                 events,
                 draw(st.sampled_from([COLD, HOT])),
                 offending,
@@ -535,3 +535,27 @@ def test_lazy_order_is_that_of_looking_at_every_frame_again(seed: int) -> None:
     rules = replace(GENEROUS, max_labels=60)
     greedy = select_farthest([one.offending["candidate"] for one in frames], known(), 60, TOLERANCE)
     assert [index for index, _ in pick(frames, set(), rules, seed, known())] == greedy
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_lazy_order_by_rank_is_that_of_looking_at_every_frame_again(seed: int) -> None:
+    """As above with unequal deviations: at each pick the largest product of all, found the long way."""
+    rng = np.random.default_rng(seed)
+    frames = [
+        frame(
+            f"{n}",
+            max_force_deviation_eV_A=float(rng.uniform(0.25, 1.0)),
+            offending={"candidate": shown(*rng.normal(size=(2, 2)).tolist())},
+        )
+        for n in range(150)
+    ]
+    table = Environments.together([one.offending["candidate"] for one in frames])
+    deviations = np.array([one.max_force_deviation_eV_A for one in frames])
+    known, greedy = training((0.0, 0.0)), []
+    for _ in range(40):
+        ranks = known.novelty(table).reshape(-1, 2).max(axis=1) * deviations
+        ranks[greedy] = -1
+        greedy.append(int(np.argmax(ranks)))
+        known.add(frames[greedy[-1]].offending["candidate"])
+    found = pick(frames, set(), replace(GENEROUS, max_labels=40), seed, training((0.0, 0.0)))
+    assert [index for index, _ in found] == greedy

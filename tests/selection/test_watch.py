@@ -163,6 +163,8 @@ def test_density_out_of_bounds():
     assert seen(water, {"kind": "density", "lowest_g_cm3": 0.99, "highest_g_cm3": 1.01}) == []
     assert seen(water, {"kind": "density", "lowest_g_cm3": 1.01}) == [0, 1, 2]
     assert seen(water, {"kind": "density", "highest_g_cm3": 0.99}) == [0, 1, 2]
+    assert seen(water, {"kind": "density", "highest_g_cm3": 9.0}) == [], "far below the only bound is no event"
+    assert seen(water, {"kind": "density", "lowest_g_cm3": 0.1}) == [], "nor is far above"
     assert seen(Atoms("OHH"), {"kind": "density", "lowest_g_cm3": 1.01}) == [], "a cluster has no density"
     wider = water.copy()
     wider.set_cell(water.cell * 1.1 ** (1 / 3))  # a density of 1 / 1.1
