@@ -240,7 +240,7 @@ def test_the_price_of_a_label_is_that_of_the_level_labelled_now(tmp_path: Path) 
     costs.add("label", "glass", own, {"seconds": 3600.0, "cores": 16})
     costs.add_failure("label", "glass", own, {"seconds": 1800.0, "cores": 16})
     assert cost_record(costs, level)["core_hours_per_label"] == pytest.approx(24.0)
-    assert eta_hours(costs, {"pools": {}}, {"label": 4}, level) == 4.0
+    assert eta_hours(costs, {"pools": {}}, {"label": 4}, level) == 2.0, "on two slots"
     assert costs.paid_labels == 100, "the budget counts all"
 
 
@@ -315,6 +315,7 @@ def test_plan_of_a_campaign_all_of_whose_kinds_are_measured(tmp_path: Path) -> N
     for kind in ("label", "train", "explore", "evaluate", "quench"):
         campaign.costs.by_kind[kind] = Spend(tasks=1, seconds=3600.0, core_seconds=7200.0, gpu_seconds=3600.0)
     pools = {"local": {"slots": 2}, "many": {"tasks": ["label"], "slots": 1000}}
+    campaign.costs.by_level[str(campaign.state.level)] = campaign.costs.by_kind["label"]
     campaign.costs.paid_labels = 1
     plan = build_plan(campaign, parsed(pools=pools, budget={"labels": 10}), 2)
     tasks = {row["kind"]: row["at_most"] for row in plan["tasks"]}

@@ -88,7 +88,7 @@ def test_distance_from_the_ensembles_own_training_data_among_frames_of_the_strat
     (line,) = novelty_lines(found)
     assert line == (
         "its most uncertain atom: 5 from the training data of ensemble 0; newer than 1 of 2 other candidates of "
-        "LBS-20-60-20 2000K (median 2.85)"
+        "LBS-20-60-20 2000K (median 2.85); its rank is this times its deviation"
     )
 
 
