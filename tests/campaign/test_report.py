@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browser_kit import browse
 from harness import alloop
-from matplotlib.image import imread
 
 from alloop.campaign import Campaign
 from alloop.report.html.page import CHECKLIST
 
 pytestmark = pytest.mark.slow
-BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -85,40 +83,9 @@ def test_page_needs_nothing_beside_it(folder: Path) -> None:
 
 def test_page_in_a_browser(folder: Path, tmp_path: Path) -> None:
     """A real browser lays it out: every figure has been decoded and drawn, and no text runs out of the window."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        pytest.skip("no headless browser (Debian: apt install chromium-headless-shell)")
-    probe = """<script>addEventListener("load", () => {
-        const images = [...document.images], tables = document.querySelectorAll("tbody tr").length;
-        const drawn = images.filter(i => i.complete && i.naturalWidth > 300 && i.clientWidth > 300).length;
-        const wide = document.documentElement.scrollWidth > innerWidth;
-        document.title = JSON.stringify({images: images.length, drawn, tables, wide});
-    });</script>"""
-    probed = tmp_path / "probed.html"
-    probed.write_text((folder / "report.html").read_text().replace("</body>", probe + "</body>"))
-    options = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--hide-scrollbars",
-        f"--user-data-dir={tmp_path / 'own'}",
-    ]
-    shown = subprocess.run(
-        [browser, *options, "--window-size=900,2000", "--dump-dom", probed.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    found = json.loads(re.search(r"<title>(.*?)</title>", shown.stdout, flags=re.DOTALL)[1])
-    assert found["images"] == found["drawn"] >= 7, found
+    found = browse((folder / "report.html").read_text(), tmp_path)
+    assert len(found["figures"]) == found["images"] >= 7 and all(figure["drawn"] for figure in found["figures"])
     assert found["tables"] > 10 and not found["wide"]
-    picture = tmp_path / "page.png"
-    asked = [browser, *options, "--window-size=900,2000", f"--screenshot={picture}", (folder / "report.html").as_uri()]
-    subprocess.run(asked, capture_output=True, timeout=120, check=True)
-    pixels = imread(picture)[..., :3]
-    assert 0.005 < (pixels.mean(axis=2) < 0.5).mean() < 0.5  # ink on paper
-    assert (np.ptp(pixels, axis=2) > 0.3).any()  # in colour: the figures
 
 
 def test_report_without_a_campaign(tmp_path: Path) -> None:

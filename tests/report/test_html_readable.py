@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from browser_kit import browse
 from matplotlib.legend import Legend
 from matplotlib.transforms import Bbox
 from test_html_page import EMPTY, errors, glass
@@ -23,6 +25,7 @@ from alloop.report.html.glass_figures import (
     relaxed_figures,
     transport_figures,
 )
+from alloop.report.html.page import render
 
 RATES, REPLICAS = (10.0, 2.0), 3
 NAMES = ("4B_small", "4B_large", "three_rings", "rings_cooling", "survival", "relaxed", "energies", "transport")
@@ -66,10 +69,13 @@ def report() -> dict[str, Any]:
     keys = ("run", "glass", "atoms", "cooling_rate_K_ps", "driven_by")
     relaxed, energies = [], []
     for own in glasses:
-        place = {key: own[key] for key in keys} | {"driver": "models", "status": "done"}
+        place = {key: own[key] for key in keys} | {"driver": "models", "status": "done", "reason": None}
         before = {"fraction_4B": own["fraction_4B"], "fraction_5Si": 0.02, "three_rings": own["three_rings"]}
-        relaxed.append(place | {"before": before, "after": {key: 1.02 * value for key, value in before.items()}})
+        change = {key: 0.02 * value for key, value in before.items()}
+        after = {key: before[key] + change[key] for key in before}
+        relaxed.append(place | {"before": before, "after": after, "change": change})
         made = place | {"made_by": f"models, {own['cooling_rate_K_ps']:g} K/ps", "relaxed": False}
+        made |= {"temperature_K": None}
         energies.append(made | {"energy_eV_atom": rng.normal(-7, 0.004)})
         energies.append(made | {"relaxed": True, "energy_eV_atom": rng.normal(-7.1, 0.004)})
         classical = {"made_by": "teter, 1 K/ps", "driver": "force field", "cooling_rate_K_ps": 1.0, "driven_by": 0}
@@ -80,6 +86,7 @@ def report() -> dict[str, Any]:
         interval = {"value": value, "low_95": 0.7 * value, "high_95": 1.3 * value}
         keyed = dict.fromkeys(("D_cm2_s", "number_density_times_D_1_cm_s", "conductivity_S_cm"), interval)
         own = {"glass": name, "atoms": 1000, "li2o": known.mole_fractions["Li2O"], "temperature_K": 500.0}
+        own |= {"melts": 4, "cooling_rates_K_ps": [10.0], "stage_ps": 300.0}
         moved.append(own | {"diffusion": keyed | {"window_ps": [50, 150], "replicas": 4}})
     crystals = ["B2O3-I", "Li2O", "Li2Si2O5", "LiBSiO4", "quartz"]
     transport = {"asked": 66, "runs": [], "glasses": moved}
@@ -203,3 +210,27 @@ def test_replicas_held_for_different_times_are_averaged_at_equal_temperature() -
     at_K, mean, low, high = over_temperature([quick, held], "three_rings")
     assert at_K.tolist() == [700, 1075]
     assert (low.tolist(), high.tolist()) == ([5, 1], [6, 3]) and mean.tolist() == [5.5, 2]
+
+
+@pytest.mark.slow
+def test_page_of_eleven_glasses_in_a_browser(tmp_path: Path) -> None:
+    """Every figure that a campaign through to transport has is drawn, with the counterparts it names."""
+    found = report()
+    done = {"done": 9, "training": 8, "held_out": 1}
+    found["status"] |= {"campaign": "c", "time": "", "level": "x", "labels": done, "converged": True, "reason": ""}
+    found["status"]["warnings"] = []
+    seen = browse(render(found, lambda _: None), tmp_path)
+    assert len(seen["figures"]) == seen["images"] and all(figure["drawn"] for figure in seen["figures"])
+    named = {tag for figure in seen["figures"] for tag in figure["tags"]}
+    assert {
+        "Fig. 1 energy",
+        "Fig. 2a",
+        "Fig. 2b",
+        "Fig. 3",
+        "Fig. 4a",
+        "Fig. 5",
+        "Fig. 6",
+        "Fig. 7e",
+        "Fig. 8",
+    } <= named
+    assert seen["tables"] > 11 and not seen["wide"]

@@ -153,7 +153,7 @@ def test_before_and_after_beside_the_bootstrap(made: tuple[Campaign, dict[str, T
     here = told(found)
     assert (
         here["Fig. 2b"] == "yes: 1 of 11 glasses, of the melt-quenches"
-        and here["Fig. 5"] == "yes: 1 of 11 glasses, small cells"
+        and here["Fig. 5"] == "yes: 1 of 11 glasses, small cells; force fields' as made, not relaxed"
     )
     section = part(found, "glasses")
     assert section.texts[-1] == (
@@ -195,6 +195,7 @@ def test_what_the_quench_s_own_force_field_made_goes_before_the_bootstrap(
     by = {row[2]: row[5:] for row in section.tables[1].rows}
     assert by["teter, 1e+03 K/ps"] == ("-6.9000", "-7.0000")
     assert told(found)["Fig. 2b"] == "yes: 1 of 11 glasses, of the melt-quenches"
+    assert told(found)["Fig. 5"].startswith("yes: 1 of 11 glasses") and "as made" not in told(found)["Fig. 5"]
 
 
 def test_energies_of_another_level_are_not_compared(made: tuple[Campaign, dict[str, Task]]) -> None:
