@@ -29,6 +29,7 @@ Errors = dict[str, Any]
 NOTICEABLE_SHARE = 0.05
 """Of the labels an ensemble was trained on: what so few more bring is lost in the noise of a training."""
 
+_NAMED_UNMEASURED = 4
 LEAST_STRATUM_RECORDS = 50
 """Of a glass and temperature with fewer records the accurate fraction is not judged by itself."""
 
@@ -171,7 +172,7 @@ def audit_criteria(audit: dict[str, Any], own: StopParam) -> list[Criterion]:
         where = f"{name}, worst of {len(groups)} measured: {_group(worst)} (audits since iteration {worst['since']}),"
         criteria.append(replace(at_most(where, worst["rmse_eV_A"], wanted), name=f"{name} by glass and temperature"))
     if audit["unmeasured"]:
-        said = f"{name} is not known for want of random labels: {', '.join(audit['unmeasured'])}"
+        said = f"{name} is not known for want of random labels: {unmeasured_text(audit['unmeasured'])}"
         criteria.append(Criterion(f"{name} everywhere", "unknown", None, float(LEAST_AUDIT_LABELS), "labels", said))
     return criteria
 
@@ -196,6 +197,13 @@ def unmeasured(groups: list[dict[str, Any]], explored: list[tuple[str, str]]) ->
     lacks = dict.fromkeys((f"{glass} at {band}" for glass, band in explored), f"{LEAST_AUDIT_LABELS} more")
     lacks |= {where: _lacks(group) for group in groups if (where := _group(group)) in lacks}
     return [f"{where} ({what})" for where, what in lacks.items() if what]
+
+
+def unmeasured_text(names: list[str]) -> str:
+    """Return what `unmeasured` found, for people: all if they are few, else how many and the first."""
+    if len(names) <= _NAMED_UNMEASURED:
+        return ", ".join(names)
+    return f"{len(names)} glasses and temperature bands, such as {names[0]}; alloop stats shows all"
 
 
 def improvement_criteria(points: list[list[float]], own: StopParam) -> list[Criterion]:

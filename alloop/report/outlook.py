@@ -63,11 +63,13 @@ def audit_lines(verdict: dict[str, Any] | None) -> list[str]:
     """Return what the audit of a verdict says: the error in all that was explored, in its accurate part, coverage."""
     if not verdict or "audit" not in verdict:
         return []
+    from alloop.decisions.convergence import unmeasured_text
+
     audit, calibration = verdict["audit"], verdict["calibration"]
     lines = [f"of all explored: {record['sentence']}" for record in audit["errors"][:1]]
     accurate = audit["by_class"].get("accurate")
     lines += [f"of its accurate part: {accurate['sentence']}"] if accurate else []
     if audit.get("unmeasured"):
-        lines.append(f"not measured, for want of random labels: {', '.join(audit['unmeasured'])}")
+        lines.append(f"not measured, for want of random labels: {unmeasured_text(audit['unmeasured'])}")
     lines += [f"calibration: {record['sentence']}" for record in calibration["coverage"][:1]]
     return lines + ([calibration["widened"]] if calibration["widened"] else [])

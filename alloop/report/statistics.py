@@ -10,10 +10,16 @@ from rich.console import Console
 from rich.table import Table
 
 from alloop.campaign import Campaign
-from alloop.decisions.calibration import audit_pairs, calibrate
+from alloop.decisions.calibration import (
+    LEAST_AUDIT_LABELS,
+    LEAST_AUDIT_TRAJECTORIES,
+    audit_pairs,
+    calibrate,
+)
 from alloop.errors import InputError
 from alloop.report.cost import cost_record, eta_hours, eta_text, print_costs
 from alloop.report.status import final_errors, number, open_kinds
+from alloop.selection.bands import coldest_first
 from alloop.selection.calibration import AuditPair, CalibrationMap, GroupMap
 from alloop.selection.deviation import DeviationStatistics
 from alloop.selection.record import plain
@@ -110,42 +116,7 @@ def print_statistics(statistics: dict[str, Any], console: Console) -> None:
     if not statistics["iterations"]:
         console.print("no selection has been made yet")
     for record in statistics["iterations"]:
-        table = Table("glass and temperature", title=f"iteration {record['iteration']}")
-        for column in ("accurate", "candidate", "failed", "lost chunks", "labels", "trust levels"):
-            table.add_column(column, justify="right")
-        table.caption = "records by largest force deviation; trust levels in eV/Å: accurate below, failed from"
-        for name, entry in record["strata"].items():
-            counts = (str(entry[key]) for key in ("accurate", "candidate", "failed", "lost", "labels"))
-            levels = entry.get("trust_levels_eV_A", record["trust_levels_eV_A"])
-            table.add_row(name, *counts, " ".join(f"{level:.3g}" for level in levels))
-        total = record["classes"]
-        table.add_section()
-        labels = sum(record["reasons"].values())
-        table.add_row(
-            "all",
-            str(total["accurate"]),
-            str(total["candidate"]),
-            str(total["failed"]),
-            str(record["lost_chunks"]),
-            str(labels),
-            "",
-        )
-        console.print(table)
-        if record["events"]:
-            console.print(_events_table(record["events"]))
-        if record["deviation_range_eV_A"] and record["virial_deviation_range_eV"]:
-            largest = record["deviation_range_eV_A"][1], record["virial_deviation_range_eV"][1]
-            told = "largest deviation: force {:.3g} eV/Å, virial {:.3g} eV/atom (not chosen by)".format(*largest)
-            console.print(f" {told}", highlight=False)
-        for line in _trust_lines(record["trust"]):
-            console.print(f" trust:  {line}", highlight=False)
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(record["reasons"].items())) or "none"
-        console.print(f" labels: {reasons}", highlight=False)
-        for line in _missed_lines(record):
-            console.print(f" missed: {line}", highlight=False)
-        for error in record["audit"]["errors"] if record["audit"] else ():
-            console.print(f" audit:  {error['sentence']}", highlight=False)
-        console.print()
+        _print_iteration(record, console)
     pairs = statistics["calibration"]["pairs"]
     console.print(f" calibration by {len(pairs)} labels drawn at random", highlight=False)
     if statistics["calibration"]["groups"]:
@@ -162,13 +133,80 @@ def print_statistics(statistics: dict[str, Any], console: Console) -> None:
     console.print(f" remaining: {eta_text(statistics['eta_hours'])}", highlight=False)
 
 
+def _print_iteration(record: dict[str, Any], console: Console) -> None:
+    console.print(_strata_table(record))
+    if record["events"]:
+        console.print(_events_table(record["events"]))
+    if record["audit"] and record["audit"]["errors"]:
+        console.print(_audit_table(record["audit"], [(own["glass"], own["band"]) for own in record["trust"]]))
+    if record["deviation_range_eV_A"] and record["virial_deviation_range_eV"]:
+        largest = record["deviation_range_eV_A"][1], record["virial_deviation_range_eV"][1]
+        told = "largest deviation: force {:.3g} eV/Å, virial {:.3g} eV/atom (not chosen by)".format(*largest)
+        console.print(f" {told}", highlight=False)
+    for line in _trust_lines(record["trust"]):
+        console.print(f" trust:  {line}", highlight=False)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(record["reasons"].items())) or "none"
+    console.print(f" labels: {reasons}", highlight=False)
+    for line in _missed_lines(record):
+        console.print(f" missed: {line}", highlight=False)
+    console.print()
+
+
+def _strata_table(record: dict[str, Any]) -> Table:
+    """Return a table of an iteration's records by trust class, and labels, of every glass and temperature."""
+    table = Table("glass and temperature", title=f"iteration {record['iteration']}")
+    for column in ("accurate", "candidate", "failed", "lost chunks", "labels", "trust levels"):
+        table.add_column(column, justify="right")
+    table.caption = "records by largest force deviation; trust levels in eV/Å: accurate below, failed from"
+    for name, entry in record["strata"].items():
+        counts = (str(entry[key]) for key in ("accurate", "candidate", "failed", "lost", "labels"))
+        levels = entry.get("trust_levels_eV_A", record["trust_levels_eV_A"])
+        table.add_row(name, *counts, " ".join(f"{level:.3g}" for level in levels))
+    table.add_section()
+    totals = [record["classes"][name] for name in ("accurate", "candidate", "failed")]
+    labels = sum(record["reasons"].values())
+    table.add_row("all", *map(str, totals), str(record["lost_chunks"]), str(labels), "")
+    return table
+
+
+def _audit_table(audit: dict[str, Any], explored: list[tuple[str, str]]) -> Table:
+    """Return a table of the audit's force errors: a row per glass, a column per temperature band.
+
+    Of a glass in a band it is the error that is judged, of this audit and of as many before as that needs.
+    """
+    found = {(one["glass"], one["band"]): one for one in [*audit["errors"], *audit.get("groups", ())]}
+    glasses = sorted({glass for glass, _ in [*found, *explored] if glass is not None})
+    bands = coldest_first({band for _, band in [*found, *explored] if band is not None})
+    table = Table("audit", *(band or "all temperatures" for band in (None, *bands)))
+    for glass in (None, *glasses):
+        table.add_row(glass or "all glasses", *(_error_cell(found.get((glass, band))) for band in (None, *bands)))
+        if glass is None:
+            table.add_section()
+    table.caption = (
+        "force RMSE in eV/Å (labels) and its 95 % interval; of a glass in a band with earlier audits, as far back as "
+        f"{LEAST_AUDIT_LABELS} labels of {LEAST_AUDIT_TRAJECTORIES} trajectories need"
+    )
+    return table
+
+
+def _error_cell(error: dict[str, Any] | None) -> str:
+    if error is None:
+        return "-"
+    interval = "" if error["low_eV_A"] is None else f"\n{error['low_eV_A']:.2f}-{error['high_eV_A']:.2f}"
+    return f"{number(error['rmse_eV_A'])} ({error['labels']}){interval}"
+
+
 def _trust_lines(entries: list[dict[str, Any]]) -> list[str]:
     """Return why trust levels are what they are, once for all glasses and bands of the same reason; none if fixed."""
     who: dict[str, list[str]] = {}
     for entry in entries:
         if entry["reason"] != "fixed":
             who.setdefault(entry["reason"], []).append(f"{entry['glass']} at {entry['band']}")
-    return [f"{', '.join(groups)}: {reason}" for reason, groups in who.items()]
+    everywhere = f"all {len(entries)} glasses and temperature bands"
+    return [
+        f"{everywhere if 2 < len(groups) == len(entries) else ', '.join(groups)}: {reason}"
+        for reason, groups in who.items()
+    ]
 
 
 def _missed_lines(record: dict[str, Any]) -> list[str]:

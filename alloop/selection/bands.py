@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 
@@ -16,6 +17,16 @@ def band_names(edges_K: Sequence[float]) -> list[str]:
         return ["all temperatures"]
     between = [f"{low:g}-{high:g} K" for low, high in pairwise(edges_K)]
     return [f"below {edges_K[0]:g} K", *between, f"from {edges_K[-1]:g} K"]
+
+
+def coldest_first(names: Iterable[str]) -> list[str]:
+    """Return names of bands in the order of their temperatures."""
+
+    def lowest_K(name: str) -> float:
+        found = re.match(r"(?:from )?([\d.]+(?:e[+-]?\d+)?)", name)
+        return float(found[1]) if found else 0.0
+
+    return sorted(names, key=lowest_K)
 
 
 def band_of(temperature_K: float, edges_K: Sequence[float]) -> str:

@@ -175,6 +175,16 @@ def test_what_the_audit_does_not_measure_is_said_and_not_met() -> None:
     assert lines == [f"not measured, for want of random labels: {', '.join(lacking)}"]
 
 
+def test_of_many_that_are_not_measured_it_is_said_how_many_and_where_all_are() -> None:
+    lacking = unmeasured([], [(glass, band) for glass in "abc" for band in ("cold", "hot")])
+    found = audit(0.2, 0.1, 0.3, unmeasured=lacking)
+    told = "6 glasses and temperature bands, such as a at cold (5 more); alloop stats shows all"
+    assert audit_criteria(found, ASKED)[-1].sentence.endswith(f"for want of random labels: {told}")
+    calibration = {"coverage": [], "widened": ""}
+    lines = audit_lines({"audit": {"errors": [], "by_class": {}, "unmeasured": lacking}, "calibration": calibration})
+    assert lines == [f"not measured, for want of random labels: {told}"]
+
+
 def test_an_iteration_costs_what_was_spent_but_for_the_bootstrap() -> None:
     costs, hour = Costs(), {"seconds": 3600.0, "cores": 1}
     costs.add("bootstrap", None, None, hour)

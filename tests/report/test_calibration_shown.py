@@ -80,6 +80,40 @@ def text_of(calibration: dict[str, Any], **more: Any) -> str:
     return console.export_text()
 
 
+def error(glass: str | None, band: str | None, rmse: float, labels: int, *interval: float) -> dict[str, Any]:
+    low, high = interval or (None, None)
+    found = {"glass": glass, "band": band, "rmse_eV_A": rmse, "labels": labels}
+    return found | {"low_eV_A": low, "high_eV_A": high}
+
+
+def test_errors_of_the_audit_are_shown_by_glass_and_band_coldest_first(record: dict[str, Any]) -> None:
+    bands = ("600-1250 K", "from 2250 K", "below 600 K")
+    audit = {
+        "errors": [error(None, None, 0.4, 9, 0.31, 0.52), error(None, bands[0], 0.3, 2), error("A", bands[0], 0.9, 1)],
+        "groups": [error("A", bands[0], 0.25, 6, 0.2, 0.3)],
+    }
+    explored = [{"glass": glass, "band": band, "reason": "fixed"} for glass in "AB" for band in bands]
+    lines = text_of(record, audit=audit, trust=explored).splitlines()
+    (title,) = (line for line in lines if line.startswith("┃ audit "))
+    assert title.index("below 600 K") < title.index("600-1250 K") < title.index("from 2250 K")
+
+    def cells(name: str, below: int = 0) -> list[str]:
+        row = next(number for number, line in enumerate(lines) if line.startswith(f"│ {name} "))
+        return [cell.strip() for cell in lines[row + below].strip("│").split("│")]
+
+    assert cells("all glasses") == ["all glasses", "0.400 (9)", "-", "0.300 (2)", "-"]
+    assert cells("all glasses", 1) == ["", "0.31-0.52", "", "", ""]
+    assert cells("A") == ["A", "-", "-", "0.250 (6)", "-"], "of a glass in a band the audits before count, too"
+    assert cells("B") == ["B", "-", "-", "-", "-"], "explored, and nothing known"
+
+
+def test_levels_that_stay_everywhere_for_one_reason_are_told_once(record: dict[str, Any]) -> None:
+    trust = [{"glass": glass, "band": band, "reason": "stayed"} for glass in "AB" for band in "cd"]
+    assert "trust:  all 4 glasses and temperature bands: stayed" in text_of(record, trust=trust)
+    trust[0]["reason"] = "moved"
+    assert "trust:  A at d, B at c, B at d: stayed" in text_of(record, trust=trust)
+
+
 def test_text_tells_groups_reasons_of_levels_and_what_was_missed(record: dict[str, Any]) -> None:
     trust = [{"glass": "LBS", "band": band, "low_eV_A": 0.2, "high_eV_A": 0.8, "reason": "moved"} for band in "ab"]
     trust.append({"glass": "LBS", "band": "third", "low_eV_A": 0.2, "high_eV_A": 0.8, "reason": "fixed"})

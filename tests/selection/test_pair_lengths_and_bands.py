@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alloop.selection.bands import band_names, band_of
+from alloop.selection.bands import band_names, band_of, coldest_first
 from alloop.selection.pair_lengths import length_matrix_A, same_pair, split_pair
 
 
@@ -46,3 +48,9 @@ def test_bands_ascend_with_temperature(edges_K, one_K, other_K):
     assert len(names) == len(edges_K) + 1
     low, high = (names.index(band_of(t, edges_K)) for t in sorted((one_K, other_K)))
     assert low <= high
+
+
+@given(st.lists(st.floats(1, 1e7).map(lambda kelvin: float(f"{kelvin:g}")), unique=True, max_size=6), st.randoms())
+def test_bands_are_put_in_the_order_of_temperatures(edges_K: list[float], random: Random) -> None:
+    names = band_names(sorted(edges_K))
+    assert coldest_first(random.sample(names, len(names))) == names
