@@ -14,6 +14,7 @@ from test_html_page import part, told
 
 from alloop.campaign import Campaign
 from alloop.report.html.relaxed import glass_energies, relaxed_glasses
+from alloop.report.html.tables import relaxed_table
 from alloop.store import Task, make_task
 
 FIRST, OTHER = GLASSES
@@ -163,7 +164,10 @@ def test_before_and_after_beside_the_bootstrap(made: tuple[Campaign, dict[str, T
     cells = dict(zip(changes.columns, changes.rows[0], strict=True))
     assert cells["relaxed"] == "2" and cells["4B %"] == "33.0 ± 3.0 (4.2) → 36.0 ± 2.0 (2.8)"
     assert cells["3-rings of B"] == "5.0 ± 1.0 (1.4) → 5.5 ± 0.5 (0.7)"
-    assert changes.rows[0][5] == "+3.0 ± 1.0 (1.4)"
+    assert cells["4B exp. %"] == "-", "nothing is known of experiment without a glass on record"
+    known = relaxed_table(found["relaxed_glasses"][:2], {FIRST: 0.281})
+    assert dict(zip(known.columns, known.rows[0], strict=True))["4B exp. %"] == "28.1"
+    assert changes.rows[0][6] == "+3.0 ± 1.0 (1.4)"
     by = {row[2]: row[3:] for row in energies.rows}
     assert by["models, 10 K/ps"] == ("300", "2", "-7.0100 ± 0.0100 (0.0141)", "-7.1000 ± 0.0000 (0.0000)")
     assert by["shik, 250 K/ps"] == ("300", "1", "-4.8000", "-")

@@ -267,7 +267,8 @@ def _afterwards(report: dict[str, Any]) -> list[PageTable]:
     tables = []
     done = [own for own in report["relaxed_glasses"] if own["status"] == "done" and own["driver"] == MODELS]
     if done:
-        tables.append(relaxed_table(done))
+        measured = {own["glass"]: own["experimental_4B"] for own in report["glasses"]}
+        tables.append(relaxed_table(done, measured))
     if report["energies"]:
         tables.append(energy_table(report["energies"]))
     if report["transport"]["glasses"]:

@@ -160,23 +160,26 @@ def probed_table(relaxed: list[dict[str, Any]]) -> PageTable:
 _CHANGES = (("fraction_4B", "4B %", 100), ("fraction_5Si", "5Si %", 100), ("three_rings", "3-rings of B", 1))
 
 
-def relaxed_table(relaxed: list[dict[str, Any]]) -> PageTable:
-    """What the quenched glasses show before and after relaxing; relaxed: the records of what the models made."""
+def relaxed_table(relaxed: list[dict[str, Any]], experimental_4B: Mapping[str, float | None]) -> PageTable:
+    """What the quenched glasses show before and after relaxing, beside experiment by glass.
+
+    relaxed: the records of what the models made.
+    """
     seen = {
         (key, side): replicas(relaxed, side, key) for key, _, _ in _CHANGES for side in ("before", "after", "change")
     }
     rows = []
     for place in dict.fromkeys(map(place_of, relaxed)):
-        cells = [str(sum(place_of(own) == place for own in relaxed))]
+        cells = [str(sum(place_of(own) == place for own in relaxed)), _percent(experimental_4B.get(place[0]))]
         for key, _, factor in _CHANGES:
             before, after, change = (seen[key, side].get(place) for side in ("before", "after", "change"))
             cells += [f"{told(before, factor)} → {told(after, factor)}", _signed(change, factor)]
         rows.append((*_place(place), *cells))
-    columns = (*_PLACE, "relaxed", *(name for _, title, _ in _CHANGES for name in (title, "change")))
+    columns = (*_PLACE, "relaxed", "4B exp. %", *(name for _, title, _ in _CHANGES for name in (title, "change")))
     caption = (
         "The quenched glasses, at the models' energy minimum if there is one, else one frame at their final "
-        "temperature, before → after relaxing with the labeler at fixed cell (quench.relax); changes and their errors "
-        "are of pairs."
+        "temperature, before → after relaxing with the labeler at fixed cell (quench.relax), beside fourfold boron by "
+        "experiment (NMR); changes and their errors are of pairs."
     )
     there = {"Fig. 2b": f"{covered_glasses(row[0] for row in rows)}, of the melt-quenches"} if rows else {}
     return PageTable(caption, columns, rows, there)
