@@ -115,8 +115,11 @@ def test_a_ramp_killed_half_way_ends_as_if_nothing_had_happened(
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
     assert not (folders[2] / "result").exists(), "it was to be killed in the middle of the second piece of the ramp"
+    done = {place: place.stat().st_mtime_ns for folder in folders[:2] for place in (folder / "result").iterdir()}
     finish(*folders)
-    assert len(list((folders[2] / "attempts").iterdir())) >= 1
+    attempts = [len(list((folder / "attempts").iterdir())) for folder in folders]
+    assert attempts == [1, 1, 2, 1, 1, 1], "only what was killed is done again"
+    assert done == {place: place.stat().st_mtime_ns for place in done}, "what was done stays"
 
     steps, begun_ps, frames = 0, 0.0, 0
     for task, folder in zip(tasks[:-1], folders, strict=False):
