@@ -60,6 +60,7 @@ class Choice:
 
     Frames are numbered in the order `add` accepts them. `served` counts picks per queue, `reasons` per reason. With
     `known` frames go by how new they are, candidates by that times their deviation; what is chosen is added to it.
+    Where it is not known how new they are, candidates go by their deviation alone.
     """
 
     def __init__(self, rules: Rules, seed: int, known: Known | None = None) -> None:
@@ -183,7 +184,10 @@ class Choice:
                     continue
                 self._queued[number] += 1
                 draw = uniform_hash(self.seed, "order", frames.describe(index))
-                item = (-bound * weight if bound == bound else _UNDESCRIBED, draw, ask)
+                if bound == bound:
+                    item = (-bound * weight, draw, ask)
+                else:
+                    item = (_UNDESCRIBED, draw - (round(weight / _UNIT_eV_A) if reason == LARGEST else 0), ask)
                 heapq.heappush(self._queues.setdefault((reason, place), []), item)
 
     def _bounds(self, frames: Frames, asked: list[tuple[str, np.ndarray]], number_of: np.ndarray) -> Iterator[float]:

@@ -105,7 +105,8 @@ class Frames:
     """F frames that could be labelled, as columns: see `Candidate`.
 
     identities (F,) strings; trajectories, strata, chunks (F,) numbers into the names; trust (F,) int8, an index into
-    `classes.CLASSES`; events (F, E) bool. Frames without `offending` atoms are taken in seeded random order.
+    `classes.CLASSES`; events (F, E) bool. Of frames without `offending` atoms candidates are taken by their deviation,
+    others in seeded random order.
     """
 
     identities: np.ndarray
@@ -214,12 +215,12 @@ def pick(
     turns, half of the places for all alike and half by the deviation that came home. Among these the frame whose
     offending atoms are farthest from all that is in `diversity` and from the frames chosen before comes first, for
     candidates by that distance times their deviation; an event nearer than `rules.novelty` shows nothing new, and a
-    duplicate never does. Frames without described atoms follow in random order. A trajectory gives at most
-    `max_per_trajectory` of these, the audit not counted, none closer in time than `min_separation_ps` to any pick
-    before it, the audit included. Nothing in `known` (identities already labelled or asked for) is picked, nothing
-    twice, and no frame whose deviation is not finite. Picks made `before` count for every rule, as if chosen here
-    first. The same frames, in any order, and the same seed give the same picks. What is chosen is added to
-    `diversity`.
+    duplicate never does. Frames without described atoms follow, candidates by deviation and others in random order. A
+    trajectory gives at most `max_per_trajectory` of these, the audit not counted, none closer in time than
+    `min_separation_ps` to any pick before it, the audit included. Nothing in `known` (identities already labelled or
+    asked for) is picked, nothing twice, and no frame whose deviation is not finite. Picks made `before` count for every
+    rule, as if chosen here first. The same frames, in any order, and the same seed give the same picks. What is chosen
+    is added to `diversity`.
     """
     from alloop.selection.audit import audit_sample
     from alloop.selection.choice import Choice

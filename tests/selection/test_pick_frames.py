@@ -357,14 +357,23 @@ def test_picks_made_before_count_for_every_rule() -> None:
     assert len(pick(drawn, set(), replace(rules, audit=5), 1, before=before)) == 4
 
 
-def test_frames_without_descriptors_follow_in_random_order() -> None:
+def test_candidates_without_descriptors_follow_by_deviation() -> None:
     described = [frame(f"d{n}", offending={"candidate": shown((1.0 + n, 0.0))}) for n in range(3)]
     broken = frame("nan", offending={"candidate": shown((math.nan, 0.0))})
     bare = [frame(f"b{n}") for n in range(30)]
-    found = names([*bare, broken, *described], GENEROUS, training((0.0, 0.0)))
-    assert found[:3] == ["d2", "d0", "d1"] and len(found) == 34
+    worst, bad = frame("worst", max_force_deviation_eV_A=0.9), frame("bad", max_force_deviation_eV_A=0.8)
+    found = names([*bare, broken, bad, worst, *described], GENEROUS, training((0.0, 0.0)))
+    assert found[:5] == ["d2", "d0", "d1", "worst", "bad"] and len(found) == 36
     assert names([*bare, broken, *described], GENEROUS, None) != found, "nothing to compare with, nothing is new"
-    assert found[3:] != sorted(found[3:])
+    assert found[5:] != sorted(found[5:]), "of equal deviations in random order"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_events_without_descriptors_follow_in_random_order(seed: int) -> None:
+    seen = {"events": frozenset({"overlap"}), "trust_class": "accurate"}
+    frames = [frame(f"{n:02d}", max_force_deviation_eV_A=n / 100, **seen) for n in range(20)]
+    found = picked(frames, replace(GENEROUS, event_quota={"overlap": 20}), seed)
+    assert len(found) == 20 and found not in (sorted(found), sorted(found, reverse=True))
 
 
 def test_known_frame_brings_what_it_shows() -> None:
