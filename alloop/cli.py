@@ -209,7 +209,7 @@ def _drive(campaign: Campaign, param: Param, limits: Any, *, take_over: bool) ->
     from alloop import loop
     from alloop.report.progress import Watcher
     from alloop.report.snapshot import read_status
-    from alloop.report.status import print_status
+    from alloop.report.status_text import print_status
 
     limit = {"max_iterations": limits.max_iterations, "slots": limits.slots, "barrier": limits.barrier}
     campaign.take(param, take_over=take_over, limit=limit)
@@ -246,7 +246,7 @@ def stop(
 def status(folder: Folder = HERE, as_json: AsJson = False) -> None:
     """Show where the campaign stands; works while the driver is dead."""
     from alloop.report.snapshot import read_status
-    from alloop.report.status import print_status
+    from alloop.report.status_text import print_status
 
     found = read_status(_opened(folder))
     _print_json(found) if as_json else print_status(found, console)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import difflib
 import math
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictBool, ValidationError, field_validator, model_validator
 
 from alloop.errors import InputError
-from alloop.event_params import EventsParam, default_events
 from alloop.glass.composition import OXIDES, TABLE_1, Glass, stoichiometric_counts
-from alloop.glass.events import ON_BY_DEFAULT, PRESETS
 from alloop.label_params import LabelParam
 from alloop.param_file import ConfigError, explain, not_an_object, read_json_object
 from alloop.param_types import (
@@ -32,7 +29,7 @@ from alloop.param_types import (
 )
 from alloop.pool_params import LOCAL, LocalPoolParam, PoolsParam, check_pools, pool_slots
 from alloop.quench_params import MeltQuenchParam, QuenchParam, RelaxParam, must_cool
-from alloop.selection.trust import LEAST_RATIO
+from alloop.select_params import SelectParam
 from alloop.stop_params import StopParam
 
 Strain = Annotated[Real, Field(ge=0, lt=0.3)]
@@ -256,91 +253,6 @@ class ExploreParam(Section):
     def _something_to_run(self) -> ExploreParam:
         if not self.temperatures_K and not self.ramps:
             raise ValueError("temperatures_K and ramps are both empty; give at least one temperature or ramp")
-        return self
-
-
-class SelectParam(Section):
-    """Which explored configurations are labelled."""
-
-    trust_low_eV_A: Positive = Field(0.25, description="frames below this maximal force deviation are accurate")
-    trust_high_eV_A: Positive = Field(1.0, description="frames above this maximal force deviation are failed")
-    trust: Literal["calibrated", "fixed"] = Field(
-        "calibrated",
-        description="calibrated: the trust levels begin as given and move, by glass and temperature, to where the "
-        "audit shows the errors below; fixed: they stay",
-    )
-    error_low_eV_A: Positive = Field(
-        0.8, description="a frame is accurate while the largest force error to expect in it stays below"
-    )
-    error_high_eV_A: Positive = Field(3.0, description="a frame is failed from this largest force error on")
-    max_labels: Count = Field(100, description="labels asked for in one iteration at most, events and audit included")
-    max_per_trajectory: Count = Field(
-        8,
-        description="labels asked for from one trajectory and iteration at most, the audit apart; of several none "
-        "gives more than half of max_labels",
-    )
-    min_separation_ps: NonNegative = Field(0.05, description="between two picks of one trajectory")
-    novelty: NonNegative = Field(
-        0.1,
-        description="an event is labelled only if what surrounds an atom that shows it is so far from all training "
-        "data, labels in flight and other picks; two atoms of an element drawn at random are "
-        "about 1.4 apart, moving all atoms by 0.01 Å is 0.05, by 0.1 Å 0.5; 0: all but duplicates",
-    )
-    event_share: Fraction = Field(
-        0.5,
-        description="of max_labels, what all events together may take whatever their quotas; candidates get the rest",
-    )
-    audit: CountOrZero | None = Field(
-        None,
-        description="labels per iteration drawn at random from all explored frames: they measure and calibrate; if not "
-        "given a tenth of max_labels, at least 5, at most half of them",
-    )
-    events: EventsParam = Field(
-        default_events(),
-        description="reasons to label besides the deviation: a preset's name with what differs from it, or an own "
-        f"name with its kind; presets: {', '.join(PRESETS)} (the first two are always watched for)",
-        json_schema_extra={"default": {name: {} for name in ON_BY_DEFAULT}},
-    )
-    before_loss: CountOrZero = Field(
-        5, description="labels per iteration among the last good frames of trajectories that were lost; 0: none"
-    )
-    temperature_bands_K: list[Positive] = Field(
-        [600.0, 1250.0, 2250.0], description="ascending edges of the temperature bands, over which events have quotas"
-    )
-    held_out_fraction: Fraction = Field(0.15, description="share of exploration trajectories never trained on")
-
-    @property
-    def audit_labels(self) -> int:
-        """Return how many labels of an iteration are drawn at random."""
-        if self.audit is not None:
-            return self.audit
-        return max(1, min(max(5, round(self.max_labels / 10)), self.max_labels // 2))
-
-    @field_validator("temperature_bands_K")
-    @classmethod
-    def _ascending(cls, edges_K: list[float]) -> list[float]:
-        if any(low >= high for low, high in pairwise(edges_K)):
-            raise ValueError(f"{edges_K} do not ascend; give each edge once, the lowest first")
-        return edges_K
-
-    @model_validator(mode="after")
-    def _ordered(self) -> SelectParam:
-        if self.trust_low_eV_A >= self.trust_high_eV_A:
-            raise ValueError(
-                f"trust_low_eV_A is {self.trust_low_eV_A}, trust_high_eV_A {self.trust_high_eV_A}; "
-                "low must be below high"
-            )
-        if self.trust == "calibrated" and self.trust_high_eV_A < LEAST_RATIO * self.trust_low_eV_A:
-            raise ValueError(
-                f"trust_low_eV_A is {self.trust_low_eV_A}, trust_high_eV_A {self.trust_high_eV_A}; calibrated levels "
-                f"leave room for candidates, high being {LEAST_RATIO:g} times low or more: expected trust_high_eV_A "
-                f"from {LEAST_RATIO * self.trust_low_eV_A:g} on; set it higher, or trust to fixed"
-            )
-        if self.error_low_eV_A >= self.error_high_eV_A:
-            raise ValueError(
-                f"error_low_eV_A is {self.error_low_eV_A}, error_high_eV_A {self.error_high_eV_A}; "
-                "low must be below high"
-            )
         return self
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from alloop.campaign import Campaign
-from alloop.config import Param, SelectParam
+from alloop.config import Param
+from alloop.select_params import SelectParam
 from alloop.selection.audit_error import AuditError, AuditLabel, audit_error, audit_errors
 from alloop.selection.bands import band_names, band_of
 from alloop.selection.calibration import AuditPair, CalibrationMap, fit_map

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from alloop.campaign import Campaign, label_key
-from alloop.config import SelectParam
 from alloop.decisions.exploration import Trajectory
 from alloop.frames import read_some_columns
+from alloop.select_params import SelectParam
 from alloop.selection.bands import band_of
 from alloop.selection.classes import CLASSES
 from alloop.selection.diversity import Environments

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from alloop.campaign import Campaign
-from alloop.config import Param, SelectParam, parse
+from alloop.config import Param, parse
 from alloop.decisions.calibration import levels_at, newest_trust
 from alloop.decisions.exploration import Trajectory, trajectories
 from alloop.decisions.found import Collected, frames_of
 from alloop.seeds import derived_seed
+from alloop.select_params import SelectParam
 from alloop.selection.audit import audit_sample
 from alloop.selection.bands import band_names, band_of
 from alloop.selection.diversity import Environments, Known

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from alloop.errors import InputError
-from alloop.report.status import number
+from alloop.report.status_text import number
 
 if TYPE_CHECKING:
     from alloop.report.trajectory import Frames

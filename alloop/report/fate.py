@@ -12,13 +12,13 @@ import numpy as np
 from rich.console import Console
 
 from alloop.campaign import Campaign
-from alloop.config import SelectParam
 from alloop.decisions.calibration import levels_at, newest_trust
 from alloop.decisions.selection import campaign_param, selection_rules
 from alloop.errors import InputError
 from alloop.frames import read_columns
 from alloop.report.novelty import build_novelty, novelty_lines
 from alloop.report.provenance import find_label
+from alloop.select_params import SelectParam
 from alloop.selection.bands import band_of
 from alloop.selection.diversity import TOLERANCE
 from alloop.selection.picks import AUDIT, BEFORE_LOSS, LARGEST, Rules

@@ -18,7 +18,8 @@ from alloop.decisions.calibration import (
 )
 from alloop.errors import InputError
 from alloop.report.cost import cost_record, eta_hours, eta_text, print_costs
-from alloop.report.status import final_errors, number, open_kinds
+from alloop.report.status import final_errors, open_kinds
+from alloop.report.status_text import number
 from alloop.selection.bands import coldest_first
 from alloop.selection.calibration import AuditPair, CalibrationMap, GroupMap
 from alloop.selection.deviation import DeviationStatistics

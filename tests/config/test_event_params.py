@@ -14,6 +14,7 @@ from alloop import config
 from alloop.errors import InputError
 from alloop.event_params import RESERVED, definitions, never_seen
 from alloop.glass.events import ON_BY_DEFAULT, PRESETS
+from alloop.select_params import SelectParam
 from alloop.selection.events import KINDS, Watch
 
 MINIMAL: dict[str, Any] = {"name": "small", "glasses": ["LBS-20-60-20"]}
@@ -157,7 +158,7 @@ def test_bands_must_ascend(edges_K):
     ],
 )
 def test_events_that_the_elements_cannot_show(events, elements, found):
-    own = config.SelectParam(events=events).events
+    own = SelectParam(events=events).events
     problems = [problem for name, event in own.items() if (problem := never_seen(name, event, elements))]
     assert len(problems) == (found is not None)
     assert found is None or re.search(found, problems[0])

@@ -18,6 +18,7 @@ from alloop.glass.composition import TABLE_1
 from alloop.glass.events import ON_BY_DEFAULT, PRESETS
 from alloop.labelers.levels import target_level
 from alloop.param_file import ConfigError, read_json_object
+from alloop.select_params import SelectParam
 
 SHIPPED = Path(alloop.__file__).resolve().parents[1] / "param.json"
 MINIMAL: dict[str, Any] = {"name": "small", "glasses": ["LBS-20-60-20"]}
@@ -96,7 +97,7 @@ def test_effective_configuration_names_every_default():
         "bootstrap": config.BootstrapParam,
         "train": config.TrainParam,
         "explore": config.ExploreParam,
-        "select": config.SelectParam,
+        "select": SelectParam,
         "label": config.LabelParam,
         "stop": config.StopParam,
         "quench": config.QuenchParam,

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alloop.config import SelectParam
 from alloop.decisions.calibration import (
     audit_groups,
     audit_pairs,
@@ -24,6 +23,7 @@ from alloop.decisions.calibration import (
     trust_moves,
 )
 from alloop.frames import write_arrays
+from alloop.select_params import SelectParam
 from alloop.selection.trust import TrustLevels
 
 COLD, HOT = "below 600 K", "1250-2250 K"

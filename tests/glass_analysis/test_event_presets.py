@@ -9,10 +9,10 @@ import pytest
 from ase import Atoms
 from ase.neighborlist import neighbor_list
 
-from alloop.config import SelectParam
 from alloop.event_params import definitions
 from alloop.glass.coordination import DEFAULT_CUTOFFS_A
 from alloop.glass.events import BOND_CUTOFFS_A, HARD_GATES_A, NEAR_OVERLAP_A, ON_BY_DEFAULT, PRESETS
+from alloop.select_params import SelectParam
 from alloop.selection.events import FrameEvents, Watch
 from alloop.selection.pair_lengths import length_matrix_A
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from alloop.cost import Costs
 from alloop.errors import InputError
 from alloop.report.cost import budget_record, budget_warnings, labels_left, shares_used, used_up
-from alloop.report.status import build_status, print_status
+from alloop.report.status import build_status
+from alloop.report.status_text import print_status
 from alloop.state import State
 
 

@@ -30,7 +30,8 @@ from alloop.process import this_process
 from alloop.report.cost import cost_record, cost_text, eta_hours, print_costs, recorded_pool_of
 from alloop.report.plan import build_plan, print_plan
 from alloop.report.statistics import build_statistics, print_statistics
-from alloop.report.status import build_status, print_status
+from alloop.report.status import build_status
+from alloop.report.status_text import print_status
 from alloop.store import begin_attempt, read_json, write_json
 
 # ---------------------------------------------------------------------------------------- records of attempts

@@ -8,7 +8,8 @@ import pytest
 from glass_kit import campaign_of_glasses, chunk, decide_quench, ended_with
 
 from alloop.report.html.runs import finished_runs
-from alloop.report.status import glass_table, glass_text_table
+from alloop.report.status import glass_table
+from alloop.report.status_text import glass_text_table
 from alloop.store import write_json
 
 GLASS = "LBS-20-60-20"

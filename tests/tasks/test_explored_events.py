@@ -13,13 +13,13 @@ from ase import Atoms
 
 from alloop.attempt import Context
 from alloop.campaign import label_task
-from alloop.config import SelectParam
 from alloop.decisions.exploration import Trajectory
 from alloop.decisions.found import Collected, frames_of
 from alloop.decisions.selection import Statistics, _events_by_band, selection_rules
 from alloop.event_params import definitions
 from alloop.frames import read_all_structures, read_columns, read_ragged, read_structures, write_arrays
 from alloop.potential.conditions import MdState
+from alloop.select_params import SelectParam
 from alloop.selection.bands import band_names
 from alloop.selection.picks import columns
 from alloop.store import read_json
@@ -379,9 +379,9 @@ def test_frames_that_were_not_drawn_for_the_audit_are_none_of_it(
     drawn: int, events: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An iteration whose labels were asked for frame by frame, with and without an audit, with and without events."""
-    from alloop.config import SelectParam
     from alloop.decisions import found
     from alloop.decisions.exploration import Trajectory
+    from alloop.select_params import SelectParam
 
     frames = 3
     drawn_of = np.array([40] * drawn + [0] * (frames - drawn))

@@ -37,7 +37,7 @@ from alloop.report.html.tables import (
     watch_table,
 )
 from alloop.report.html.transport import STAGE
-from alloop.report.status import number
+from alloop.report.status_text import number
 
 _QUENCH = "needs a melt-quench that came to its end"
 _BOTH = "needs held-out labels, measured at the end of a run"

@@ -12,7 +12,7 @@ from alloop.report.html.figures import covered_glasses
 from alloop.report.html.glass_figures import compared_glasses, fitted_lags, transport_covered
 from alloop.report.html.relaxed import FORCE_FIELD
 from alloop.report.html.replicas import Place, Replicas, counted, place_of, replicas, told
-from alloop.report.status import number
+from alloop.report.status_text import number
 
 
 @dataclass(frozen=True)
