@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,6 +89,39 @@ def test_environment_asks_for_the_threads_it_was_told() -> None:
     assert any(list(Path(p).glob("libmpi.so*")) for p in variables["LD_LIBRARY_PATH"].split(":"))
     with pytest.raises(ValueError, match="n_threads is 0"):
         md_environment(0)
+
+
+def test_environment_leaves_what_a_person_says_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    assert int(md_environment()["MALLOC_TRIM_THRESHOLD_"]) > 2**30
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000")
+    assert md_environment()["MALLOC_TRIM_THRESHOLD_"] == "1000"
+
+
+_FREES_AND_ASKS_AGAIN = """
+import resource
+import numpy as np
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        parts = [np.ones(2_000_000) for _ in range(3)]
+        del parts
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+
+
+def test_memory_that_is_freed_at_every_step_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_"):
+        monkeypatch.delenv(name, raising=False)
+
+    def faults(**environment: str) -> int:
+        command = [sys.executable, "-c", _FREES_AND_ASKS_AGAIN]
+        return int(subprocess.run(command, env=os.environ | environment, stdout=subprocess.PIPE, check=True).stdout)
+
+    kept, default = faults(**md_environment()), faults()
+    assert kept < 100 < default, "pages asked of the kernel again"
 
 
 @pytest.mark.slow
