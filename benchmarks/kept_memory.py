@@ -1,11 +1,12 @@
-"""What does it bring that processes of DeePMD keep freed memory? Dynamics with and without, in turn, in one run.
+"""What does it bring that processes of DeePMD keep freed memory? Exploration with and without, in turn, in one run.
 
     python benchmarks/kept_memory.py CAMPAIGN [--steps 500] [--repeats 3]
 
 CAMPAIGN is any whose first ensemble is trained, such as the project's folder after `alloop run`. From a melt of its
-first glass LAMMPS runs with its last ensemble, once with the environment that `md_environment` gives, once without its
-variables of glibc's memory; the order changes with every repeat. The steps per second, the page faults per step and
-whether both end at the same positions go to benchmarks/results/kept_memory.json. Some minutes.
+first glass LAMMPS runs with its last ensemble and is looked at for the default events every ten steps, as in
+exploration, once with the environment that `md_environment` gives, once without its variables of glibc's memory; the
+order changes with every repeat. The times, the page faults per step and whether both end at the same positions go to
+benchmarks/results/kept_memory.json. Some minutes.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ from events_campaign import last_ensemble, teter_melt
 
 from alloop.campaign import Campaign
 from alloop.config import parse
+from alloop.glass.events import ON_BY_DEFAULT, PRESETS
 from alloop.potential.environment import md_environment
+from alloop.selection.events import Watch
 from alloop.store import write_json
 
 RECORD = Path(__file__).resolve().parent / "results" / "kept_memory.json"
-TEMPERATURE_K, WARM_UP = 2000.0, 50
+TEMPERATURE_K, WARM_UP, RECORD_EVERY = 2000.0, 50, 10
 
 
 def drive(told: dict[str, Any]) -> None:
@@ -42,10 +45,13 @@ def drive(told: dict[str, Any]) -> None:
 
     condition = MdCondition("nvt", TEMPERATURE_K, TEMPERATURE_K, WARM_UP + told["steps"])
     models, start, folder = [Path(model) for model in told["models"]], ase.io.read(told["start"]), Path(told["folder"])
-    engine = ENGINES["lammps"](models, start, condition, seed=1, directory=folder / "md", deviation_every=10)
+    engine = ENGINES["lammps"](models, start, condition, seed=1, directory=folder / "md", deviation_every=RECORD_EVERY)
+    watch = Watch({event: PRESETS[event] for event in ON_BY_DEFAULT})
     engine.advance(WARM_UP)
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    engine.advance(told["steps"])
+    for _ in range(told["steps"] // RECORD_EVERY):
+        engine.advance(RECORD_EVERY)
+        watch.look(engine.state().atoms)
     found = {
         "seconds": time.perf_counter() - began,
         "page_faults_per_step": (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / told["steps"],
