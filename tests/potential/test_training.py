@@ -112,7 +112,7 @@ print(faults())
 """
 
 
-def test_memory_that_is_freed_at_every_step_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_is_freed_again_and_again_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_"):
         monkeypatch.delenv(name, raising=False)
 
