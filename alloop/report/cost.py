@@ -142,10 +142,15 @@ def cost_text(cost: dict[str, Any]) -> str:
     parts = [f"{cost['core_hours']:.2f} core-hours"]
     parts += [f"{cost['gpu_hours']:.2f} GPU-hours"] * bool(cost["gpu_hours"])
     if cost["core_hours_per_label"] is not None:
-        parts.append(f"{cost['core_hours_per_label']:.3g} per label")
+        parts.append(f"{price_text(cost['core_hours_per_label'])} per label")
     if cost["failed_share"]:
         parts.append(f"{100 * cost['failed_share']:.1f} % of it in failed attempts")
     return ", ".join(parts)
+
+
+def price_text(core_hours: float) -> str:
+    """Return what a label costs; in seconds below a minute of a core, which is a cheap labeler's."""
+    return f"{3600 * core_hours:.2g} core-seconds" if core_hours < 1 / 60 else f"{core_hours:.3g} core-hours"
 
 
 def budget_text(record: dict[str, Any]) -> str:

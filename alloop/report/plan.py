@@ -19,7 +19,7 @@ from alloop.errors import InputError
 from alloop.loop import limits
 from alloop.policy import next_decision
 from alloop.pool_params import pool_of, pool_slots
-from alloop.report.cost import cost_record, shares_used
+from alloop.report.cost import cost_record, price_text, shares_used
 from alloop.tasks.sources import read_labelled, read_structures_file
 
 _FILES_PER_TASK = 8
@@ -130,7 +130,7 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
         highlight=False,
     )
     per_label = plan["core_hours_per_label"]
-    told = "unknown until measured" if per_label is None else f"{per_label:.3g} core-hours so far"
+    told = "unknown until measured" if per_label is None else f"{price_text(per_label)} so far"
     console.print(f" a label costs: {told}", highlight=False)
     if plan["single_points_at_most"]:
         console.print(

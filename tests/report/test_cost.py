@@ -27,7 +27,7 @@ from alloop.cost import SHARED, Costs, Spend, Waits, allotment
 from alloop.policy import ORDER
 from alloop.pool_params import pool_of
 from alloop.process import this_process
-from alloop.report.cost import cost_record, cost_text, eta_hours, print_costs, recorded_pool_of
+from alloop.report.cost import cost_record, cost_text, eta_hours, price_text, print_costs, recorded_pool_of
 from alloop.report.plan import build_plan, print_plan
 from alloop.report.statistics import build_statistics, print_statistics
 from alloop.report.status import build_status
@@ -213,7 +213,21 @@ def test_costs_of_a_small_campaign(tmp_path: Path) -> None:
     assert cost["core_hours_per_label"] == pytest.approx((spent_core_s + lost_core_s) / 2 / 3600, rel=0.02)
     assert {glass: row["tasks"] for glass, row in cost["by_glass"].items()} == {SHARED: 2, "LBS-20-60-20": 2}
     assert {reason: row["failures"] for reason, row in cost["by_reason"].items()} == {"candidate": 1, "overlap": 2}
-    assert "per label" in cost_text(cost) and "in failed attempts" in cost_text(cost)
+    assert f"{cost['core_hours_per_label']:.3g} core-hours per label" in cost_text(cost)
+    assert "in failed attempts" in cost_text(cost)
+
+
+@pytest.mark.parametrize(
+    ("core_hours", "told"),
+    [
+        (2.5e-05, "0.09 core-seconds"),
+        (59 / 3600, "59 core-seconds"),
+        (1 / 60, "0.0167 core-hours"),
+        (32, "32 core-hours"),
+    ],
+)
+def test_a_label_that_takes_less_than_a_minute_is_priced_in_seconds(core_hours: float, told: str) -> None:
+    assert price_text(core_hours) == told
 
 
 def test_imported_labels_are_not_paid(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from alloop import __version__
+from alloop.report.cost import price_text
 from alloop.report.html.errors import models_text
 from alloop.report.html.figures import Figure, campaign_figures, covered_glasses, error_figures
 from alloop.report.html.glass_figures import (
@@ -149,7 +150,7 @@ def _cost(report: dict[str, Any]) -> Section:
     cost = report["statistics"]["cost"]
     total = f"{cost['core_hours']:.2f} core-hours and {cost['gpu_hours']:.2f} GPU-hours in all"
     if cost["core_hours_per_label"] is not None:
-        total += f", {cost['core_hours_per_label']:.2g} core-hours per label"
+        total += f", {price_text(cost['core_hours_per_label'])} per label"
     columns = ("", "tasks", "core-hours", "GPU-hours", "waited (mean, s)", "failures", "core-hours lost")
     tables = []
     for key, what in (("by_kind", "kind of task"), ("by_glass", "glass"), ("by_reason", "reason for a label")):
