@@ -12,6 +12,8 @@ from alloop.decisions.calibration import LEAST_AUDIT_LABELS
 from alloop.decisions.exploration import explored_groups
 from alloop.decisions.force_fields import quench_force_field
 from alloop.decisions.quenching import quench_sizes
+from alloop.label_params import CODES
+from alloop.pool_params import BatchPoolParam, pool_of
 from alloop.preflight import Problem, uses_of_force_field
 from alloop.report.outlook import EDITED
 from alloop.selection.calibration import DEFAULT_SETTINGS, needed_scores
@@ -25,6 +27,8 @@ def remarks(campaign: Campaign, param: Param) -> list[Problem]:
         *_edited_levels(campaign, param),
         *_heating_force_field(param),
         *_small_cells(param),
+        *_long_steps(param),
+        *_label_runs(param),
     ]
 
 
@@ -88,6 +92,33 @@ def _heating_force_field(param: Param) -> Iterator[Problem]:
             )
             remedy = "keep it for melts and starting structures; take teter or shik where what is cold counts"
             yield Problem(f"param.json: {key}", found, remedy)
+
+
+LONGEST_STEP_FS = 2.0
+"""A bond between boron and oxygen stretches at about 1400 cm^-1 (E. I. Kamitsos, M. A. Karakassides, G. D. Chryssikos,
+J. Phys. Chem. 91, 1073 (1987)), once in 24 fs; a dozen steps of velocity Verlet follow that well."""
+
+
+def _long_steps(param: Param) -> Iterator[Problem]:
+    """Time steps that are long for the fastest bond."""
+    for section, own in (("bootstrap", param.bootstrap), ("explore", param.explore), ("quench", param.quench)):
+        if own is not None and own.timestep_fs > LONGEST_STEP_FS:
+            found = f"is {own.timestep_fs:g} fs; a bond between boron and oxygen stretches once in about 24 fs"
+            remedy = f"take {LONGEST_STEP_FS:g} fs or less, or runs drift and heat up"
+            yield Problem(f"param.json: {section}.timestep_fs", found, remedy)
+
+
+def _label_runs(param: Param) -> Iterator[Problem]:
+    """Settings of the runs of VASP or CP2K that do nothing."""
+    label, pool = param.label, param.pools[pool_of(param.pools, "label")]
+    if label.labeler not in CODES and label.run.model_fields_set:
+        found = f"is for vasp and cp2k; labeler {label.labeler} runs in a process of alloop's own"
+        yield Problem("param.json: label.run", found, "leave it out, unless it waits for another label.labeler")
+    given, own = "timeout_minutes" in label.run.model_fields_set, label.run.timeout_minutes
+    if given and isinstance(pool, BatchPoolParam) and own > pool.walltime_minutes:
+        found = f"is {own:g}, and the jobs that label end after {pool.walltime_minutes:g}"
+        remedy = "take less, so that a run that hangs is told from one that needs a longer job"
+        yield Problem("param.json: label.run.timeout_minutes", found, remedy)
 
 
 def _small_cells(param: Param) -> Iterator[Problem]:

@@ -19,6 +19,7 @@ from alloop.frames import write_frames
 from alloop.glass.composition import TABLE_1
 from alloop.labelers.code import RunSettings
 from alloop.labelers.levels import target_level
+from alloop.remarks import remarks
 from alloop.report.inputs import inputs_of
 from alloop.report.outlook import EDITED
 from alloop.report.status import config_changes
@@ -343,6 +344,16 @@ def test_check_and_status_say_that_levels_where_calibrated_ones_began_are_past(c
             ("glasses of 3 ensembles, and stop.max_iterations is 2",),
         ),
         ({"stop": {"max_iterations": 3, "probe": {}}}, [], ()),
+        (
+            {"explore": {"timestep_fs": 4.0}, "quench": {"protocol": "short", "timestep_fs": 2.0}},
+            ["explore.timestep_fs"],
+            ("is 4 fs; a bond between boron and oxygen stretches once in about 24 fs", "take 2 fs or less"),
+        ),
+        (
+            {"label": {"labeler": "teter-rehearsal", "run": {"command": "srun vasp_std"}}},
+            ["label.run"],
+            ("labeler teter-rehearsal runs in a process of alloop's own", "waits for another label.labeler"),
+        ),
     ],
 )
 def test_remarks_of_check_and_plan(campaign, alloop_main, changes, where, words):
@@ -355,3 +366,15 @@ def test_remarks_of_check_and_plan(campaign, alloop_main, changes, where, words)
         text = " ".join(outcome.out.split())
         assert outcome.code == 0 and text.count("! param.json: ") == len(where)
         assert all(word in text for word in words)
+
+
+@pytest.mark.parametrize(("timeout", "told"), [(None, 0), (600, 0), (601, 1)], ids=["not given", "as long", "longer"])
+def test_a_timeout_of_labels_beyond_the_walltime_of_their_jobs_is_remarked(campaign, timeout, told):
+    run = SECTION["run"] | ({"timeout_minutes": timeout} if timeout else {})
+    pools = {"cluster": {"type": "slurm", "tasks": ["label"], "walltime_minutes": 600}}
+    folder = campaign(select={"trust": "fixed"}, label=SECTION | {"run": run}, pools=pools)
+    own = Campaign(folder)
+    own.load()
+    found = [one for one in remarks(own, config.load(folder / "param.json")) if "timeout" in one.where]
+    assert len(found) == told
+    assert all(one.found == "is 601, and the jobs that label end after 600" for one in found)
