@@ -213,13 +213,31 @@ def improvement_criteria(points: list[list[float]], own: StopParam) -> list[Crit
     """
     if own.least_improvement is None:
         return []
-    now = points[-1][0] if points else 0.0
-    before = next((labels for labels, _ in reversed(points) if labels <= (1 - NOTICEABLE_SHARE) * now), None)
-    if before is None:
+    newest = newest_labels(points)
+    if newest is None:
         name = "improvement by the last labels"
         said = f"{name} is not known: no ensemble was judged with {NOTICEABLE_SHARE:.0%} fewer labels"
         return [Criterion(name, "unknown", None, own.least_improvement, "", said)]
-    return [improvement_criterion(curve_of(points), now - before, own.least_improvement)]
+    return [improvement_criterion(curve_of(points), newest, own.least_improvement)]
+
+
+def newest_labels(points: list[list[float]]) -> float | None:
+    """Return the number of labels since the last ensemble with noticeably fewer; None if none was judged."""
+    now = points[-1][0] if points else 0.0
+    before = next((labels for labels, _ in reversed(points) if labels <= (1 - NOTICEABLE_SHARE) * now), None)
+    return None if before is None else now - before
+
+
+def learning_text(points: list[list[float]]) -> str | None:
+    """Return what the newest labels were worth by the learning curve, for people; None without ensembles to compare."""
+    newest, curve = newest_labels(points), curve_of(points)
+    if newest is None:
+        return None
+    gained = curve.last_improvement(newest)
+    if math.isnan(gained.value):
+        return curve.sentence
+    share = f"{gained.value:.1%} ({gained.low:.1%} to {gained.high:.1%})"
+    return f"the last {newest:g} labels lowered the force error by {share}; {curve.sentence}"
 
 
 def exploration_criteria(campaign: Campaign, iteration: int) -> list[Criterion]:

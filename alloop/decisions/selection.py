@@ -20,7 +20,7 @@ from alloop.select_params import SelectParam
 from alloop.selection.audit import audit_sample
 from alloop.selection.bands import band_names, band_of
 from alloop.selection.diversity import Environments, Known
-from alloop.selection.picks import AUDIT, LARGEST, Candidate, Made, Rules, pick
+from alloop.selection.picks import AUDIT, BEFORE_LOSS, LARGEST, Candidate, Made, Rules, pick
 from alloop.state import task_entries
 from alloop.store import make_task
 from alloop.tasks.describe import read_environments, read_known
@@ -141,7 +141,9 @@ def decide_select(campaign: Campaign, param: Param, iteration: int) -> dict[str,
     else:
         chosen = pick(frames, set(state.picks), rules, seed, known_environments(campaign), [*map(_made, before)])
     picks = [found.record(index) | {"reason": reason} for index, reason in chosen]
-    return statistics.content(before + picks) | {"level": campaign.level, "picks": picks, "audit": list(audit)}
+    limits = {"all": rules.max_labels, AUDIT: rules.audit, BEFORE_LOSS: rules.before_loss}
+    made = {"level": campaign.level, "picks": picks, "audit": list(audit), "limits": limits}
+    return statistics.content(before + picks) | made
 
 
 def _made(pick: dict[str, Any]) -> Made:

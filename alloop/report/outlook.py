@@ -59,6 +59,15 @@ def error_lines(verdict: dict[str, Any] | None) -> list[str]:
     return lines
 
 
+def learning_line(verdict: dict[str, Any] | None) -> str | None:
+    """Return what the newest labels were worth, None if no two ensembles can be compared."""
+    if not verdict or not verdict.get("learning"):
+        return None
+    from alloop.decisions.convergence import learning_text
+
+    return learning_text(verdict["learning"])
+
+
 def audit_lines(verdict: dict[str, Any] | None) -> list[str]:
     """Return what the audit of a verdict says: the error in all that was explored, in its accurate part, coverage."""
     if not verdict or "audit" not in verdict:

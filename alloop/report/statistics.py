@@ -45,6 +45,7 @@ def build_statistics(campaign: Campaign) -> dict[str, Any]:
             {"iteration": number_}
             | {key: select[key] for key in keys}
             | {key: select.get(key, 0) for key in ("missed_records", "withdrawn_chunks")}
+            | {"limits": select.get("limits", {})}
             | {"trust": state.decisions.get(("explore", number_), {}).get("trust", [])}
             | _deviations(campaign, number_)
             | {"audit": state.decisions.get(("verdict", number_), {}).get("audit")}
@@ -73,6 +74,7 @@ def calibration_record(campaign: Campaign) -> dict[str, Any]:
     return {
         "pairs": [[pair.iteration, pair.deviation_eV_A, pair.error_eV_A, pair.glass, pair.band] for pair in pairs],
         "curve": next((own["curve"] for own in groups if own["glass"] is own["band"] is None), []),
+        "all": next((own for own in groups if own["glass"] is own["band"] is None), None),
         "groups": [own for own in groups if own["glass"] is not None or own["band"] is not None],
         "level": found.map.settings.level,
         "coverage": [one.sentence for one in found.coverage if one.tested or one.glass is one.band is None],
@@ -120,7 +122,7 @@ def print_statistics(statistics: dict[str, Any], console: Console) -> None:
         _print_iteration(record, console)
     pairs = statistics["calibration"]["pairs"]
     console.print(f" calibration by {len(pairs)} labels drawn at random", highlight=False)
-    if statistics["calibration"]["groups"]:
+    if statistics["calibration"]["all"]:
         console.print(_calibration_table(statistics["calibration"]))
     for sentence in filter(None, [*statistics["calibration"]["coverage"], statistics["calibration"]["widened"]]):
         console.print(f"   {sentence}", highlight=False)
@@ -146,11 +148,19 @@ def _print_iteration(record: dict[str, Any], console: Console) -> None:
         console.print(f" {told}", highlight=False)
     for line in _trust_lines(record["trust"]):
         console.print(f" trust:  {line}", highlight=False)
-    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(record["reasons"].items())) or "none"
-    console.print(f" labels: {reasons}", highlight=False)
+    console.print(f" labels: {_reasons_text(record['reasons'], record['limits'])}", highlight=False)
     for line in _missed_lines(record):
         console.print(f" missed: {line}", highlight=False)
     console.print()
+
+
+def _reasons_text(reasons: dict[str, int], limits: dict[str, int]) -> str:
+    """Return how many labels were asked for by each reason, of how many where the reason or all have a limit."""
+    own = {name: limit for name, limit in limits.items() if name != "all"}
+    counts = dict.fromkeys(sorted(own), 0) | reasons
+    told = [f"{counts[name]}{f' of {own[name]}' if name in own else ''} {name}" for name in sorted(counts)]
+    whole = [f"{sum(reasons.values())} of at most {limits['all']} in all"] if limits else []
+    return ", ".join(told + whole) or "none"
 
 
 def _strata_table(record: dict[str, Any]) -> Table:
@@ -226,7 +236,7 @@ def _calibration_table(record: dict[str, Any]) -> Table:
     table.add_column("labels", justify="right")
     for deviation_eV_A in _TOLD_AT_EV_A:
         table.add_column(f"{deviation_eV_A:g} eV/Å", justify="right")
-    for group in record["groups"]:
+    for group in [record["all"], *record["groups"]]:
         errors = (f"{number(expected)} ({number(bound)})" for _, expected, bound in group["told"])
         table.add_row(group["name"], str(group["pairs"]), *errors)
     return table

@@ -11,7 +11,7 @@ from typing import Any
 
 from alloop.campaign import Campaign, flat
 from alloop.report.cost import budget_record, budget_warnings, cost_record, eta_hours
-from alloop.report.outlook import EDITED, audit_lines, error_lines, missing, newest_verdict
+from alloop.report.outlook import EDITED, audit_lines, error_lines, learning_line, missing, newest_verdict
 from alloop.state import State, quench_runs
 from alloop.store import read_json, write_json
 
@@ -35,6 +35,7 @@ def build_status(campaign: Campaign, driver: str) -> dict[str, Any]:
         "reason": _reason(state),
         "missing": missing(campaign, cost["core_hours_per_label"]),
         "errors": error_lines(newest_verdict(state)),
+        "learning": learning_line(newest_verdict(state)),
         "audit": audit_lines(newest_verdict(state)),
         "level": state.target_level,
         "level_now": state.level,

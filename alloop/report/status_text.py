@@ -24,6 +24,8 @@ def print_status(status: dict[str, Any], console: Console) -> None:
     console.print(f" converged? {verdict}: {said}", highlight=False)
     for line in status["errors"]:
         console.print(f" errors     {line}", highlight=False)
+    if status.get("learning"):
+        console.print(f" learning   {status['learning']}", highlight=False)
     for line in status["audit"]:
         console.print(f" audit      {line}", highlight=False)
     console.print(f" labels     {_labels_text(labels)}", highlight=False)

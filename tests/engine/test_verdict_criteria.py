@@ -15,7 +15,7 @@ from alloop.decisions.convergence import (
     improvement_criteria,
     unmeasured,
 )
-from alloop.report.outlook import audit_lines, core_hours_per_iteration
+from alloop.report.outlook import audit_lines, core_hours_per_iteration, learning_line
 from alloop.selection.convergence import verdict
 from alloop.stop_params import StopParam
 
@@ -214,3 +214,11 @@ def test_improvement_is_a_criterion_only_if_asked_for() -> None:
     assert improvement_criteria(same, asked)[0].state == "unknown", "two numbers of labels make no curve"
     for points in ([], falling[:1], falling[:2]):
         assert [one.state for one in improvement_criteria(points, asked)] == ["unknown"]
+
+
+def test_what_the_last_labels_were_worth_is_told_whether_asked_for_or_not() -> None:
+    points = [[50.0, 0.8], [100.0, 0.4], [200.0, 0.2], [400.0, 0.1]]
+    told = learning_line({"learning": points})
+    assert told is not None and told.startswith("the last 200 labels lowered the force error by 50.0% (")
+    assert "2 ensemble(s) are too few" in (learning_line({"learning": points[:2]}) or "")
+    assert learning_line({"learning": points[:1]}) is learning_line({"learning": []}) is learning_line(None) is None

@@ -66,6 +66,8 @@ def test_without_groups_there_is_the_curve_of_all_pairs(monkeypatch: pytest.Monk
     monkeypatch.setattr(statistics, "calibrate", lambda _: Calibration(fit_map(known), UNCHANGED, (), len(known)))
     found = statistics.calibration_record(None)  # type: ignore[arg-type]
     assert found["groups"] == [] and len(found["curve"]) == 40
+    (row,) = (line for line in text_of(found).splitlines() if "all pairs" in line)
+    assert row.split("│")[2].strip() == "12" and "0.100" in row.split("│")[3], "the text has it, too"
 
 
 def text_of(calibration: dict[str, Any], **more: Any) -> str:
@@ -73,7 +75,7 @@ def text_of(calibration: dict[str, Any], **more: Any) -> str:
     iteration = {"iteration": 0, "classes": COUNTS, "strata": {"LBS 300K": entry}, "events": {}, "audit": None}
     iteration |= {"reasons": {"candidate": 4}, "trust_levels_eV_A": [0.2, 0.8], "lost_chunks": 2, "trust": []}
     iteration |= {"deviation_range_eV_A": None, "virial_deviation_range_eV": None}
-    iteration |= {"missed_records": 0, "withdrawn_chunks": 0, "failed_chunks": 0} | more
+    iteration |= {"missed_records": 0, "withdrawn_chunks": 0, "failed_chunks": 0, "limits": {}} | more
     told = {"iterations": [iteration], "calibration": calibration, "final_held_out": [], "eta_hours": None}
     console = Console(width=160, record=True, file=io.StringIO())
     statistics.print_statistics(told | {"cost": cost_record(Costs(), None)}, console)
@@ -107,6 +109,18 @@ def test_errors_of_the_audit_are_shown_by_glass_and_band_coldest_first(record: d
     assert cells("B") == ["B", "-", "-", "-", "-"], "explored, and nothing known"
 
 
+def test_labels_and_events_are_told_beside_their_quotas(record: dict[str, Any]) -> None:
+    bands = {"below 600 K": {"seen": 70, "labelled": 4}, "from 600 K": {"seen": 9, "labelled": 1}}
+    events = {"five_coordinated_Si": {"seen": 79, "labelled": 5, "quota": 4, "bands": bands}}
+    limits = {"all": 60, "audit": 6, "before_loss": 5}
+    text = text_of(record, events=events, limits=limits, reasons={"audit": 6, "candidate": 40})
+    assert "labels: 6 of 6 audit, 0 of 5 before_loss, 40 candidate, 46 of at most 60 in all" in text
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines()]
+    assert ["below 600 K", "70", "4", "4 of 4"] in rows and ["from 600 K", "9", "1", "1 of 4"] in rows
+    assert ["five_coordinated_Si", "79", "5", "4"] in rows
+    assert "labels: 4 candidate\n" in text_of(record), "of a decision without limits on record"
+
+
 def test_levels_that_stay_everywhere_for_one_reason_are_told_once(record: dict[str, Any]) -> None:
     trust = [{"glass": glass, "band": band, "reason": "stayed"} for glass in "AB" for band in "cd"]
     assert "trust:  all 4 glasses and temperature bands: stayed" in text_of(record, trust=trust)
@@ -122,5 +136,5 @@ def test_text_tells_groups_reasons_of_levels_and_what_was_missed(record: dict[st
     assert "7 record(s) that lost trajectories never made" in text and "3 chunk(s) withdrawn" in text
     row = next(line for line in text.splitlines() if "LBS at hot" in line)
     assert "30" in row and "1.000 (1.000)" in row and "10.000 (10.000)" in row
-    bare = text_of({"pairs": [], "curve": [], "groups": [], "level": 0.9, "coverage": [], "widened": ""})
+    bare = text_of({"pairs": [], "curve": [], "all": None, "groups": [], "level": 0.9, "coverage": [], "widened": ""})
     assert "missed:" not in bare and "trust:" not in bare

@@ -49,7 +49,7 @@ def test_the_largest_are_shown(explored: Any, tmp_path: Path) -> None:
     record = statistics.build_statistics(begun(tmp_path / "campaign"))
     counts = {"classes": {"accurate": 0, "candidate": 0, "failed": 0}, "lost_chunks": 0, "reasons": {}}
     plain = {"iteration": 0, "strata": {}, "events": {}, "audit": None, "trust_levels_eV_A": [0.25, 1.0], "trust": []}
-    plain |= {"missed_records": 0, "withdrawn_chunks": 0, "failed_chunks": 0}
+    plain |= {"missed_records": 0, "withdrawn_chunks": 0, "failed_chunks": 0, "limits": {}}
     for number, line in ((0, "largest deviation: force 250 eV/Å, virial 1.5 eV/atom (not chosen by)"), (1, None)):
         shown = record | {"iterations": [plain | counts | statistics._deviations(explored, number)]}
         console = Console(width=120, record=True, file=io.StringIO())
