@@ -117,7 +117,7 @@ class RelaxParam(Section):
 
 
 class FinalTrainingParam(Section):
-    """A longer training of the converged ensemble on all labels, for the quench; used only if it is no worse."""
+    """A longer training of the last ensemble on all labels, for the quench; used only if it is no worse."""
 
     steps: Count = Field(
         description="of each model; from the ensemble's weights if train.warm_start, else from scratch"

@@ -4,7 +4,8 @@ M. Bertani, M. C. Menziani, A. Pedone, Phys. Rev. Mater. 5, 045602 (2021); boron
 with erratum 106, 5104. Charges are Teter's. X-O and O-O have a Morse term with a wall, V = D[(1 - exp(-a(r - r0)))^2
 - 1] + C/r^12, pairs of formers a repulsion A exp(-r/rho), both to 7 Å; the Coulomb term is the damped shifted-force
 one, 0.25/Å to 8 Å. At each oxygen, every two formers within 3.30 Å of it have the energy K (theta - theta0)^2
-exp(-(r1 + r2)/rho). D of B-O depends on the composition.
+exp(-(r1 + r2)/rho). D of B-O depends on the composition. The numbers are those of amorphouspy 0.8.1
+(``bmp_potential.py``), which names these papers; the papers' own tables were not compared with.
 
 Two things are ours. *The ends at 7 Å*: as published the short-range terms break off there, by up to 5 meV a pair
 (Si-Si); here they fade out between 6.5 and 7 Å and are as published below. *A wall on B-O*: as published this pair has

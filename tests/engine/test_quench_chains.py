@@ -189,6 +189,14 @@ def test_what_a_changed_protocol_no_longer_wants_is_withdrawn_and_no_more_in_the
     assert set(keys) - {keys[0]} <= set(state.waiting) and third["withdrawn"] == []
 
 
+def test_the_rule_for_a_melting_temperature_has_its_documented_numbers() -> None:
+    section = {"protocol": "urata2022", "when": "always", "n_atoms": [42]}
+    (search,) = decide_melting(Finished({1500.0: {"B": 3.0, "Si": 3.0}}), param(quench=section), 2)["tasks"]
+    wanted = {"temperatures_K": [1500, 1600, 1700, 1800, 1900, 2000], "ps": 20}
+    wanted |= {"melt_K": 3500, "melt_ps": 10, "equilibrate_ps": 5}
+    assert {key: search["spec"][key] for key in wanted} == wanted
+
+
 def test_a_search_that_is_no_longer_needed_is_withdrawn_with_its_failure() -> None:
     campaign = Finished({1500.0: {"B": 3.0, "Si": 3.0}})
     section = {"protocol": "urata2022", "when": "always", "n_atoms": [42]}

@@ -22,11 +22,13 @@ from alloop.glass.bmp import (
     bmp_potential,
     d_bo,
     three_body_energy_and_forces,
+    wall_energy_and_slope,
 )
 from alloop.glass.composition import TABLE_1, Glass, stoichiometric_counts
 from alloop.glass.force_field import coulomb_energy_and_slope
 from alloop.glass.melt_quench import MeltQuench, melt_quench, random_start, run_lammps, write_lammps_data
 from alloop.glass.pair_potential import pairs_within, write_lammps_potential
+from alloop.potential.short_range import zbl_energy_eV, zbl_force_eV_A
 
 TYPES = {"B": 1, "Li": 2, "O": 3, "Si": 4}
 COUNTS = {"B": 12, "Li": 5, "O": 28, "Si": 5}
@@ -152,6 +154,13 @@ def test_b_o_repels_ever_more_as_the_atoms_approach() -> None:
         published, _ = published_b_o(r_A)
         assert r_A[published.argmax()] == pytest.approx(0.038, abs=1e-3)  # there the published pair turns attractive
         assert 3000 < published.max() < 3500
+
+
+def test_the_wall_is_the_screened_repulsion_that_models_have_too() -> None:
+    r_A = np.linspace(0.05, 1.2, 50)
+    energy, slope = wall_energy_and_slope(r_A)
+    np.testing.assert_allclose(energy, zbl_energy_eV(r_A, 5, 8), rtol=1e-6)
+    np.testing.assert_allclose(slope, -zbl_force_eV_A(r_A, 5, 8), rtol=1e-6)
 
 
 def test_pairs_are_those_of_pedone_buck_and_coul_dsf_in_lammps(tmp_path: Path) -> None:

@@ -38,6 +38,19 @@ SHORT_RANGE_VALUES = [
     ("B", "Li", 2.7, 0.004518),
     ("Li", "Li", 3.0, 0.018512),
 ]
+# A (eV), B (1/Å), C (eV Å^6), D (eV Å^24), typed a second time: where D is small beside the rest no energy tells it.
+COEFFICIENTS = {
+    "O O": (1120.5, 2.8927, 26.132, 16800.0),
+    "O Si": (23108.0, 5.0979, 139.7, 66.0),
+    "O B": (16182.0, 5.6069, 59.203, 32.0),
+    "O Li": (6745.2, 4.912, 41.221, 70.0),
+    "Si Si": (2798.0, 4.4073, 0.0, 3423204.0),
+    "Si B": (4798.0, 3.6703, 207.0, 16800.0),
+    "Si Li": (17284.0, 4.3848, 0.0, 16800.0),
+    "B B": (1805.5, 3.8228, 69.174, 6000.0),
+    "B Li": (4148.6, 3.5726, 102.36, 16800.0),
+    "Li Li": (2323.8, 3.9129, 0.0, 3240.0),
+}
 OXYGEN_CHARGES_E = {
     "LBS-20-60-20": -1.04971,
     "LBS-40-40-20": -1.01335,
@@ -57,6 +70,12 @@ OXYGEN_CHARGES_E = {
 def test_short_range_terms_have_the_published_values(first: str, second: str, r_A: float, expected_eV: float) -> None:
     energy, _ = SHORT_RANGE[frozenset((first, second))].energy_and_slope(np.array([r_A]))
     assert energy[0] == pytest.approx(expected_eV, abs=1e-6)
+
+
+def test_short_range_terms_have_the_published_coefficients() -> None:
+    assert {frozenset(pair.split()): values for pair, values in COEFFICIENTS.items()} == {
+        pair: (term.A_eV, term.B_1_A, term.C_eV_A6, term.D_eV_A24) for pair, term in SHORT_RANGE.items()
+    }
 
 
 @pytest.mark.parametrize(("name", "charge_e"), OXYGEN_CHARGES_E.items())

@@ -13,7 +13,8 @@ from report_kit import end_well, fail_once
 from test_html_page import part, told
 
 from alloop.campaign import Campaign
-from alloop.report.html.relaxed import glass_energies, relaxed_glasses
+from alloop.report.html.glass_figures import relaxed_figures
+from alloop.report.html.relaxed import FORCE_FIELD, MODELS, glass_energies, relaxed_glasses
 from alloop.report.html.tables import relaxed_table
 from alloop.store import Task, make_task
 
@@ -215,3 +216,26 @@ def test_energies_of_another_level_are_not_compared(made: tuple[Campaign, dict[s
     found = report_of(campaign)
     assert [own["driver"] for own in found["energies"]] == ["models"]
     assert told(found)["Fig. 5"] == "no: no glass of a force field has an energy by the labeler"
+
+
+@pytest.mark.parametrize(
+    ("models_K", "field_K", "told"),
+    [
+        (
+            None,
+            300.0,
+            ", among structures in one state: those of a minimum are compared with frames at up to 300 K",
+        ),
+        (300.0, 300.0, ""),
+        (None, None, ""),
+    ],
+)
+def test_energies_of_frames_and_of_minima_are_not_passed_off_as_alike(models_K, field_K, told) -> None:
+    made = {"glass": "A", "atoms": 84, "relaxed": False, "energy_eV_atom": -7.0, "driven_by": 0, "run": "r"}
+    energies = [
+        made | {"driver": MODELS, "made_by": "models", "temperature_K": models_K},
+        made | {"driver": FORCE_FIELD, "made_by": "teter", "temperature_K": field_K},
+    ]
+    (figure,) = relaxed_figures({"relaxed_glasses": [], "energies": energies})
+    assert f"below zero is more stable{told}" in figure.caption
+    assert ("about 0.039 eV/atom (3/2 k_B T) is motion" in figure.caption) == bool(told)

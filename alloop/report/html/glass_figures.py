@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from ase import units
 from numpy.typing import NDArray
 from scipy.stats import binned_statistic
 
@@ -100,11 +101,23 @@ def relaxed_figures(report: dict[str, Any]) -> Iterator[Figure]:
         yield Figure(
             "energies",
             "Energy of the glasses by the labeler, relative to what the models made of the same glass and cell size; "
-            f"below zero is more stable; {_BARS}.",
+            f"below zero is more stable{_states_text(energies)}; {_BARS}.",
             partial(_energies, energies, panels),
             compared_glasses(energies),
             (_width_in(panels), 5.2),
         )
+
+
+def _states_text(energies: Iterable[dict[str, Any]]) -> str:
+    """Return, where glasses as made are at their minimum and others are not, what of the difference is only motion."""
+    kelvin = {own.get("temperature_K") for own in energies if not own["relaxed"]}
+    warm_K = max((one for one in kelvin if one is not None), default=0.0)
+    if len(kelvin) < 2 or not warm_K:
+        return ""
+    return (
+        f", among structures in one state: those of a minimum are compared with frames at up to {warm_K:g} K, of which "
+        f"about {1.5 * units.kB * warm_K:.2g} eV/atom (3/2 k_B T) is motion"
+    )
 
 
 def compared_glasses(energies: Iterable[dict[str, Any]]) -> dict[str, str]:
