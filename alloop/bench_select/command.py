@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from alloop import __version__
 from alloop.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,10 +74,13 @@ def bench_select(
     began = time.monotonic()
     rounds = experiment.run(slots or len(os.sched_getaffinity(0)), tell)
     records = experiment.to_json(rounds)
+    spent = {record["round"]: sum(record["seconds"].values()) for record in records}  # methods share their first
     found: dict[str, Any] = {
+        "alloop": __version__,
         "pool": described,
         "settings": experiment.settings(),
         "seconds": round(time.monotonic() - began, 1),
+        "seconds_of_all_rounds": round(sum(spent.values()), 1),
         "comparison": compare(records, target),
         "rounds": records,
     }

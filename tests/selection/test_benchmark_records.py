@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,3 +36,27 @@ def test_conformal_coverage_names_its_commit(tmp_path: Path, monkeypatch: pytest
     conformal_coverage.main()
     record = json.loads((tmp_path / "record.json").read_text())
     assert (record["commit"], record["tested"]) == ("0123456789ab", 20)
+
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+
+
+def kept(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["bench_select", "conformal_coverage", "selection_scale", "events_campaign"])
+def test_records_that_are_kept_say_which_code_they_measured(name: str) -> None:
+    assert kept(name)["commit"]
+
+
+def test_records_that_are_kept_hold_what_is_promised() -> None:
+    scale, coverage = kept("selection_scale"), kept("conformal_coverage")
+    assert scale["frames"] == 10_000_000 and scale["selection_s"] < 15 and scale["peak_rss_MB"] < 300
+    assert (coverage["level"], coverage["calibration"], coverage["tested"]) == (0.9, 800, 400)
+    assert 0.86 <= coverage["coverage"] <= 0.94
+    events = kept("events_campaign")
+    for variant in ("with", "without"):
+        assert events[variant]["bootstrap"]["with_events"] == 0 and len(events[variant]["replicas"]) == 3
+    assert events["with"]["no_overlap"]["no_more_than_labeler"]
+    assert events["with"]["five_coordinated_Si"]["verdict"] == "agrees"
