@@ -121,7 +121,7 @@ def speed(python: Path, large: Path, repeats: int) -> dict[str, Any]:
     """Median seconds of each, in rounds of all three; alloop's first call, which loads compiled code, is apart."""
     atoms = read(large)
     begun = time.process_time()
-    count(atoms)
+    rings = {"alloop": len(count(atoms)[1])}
     record: dict[str, Any] = {"atoms": len(atoms), "first_call_s": time.process_time() - begun}
     seconds: dict[str, list[float]] = {"alloop": [], **{library: [] for library in PEERS}}
     for number in range(repeats):
@@ -129,8 +129,12 @@ def speed(python: Path, large: Path, repeats: int) -> dict[str, Any]:
         count(atoms)
         seconds["alloop"].append(time.process_time() - begun)
         for library in PEERS if number == 0 else PEERS[:1]:
-            seconds[library] += peer(python, library, large)["seconds"]
-    record["seconds"] = seconds
+            told = peer(python, library, large)
+            seconds[library] += told["seconds"]
+            rings[library] = sum(
+                told["frames"][0]["counts"].values() if library == "matscipy" else told["frames"][0]["closed"]
+            )
+    record |= {"seconds": seconds, "rings": rings}
     record["median_s"] = {name: statistics.median(values) for name, values in seconds.items()}
     for library in PEERS:
         record[f"{library}_over_alloop"] = record["median_s"][library] / record["median_s"]["alloop"]
