@@ -202,6 +202,11 @@ def test_g_of_runs_alike_is_one_figure_of_their_mean() -> None:
     for drawn in laid_out(figures[0]):
         (line,) = drawn.axes[0].get_lines()
         assert line.get_ydata().tolist() == [0.0, 3.0]
+        (band,) = drawn.axes[0].collections
+        edge = band.get_paths()[0].vertices
+        assert {2.0, 4.0} <= set(edge[edge[:, 0] == 2.0, 1].tolist()), "the two runs"
+    for drawn in laid_out(figures[1]):
+        assert not drawn.axes[0].collections, "one run has no spread"
 
 
 def test_replicas_held_for_different_times_are_averaged_at_equal_temperature() -> None:

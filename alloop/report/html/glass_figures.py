@@ -173,9 +173,9 @@ def distribution_figures(report: dict[str, Any]) -> Iterator[Figure]:
             found.setdefault(place_of(own), []).append(own)
     for (glass, atoms, _), runs in found.items():
         names = ", ".join(own["run"] for own in runs)
-        mean = "" if len(runs) == 1 else f", mean of {len(runs)} runs"
+        mean = "" if len(runs) == 1 else f", mean of {len(runs)} runs, shaded from the smallest to the largest of them"
         caption = f"Radial distribution functions of {glass}, {atoms} atoms ({names}), over the analysed end{mean}."
-        columns = {name: np.mean([own["g"][name] for own in runs], axis=0) for name in runs[0]["g"]}
+        columns = {name: np.array([own["g"][name] for own in runs]) for name in runs[0]["g"]}
         yield Figure(f"g_{runs[0]['run']}", caption, partial(_g, columns), size_in=(6.4, 4.6))
 
 
@@ -376,10 +376,14 @@ def over_temperature(cooled: Sequence[dict[str, Any]], key: str) -> NDArray[np.f
 
 
 def _g(columns: dict[str, NDArray[np.float64]], figure: plt.Figure) -> None:
+    """Draw the mean of every pair's curves (runs, points) and where they all lie."""
     axes = figure.subplots()
+    r_A = columns["r_A"].mean(axis=0)
     for name, values in columns.items():
         if name != "r_A":
             style = {"color": "black"} if name == "total" else {"linewidth": 1}
-            axes.plot(columns["r_A"], values, label=name, **style)
-    axes.set(xlabel="r (Å)", ylabel="g(r)", xlim=(0, max(columns["r_A"])))
+            (line,) = axes.plot(r_A, values.mean(axis=0), label=name, **style)
+            if len(values) > 1:
+                axes.fill_between(r_A, values.min(axis=0), values.max(axis=0), color=line.get_color(), alpha=0.2, lw=0)
+    axes.set(xlabel="r (Å)", ylabel="g(r)", xlim=(0, r_A.max()))
     legend_below(figure)
