@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from ase import Atoms
 from browser_kit import browse
 from matplotlib.legend import Legend
 from matplotlib.transforms import Bbox
@@ -26,6 +27,8 @@ from alloop.report.html.glass_figures import (
     transport_figures,
 )
 from alloop.report.html.page import render
+from alloop.report.html.rings import BREAKS, FROM_FOUR, FROM_THREE, LASTS
+from alloop.structure import to_record
 
 RATES, REPLICAS = (10.0, 2.0), 3
 NAMES = ("4B_small", "4B_large", "three_rings", "rings_cooling", "survival", "relaxed", "energies", "transport")
@@ -47,6 +50,26 @@ def cooling(rng: np.random.Generator, rate: float, atoms: int) -> dict[str, Any]
     }
 
 
+def boroxol(farther: float, temperature_K: float, time_ps: float) -> dict[str, Any]:
+    """A plane ring of three B and three O, its last oxygen that share of the radius farther out."""
+    angles = np.arange(6) * np.pi / 3
+    positions_A = 1.37 * np.stack([np.cos(angles), np.sin(angles), 0 * angles], axis=1)
+    positions_A[5] *= 1 + farther
+    made = {"symbols": ["B", "O"] * 3, "positions_A": positions_A.tolist(), "atom_id": list(range(6))}
+    return made | {"in_ring": [1] * 6, "temperature_K": temperature_K, "time_ps": time_ps}
+
+
+def shown() -> list[dict[str, Any]]:
+    """One ring of each kind that a page shows."""
+    whole, open_ = boroxol(0.0, 900.0, 40.0), boroxol(1.0, 950.0, 35.0)
+    both = {FROM_FOUR: [open_, whole], FROM_THREE: [open_, whole], BREAKS: [whole, open_], LASTS: [whole, whole, whole]}
+    boron = {FROM_FOUR: [[3, 3, 4], [3, 3, 3]], FROM_THREE: [[3, 3, 3], [3, 3, 3]], BREAKS: [[3, 3, 3], [3, 3, 4]]}
+    return [
+        {"kind": kind, "lifetime_ps": 7.0, "complete": kind != LASTS, "boron": boron.get(kind, []), "structures": own}
+        for kind, own in both.items()
+    ]
+
+
 def runs() -> list[dict[str, Any]]:
     """Eleven glasses of small and large cells, cooled at two rates, three replicas of each."""
     rng = np.random.default_rng(0)
@@ -65,6 +88,10 @@ def runs() -> list[dict[str, Any]]:
 
 def report() -> dict[str, Any]:
     rng, glasses = np.random.default_rng(1), runs()
+    glasses[0]["cooling"]["shown"] = shown()
+    ring = boroxol(0.0, 300.0, 0.0)
+    made = Atoms(ring["symbols"], positions=ring["positions_A"], cell=[8, 8, 8], pbc=True)
+    glasses[0]["structure"] = to_record(made) | {"rings_A": [ring["positions_A"]]}
     glasses[0]["g"] = {"r_A": [0.1, 0.2]} | {f"{k}-O": [0.0, 1.0] for k in ("B", "Li", "O", "Si")}
     keys = ("run", "glass", "atoms", "cooling_rate_K_ps", "driven_by")
     relaxed, energies = [], []
@@ -233,8 +260,13 @@ def test_page_of_eleven_glasses_in_a_browser(tmp_path: Path) -> None:
         "Fig. 2b",
         "Fig. 3",
         "Fig. 4a",
+        "Fig. 4b-e",
         "Fig. 5",
         "Fig. 6",
+        "Fig. 7a",
+        "Fig. 7b",
+        "Fig. 7c",
+        "Fig. 7d",
         "Fig. 7e",
         "Fig. 8",
     } <= named
