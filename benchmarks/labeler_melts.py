@@ -205,7 +205,7 @@ def main() -> int:
         "labeler": LABELER,
         "temperature_K": TEMPERATURE_K,
         "timestep_fs": TIMESTEP_FS,
-        "equilibration_ps": skipped * piece_ps,
+        "equilibration_ps": round(skipped * piece_ps, 3),
         "asked_about_below_A": NEAR_OVERLAP_A,
         "glasses": {glass: found for glass, found in glasses.items() if found},
     }
