@@ -231,3 +231,8 @@ class Costs:
 
 
 _GROUPS = ("by_kind", "by_glass", "by_reason", "by_level")
+
+
+def price_text(core_hours: float) -> str:
+    """Return what a label costs; in seconds below a minute of a core, which is a cheap labeler's."""
+    return f"{3600 * core_hours:.2g} core-seconds" if core_hours < 1 / 60 else f"{core_hours:.3g} core-hours"

@@ -104,7 +104,7 @@ def _long_steps(param: Param) -> Iterator[Problem]:
     for section, own in (("bootstrap", param.bootstrap), ("explore", param.explore), ("quench", param.quench)):
         if own is not None and own.timestep_fs > LONGEST_STEP_FS:
             found = f"is {own.timestep_fs:g} fs; a bond between boron and oxygen stretches once in about 24 fs"
-            remedy = f"take {LONGEST_STEP_FS:g} fs or less, or runs drift and heat up"
+            remedy = f"take {LONGEST_STEP_FS:g} fs or less, or bonds are not followed"
             yield Problem(f"param.json: {section}.timestep_fs", found, remedy)
 
 
@@ -114,6 +114,7 @@ def _label_runs(param: Param) -> Iterator[Problem]:
     if label.labeler not in CODES and label.run.model_fields_set:
         found = f"is for vasp and cp2k; labeler {label.labeler} runs in a process of alloop's own"
         yield Problem("param.json: label.run", found, "leave it out, unless it waits for another label.labeler")
+        return
     given, own = "timeout_minutes" in label.run.model_fields_set, label.run.timeout_minutes
     if given and isinstance(pool, BatchPoolParam) and own > pool.walltime_minutes:
         found = f"is {own:g}, and the jobs that label end after {pool.walltime_minutes:g}"

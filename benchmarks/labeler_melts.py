@@ -5,7 +5,8 @@
 `glasses.py` counts the frames with an overlap at 2000 K in runs driven by the models. This runs SevenNet-0 itself from
 the same starts (melts of Teter's force field) at the same temperature, and keeps of every frame with an overlap which
 pairs are how near. A step of it costs about two seconds of a core, so that it takes steps of 3 fs with an integrator
-whose positions are those of the canonical ensemble nevertheless, looks at every step, and compares shares of time.
+whose positions are nearly those of the canonical ensemble nevertheless, looks at every step, and compares shares of
+time.
 A process per glass, one thread each; pieces of 50 steps are kept, so that an interrupted run goes on, longer too with
 another --sampling-ps. What is there goes to benchmarks/results/labeler_melts.json, beside the models' runs of
 benchmarks/results/glasses.json. By estimate 80 minutes for twice 7 ps of 105 and 108 atoms on two cores.
@@ -25,7 +26,6 @@ from typing import Any
 import ase.io
 import numpy as np
 from ase import Atoms, units
-from ase.md.langevinbaoab import LangevinBAOAB
 from checkout import commit
 from events_campaign import EVERY_FS, TEMPERATURE_K, seen_in, teter_melt
 from glasses import GLASSES
@@ -82,7 +82,9 @@ def run_pieces(folder: Path, glass: str, pieces: int) -> None:
 
 
 def run_piece(atoms: Atoms, calculator: Any, seed: int) -> list[Atoms]:
-    """Return the frames of a piece from where atoms are: positions, cell and velocities."""
+    """Return the frames of a piece from where atoms are: positions, cell and velocities. Needs ASE 3.27."""
+    from ase.md.langevinbaoab import LangevinBAOAB
+
     atoms.calc = calculator
     dynamics = LangevinBAOAB(
         atoms,
@@ -199,7 +201,9 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     lengths = [f"--equilibration-ps={arguments.equilibration_ps}", f"--sampling-ps={arguments.sampling_ps}"]
     code = run_glasses([sys.executable, __file__, str(folder), *lengths], arguments.glasses, arguments.slots)
-    glasses = {glass: compared(folder, glass, skipped) for glass in arguments.glasses}
+    kept = read_json(arguments.record)["glasses"] if arguments.record.exists() else {}
+    own = {glass: compared(folder, glass, skipped) for glass in arguments.glasses}
+    glasses = kept | {glass: found for glass, found in own.items() if found}
     record = {
         "commit": commit(),
         "labeler": LABELER,
@@ -207,7 +211,7 @@ def main() -> int:
         "timestep_fs": TIMESTEP_FS,
         "equilibration_ps": round(skipped * piece_ps, 3),
         "asked_about_below_A": NEAR_OVERLAP_A,
-        "glasses": {glass: found for glass, found in glasses.items() if found},
+        "glasses": glasses,
     }
     write_json(arguments.record, record)
     print(json.dumps(record, indent=1))

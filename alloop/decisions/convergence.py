@@ -236,8 +236,8 @@ def learning_text(points: list[list[float]]) -> str | None:
     gained = curve.last_improvement(newest)
     if math.isnan(gained.value):
         return curve.sentence
-    share = f"{gained.value:.1%} ({gained.low:.1%} to {gained.high:.1%})"
-    return f"the last {newest:g} labels lowered the force error by {share}; {curve.sentence}"
+    share = f"{-gained.value:+.1%} ({-gained.high:+.1%} to {-gained.low:+.1%})"
+    return f"the last {newest:g} labels changed the force error by {share}; {curve.sentence}"
 
 
 def exploration_criteria(campaign: Campaign, iteration: int) -> list[Criterion]:

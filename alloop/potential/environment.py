@@ -17,9 +17,9 @@ _KEEP_FREED_MEMORY = {
     "MALLOC_TOP_PAD_": "67108864",
 }
 """Bytes. Networks free large arrays at every evaluation and ask for them again at the next. By default glibc may hand
-them to the kernel in between, and does for SevenNet-0, whose labels take 0.81 of the time if it keeps them; a quick
-exploration takes the same either way (benchmarks/results/kept_memory.json). 32 MiB is the largest threshold of `mmap`
-it takes (mallopt(3))."""
+them to the kernel in between, and does for SevenNet-0, whose labels take 0.8 to 0.9 of the time if it keeps them; a
+quick exploration takes the same either way (benchmarks/results/kept_memory.json). 32 MiB is the largest threshold of
+`mmap` it takes (mallopt(3))."""
 
 
 def md_environment(n_threads: int = 1) -> dict[str, str]:

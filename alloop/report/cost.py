@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from rich.console import Console
 from rich.table import Table
 
-from alloop.cost import Costs, Spend
+from alloop.cost import Costs, Spend, price_text
 from alloop.state import State
 
 if TYPE_CHECKING:
@@ -146,11 +146,6 @@ def cost_text(cost: dict[str, Any]) -> str:
     if cost["failed_share"]:
         parts.append(f"{100 * cost['failed_share']:.1f} % of it in failed attempts")
     return ", ".join(parts)
-
-
-def price_text(core_hours: float) -> str:
-    """Return what a label costs; in seconds below a minute of a core, which is a cheap labeler's."""
-    return f"{3600 * core_hours:.2g} core-seconds" if core_hours < 1 / 60 else f"{core_hours:.3g} core-hours"
 
 
 def budget_text(record: dict[str, Any]) -> str:

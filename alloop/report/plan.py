@@ -10,6 +10,7 @@ from rich.table import Table
 
 from alloop.campaign import Campaign
 from alloop.config import BootstrapParam, Param
+from alloop.cost import price_text
 from alloop.decisions.exploration import trajectories
 from alloop.decisions.probing import probe_chunks
 from alloop.decisions.production import quench_chunks, quenched_samples
@@ -19,7 +20,7 @@ from alloop.errors import InputError
 from alloop.loop import limits
 from alloop.policy import next_decision
 from alloop.pool_params import pool_of, pool_slots
-from alloop.report.cost import cost_record, price_text, shares_used
+from alloop.report.cost import cost_record, shares_used
 from alloop.tasks.sources import read_labelled, read_structures_file
 
 _FILES_PER_TASK = 8

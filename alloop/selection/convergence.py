@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from alloop.cost import price_text
 from alloop.selection.curves import FACTOR, CurveStability
 from alloop.selection.learning_curve import Interval, LearningCurve
 from alloop.selection.rates import RateComparison
@@ -168,7 +169,7 @@ def outlook(curve: LearningCurve, target_eV_A: float, core_hours_per_label: floa
     if core_hours_per_label is None or not math.isfinite(core_hours_per_label):
         return Outlook(labels, None, f"{text}; the cost of a label has not been measured")
     cost = Interval(*(own * core_hours_per_label for own in (labels.value, labels.low, labels.high)))
-    price = f"about {_count(cost.value)} core-hours at {core_hours_per_label:.3g} per label"
+    price = f"about {_count(cost.value)} core-hours at {price_text(core_hours_per_label)} per label"
     return Outlook(labels, cost, f"{text}, {price}")
 
 

@@ -105,7 +105,7 @@ def test_the_outlook_of_an_exact_curve() -> None:
     found = outlook(curve(), 0.075, 5.0)
     assert found.labels is not None and found.labels.value == pytest.approx(800)
     assert found.core_hours is not None and found.core_hours.value == pytest.approx(4000)
-    assert found.sentence == "about 800 more labels (800 to 800), about 4000 core-hours at 5 per label"
+    assert found.sentence == "about 800 more labels (800 to 800), about 4000 core-hours at 5 core-hours per label"
 
 
 @pytest.mark.parametrize("price", [None, NAN, INF])
@@ -145,7 +145,7 @@ def test_the_sentence_names_what_is_missing_then_what_is_not_known_then_the_cost
     assert missing_sentence(criteria, curve(), 5.0, 70.0) == (
         "Missing: force RMSE of the audit is 0.106 (0.1 to 0.12) eV/A, above the wanted 0.075; "
         "not known: drift has not been measured; "
-        "about 800 more labels (800 to 800), about 4000 core-hours at 5 per label; "
+        "about 800 more labels (800 to 800), about 4000 core-hours at 5 core-hours per label; "
         "the cost of the rest cannot be foretold; an iteration has cost about 70 core-hours so far."
     )
 
@@ -166,7 +166,7 @@ def test_labels_are_no_sure_remedy_where_no_force_error_is_open_and_the_cost_of_
 
 def test_a_force_error_alone_has_its_cost_and_needs_no_other() -> None:
     told = missing_sentence([at_most(RMSE, 0.106, 0.075)], curve(), 5.0, 70.0)
-    assert told.endswith("about 4000 core-hours at 5 per label.")
+    assert told.endswith("about 4000 core-hours at 5 core-hours per label.")
 
 
 def test_what_the_curve_cannot_tell_an_iteration_does() -> None:

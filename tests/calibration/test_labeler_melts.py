@@ -42,6 +42,7 @@ def test_the_interval_is_that_of_a_poisson_count_scaled_to_the_share_of_time() -
 
 def test_the_record_that_is_kept_holds_what_glass_md_says_of_it() -> None:
     record = labeler_melts.read_json(labeler_melts.RECORD)["glasses"]
+    assert set(record) == {"LBS-20-60-20", "LBS-30-30-40"}
     for own in record.values():
         ours, theirs = own["labeler"]["overlap"], own["models"]["overlap"]
         assert own["labeler"]["lost"] is own["models"]["lost"] is None

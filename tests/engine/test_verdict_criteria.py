@@ -219,6 +219,6 @@ def test_improvement_is_a_criterion_only_if_asked_for() -> None:
 def test_what_the_last_labels_were_worth_is_told_whether_asked_for_or_not() -> None:
     points = [[50.0, 0.8], [100.0, 0.4], [200.0, 0.2], [400.0, 0.1]]
     told = learning_line({"learning": points})
-    assert told is not None and told.startswith("the last 200 labels lowered the force error by 50.0% (")
+    assert told is not None and told.startswith("the last 200 labels changed the force error by -50.0% (")
     assert "2 ensemble(s) are too few" in (learning_line({"learning": points[:2]}) or "")
     assert learning_line({"learning": points[:1]}) is learning_line({"learning": []}) is learning_line(None) is None

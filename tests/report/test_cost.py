@@ -23,11 +23,11 @@ from rich.console import Console
 import alloop
 from alloop import store
 from alloop.campaign import Campaign
-from alloop.cost import SHARED, Costs, Spend, Waits, allotment
+from alloop.cost import SHARED, Costs, Spend, Waits, allotment, price_text
 from alloop.policy import ORDER
 from alloop.pool_params import pool_of
 from alloop.process import this_process
-from alloop.report.cost import cost_record, cost_text, eta_hours, price_text, print_costs, recorded_pool_of
+from alloop.report.cost import cost_record, cost_text, eta_hours, print_costs, recorded_pool_of
 from alloop.report.plan import build_plan, print_plan
 from alloop.report.statistics import build_statistics, print_statistics
 from alloop.report.status import build_status

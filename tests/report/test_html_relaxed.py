@@ -227,6 +227,7 @@ def test_energies_of_another_level_are_not_compared(made: tuple[Campaign, dict[s
             ", among structures in one state: those of a minimum are compared with frames at up to 300 K",
         ),
         (300.0, 300.0, ""),
+        (300.0, 500.0, ""),
         (None, None, ""),
     ],
 )

@@ -112,7 +112,7 @@ def _states_text(energies: Iterable[dict[str, Any]]) -> str:
     """Return, where glasses as made are at their minimum and others are not, what of the difference is only motion."""
     kelvin = {own.get("temperature_K") for own in energies if not own["relaxed"]}
     warm_K = max((one for one in kelvin if one is not None), default=0.0)
-    if len(kelvin) < 2 or not warm_K:
+    if None not in kelvin or not warm_K:
         return ""
     return (
         f", among structures in one state: those of a minimum are compared with frames at up to {warm_K:g} K, of which "

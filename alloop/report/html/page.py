@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from alloop import __version__
-from alloop.report.cost import price_text
+from alloop.cost import price_text
 from alloop.report.html.errors import models_text
 from alloop.report.html.figures import Figure, campaign_figures, covered_glasses, error_figures
 from alloop.report.html.glass_figures import (
