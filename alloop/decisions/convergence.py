@@ -233,11 +233,11 @@ def learning_text(points: list[list[float]]) -> str | None:
     newest, curve = newest_labels(points), curve_of(points)
     if newest is None:
         return None
-    gained = curve.last_improvement(newest)
+    gained, found = curve.last_improvement(newest), curve.sentence.removeprefix("learning curve: ")
     if math.isnan(gained.value):
-        return curve.sentence
+        return found
     share = f"{-gained.value:+.1%} ({-gained.high:+.1%} to {-gained.low:+.1%})"
-    return f"the last {newest:g} labels changed the force error by {share}; {curve.sentence}"
+    return f"the last {newest:g} labels changed the force error by {share}; {found}"
 
 
 def exploration_criteria(campaign: Campaign, iteration: int) -> list[Criterion]:
