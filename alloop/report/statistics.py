@@ -71,10 +71,11 @@ def calibration_record(campaign: Campaign) -> dict[str, Any]:
     found = calibrate(campaign)
     pairs = audit_pairs(campaign)
     groups = [_group_record(found.map, own, pairs) for own in found.map.groups] if pairs else []
+    whole = next((own for own in groups if own["glass"] is own["band"] is None), None)
     return {
         "pairs": [[pair.iteration, pair.deviation_eV_A, pair.error_eV_A, pair.glass, pair.band] for pair in pairs],
-        "curve": next((own["curve"] for own in groups if own["glass"] is own["band"] is None), []),
-        "all": next((own for own in groups if own["glass"] is own["band"] is None), None),
+        "curve": whole["curve"] if whole else [],
+        "all": whole,
         "groups": [own for own in groups if own["glass"] is not None or own["band"] is not None],
         "level": found.map.settings.level,
         "coverage": [one.sentence for one in found.coverage if one.tested or one.glass is one.band is None],

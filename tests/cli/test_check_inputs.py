@@ -378,3 +378,8 @@ def test_a_timeout_of_labels_beyond_the_walltime_of_their_jobs_is_remarked(campa
     found = [one for one in remarks(own, config.load(folder / "param.json")) if "timeout" in one.where]
     assert len(found) == told
     assert all(one.found == "is 601, and the jobs that label end after 600" for one in found)
+    campaign(select={"trust": "fixed"}, label={"labeler": "teter-rehearsal", "run": run}, pools=pools)
+    found = remarks(own, config.load(folder / "param.json"))
+    assert [one.where for one in found] == ["param.json: label.run"], (
+        "where nothing reads it, that is all there is to say"
+    )

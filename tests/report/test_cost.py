@@ -303,7 +303,10 @@ def test_status_stats_and_plan_tell_the_cost(tmp_path: Path) -> None:
     end_well(campaign, keys[0])
     fail_once(campaign, keys[1], 50.0)
     campaign.failures(keys[1])
-    assert "core-hours, 0.02 GPU-hours" in text_of(print_status, build_status(campaign, "alive"))
+    status = build_status(campaign, "alive")
+    assert "core-hours, 0.02 GPU-hours" in text_of(print_status, status)
+    assert " learning " not in text_of(print_status, status)
+    assert " learning   the last 9 labels" in text_of(print_status, status | {"learning": "the last 9 labels"})
     told = text_of(print_statistics, build_statistics(campaign))
     assert (
         "cost by glass" in told
